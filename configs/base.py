@@ -1,0 +1,82 @@
+"""Every field of every config: its default, unit and meaning. The only place where a default lives.
+
+A group with a `name` describes a thing: its other keys are the fields below, which stay when the name is overridden, and
+keyword arguments of the thing's constructor, which do not. Durations are strings: '500st' steps, '5ep' epochs of the
+training split, '1000ex' examples, '0.3run' of the budget. A `name` with a colon is an import path: 'my_paper.nets:Net'.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    """The defaults. Experiments start from these and override; `arg` is what follows the colon in --config=FILE:ARG."""
+    del arg
+    config = ConfigDict(
+        {
+            'task': {
+                'name': 'classification',
+                'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class
+            },
+            'data': {
+                'name': 'digits',  # digits, mnist, fashion_mnist, or any TFDS name
+                'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
+                'batch_size': 64,  # examples a step, over all devices
+                'eval_batch_size': 256,  # examples an evaluation step
+                'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on
+                'examples': 0,  # training examples used; 0 = all that the validation cut leaves
+                'reference_size': 64,  # examples of the reference batch of virtual batch normalization
+                'streaming': False,  # read through Grain instead of keeping the decoded data on the device
+                'workers': 0,  # reader processes when streaming; 0 = a thread
+                'split_seed': 0,  # draws the validation cut and subsets; the same for every seed of a study
+                'redraw': 0,  # another draw of the data order alone; the null variant sets it to 1
+            },
+            'augment': {'name': 'none'},
+            'model': {
+                'name': 'cnn',
+                'num_classes': 0,  # 0 = from the data
+            },
+            'compress': {'name': 'none'},
+            'gradient': {'name': 'plain'},
+            'optimizer': {
+                'name': 'momentum',
+                'learning_rate': 0.05,  # peak; the schedule multiplies it
+                'weight_decay': 0.0,  # decoupled, on kernels only: each step takes rate * decay * kernel off
+                'clip': {'name': 'none'},
+            },
+            'schedule': {
+                'name': 'constant',
+                'warmup': '0st',  # linear from 0, in front of the schedule
+            },
+            'train': {
+                'seed': 0,  # of the run; a study sets it from study.seeds
+                'engine': 'jit',  # over a mesh, or 'pmap'
+                'devices': 0,  # how many; 0 = all that jax sees
+                'eval_every': '0.1run',  # duration between evaluations on the validation split
+                'checkpoint_every': '60s',  # duration between checkpoints; here seconds are a unit too
+                'matmul_precision': 'default',  # jax's: 'default', 'high', 'highest'
+            },
+        },
+        type_safe=False,  # types are checked at the door, with messages for the reader (research.study.overrides)
+    )
+    # Variants are dicts of dotted keys, which a converting ConfigDict refuses.
+    config.study = ConfigDict(
+        {
+            'name': '',  # identity of the study; '' = the config file's name
+            'variants': {},  # name -> {dotted key: value}; the baseline is the config itself
+            'contrasts': {},  # name -> {variant: weight}, weights sum to 0; {} = each variant against the baseline
+            'seeds': 10,  # a count, or a tuple of seeds
+            'null': True,  # the baseline with only its data order redrawn: the resolution of the instrument
+            'metric': 'test/accuracy',  # what decides
+            'higher_is_better': True,
+            'alpha': 0.05,  # level of tests and intervals
+            'margin': 0.0,  # differences within it are equivalent; in the metric's unit; 0 = never
+            'budget': '20ep',  # what every run gets: a duration, or training FLOPs such as '1e12flops'
+            'score': 'last',  # parameters that are scored: 'last', or 'best' on the validation split
+            'platform': 'cpu',  # cpu, gpu or tpu: another one ends at the door
+            'latency': (1, 64),  # batch sizes whose inference is timed; () = none
+            'keep': 'scored',  # of a finished run: 'scored' variables, or 'all': the last training state too
+        },
+        type_safe=False,
+        convert_dict=False,
+    )
+    return config

@@ -1,0 +1,27 @@
+"""Question: which of the common efficiency tricks help a small CNN on handwritten digits, and which hurt?
+
+Run: python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from configs import base
+
+
+def get_config(arg: str = ''):
+    """Digits, a two-block CNN, ten paired seeds."""
+    config = base.get_config(arg)
+    config.model.widths = (16, 32)
+    config.model.hidden = (64,)
+    config.data.validation = 0.1
+    config.optimizer.learning_rate = 0.05
+    config.study.budget = '30ep'
+    config.study.seeds = 10
+    config.study.variants = {
+        'cosine': {'schedule.name': 'cosine', 'schedule.warmup': '0.1run'},
+        'clip': {'optimizer.clip.name': 'global_norm', 'optimizer.clip.max_norm': 1.0},
+        'adam': {'optimizer.name': 'adam', 'optimizer.learning_rate': 1e-3},
+        'virtual_batch_norm': {'model.norm.name': 'virtual_batch'},
+        'small_model': {'model.widths': (4, 8), 'model.hidden': (16,)},
+        'batch_256': {'data.batch_size': 256},
+        'high_rate': {'optimizer.learning_rate': 2.0},
+    }
+    return config

@@ -1,0 +1,94 @@
+"""Names in configs -> constructors, and errors that help whoever mistyped one.
+
+A catalogue is a dict literal `{name: 'module:attribute'}`; entries are imported when asked for. Any name that
+contains a colon is an import path of the user's own (`my_paper.nets:TinyResNet`), looked up as it stands.
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """Bad input. Its message says what was wrong, what was expected and what to do; `launch.py` exits with 2."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """` Did you mean 'x'?` when something close is valid, else the whole list of valid names."""
+    valid = sorted(str(v) for v in valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f' Valid: {", ".join(valid)}.' if valid else ''
+
+
+def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., Any]:
+    """The constructor behind `name`: a key of `entries`, or an import path `module:attribute`.
+
+    Args:
+      kind: what is looked up, for the message ('model', 'optimizer', 'norm layer').
+      name: the name in the config.
+      entries: the catalogue, name -> 'module:attribute'.
+
+    Raises:
+      ConfigError: unknown name, or an import path that does not lead to a callable.
+    """
+    if ':' not in name and name not in entries:
+        raise ConfigError(f"Unknown {kind} '{name}'.{nearest(name, entries)}")
+    module_name, _, attribute = (name if ':' in name else entries[name]).partition(':')
+    try:
+        found = functools.reduce(getattr, attribute.split('.'), importlib.import_module(module_name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"Cannot import {kind} '{name}': {error}. Expected 'module:attribute'; is it on PYTHONPATH?") from error
+    if not callable(found):
+        raise ConfigError(f"{kind} '{name}' is a {type(found).__name__}, expected something that can be called.")
+    return found
+
+
+def check(kind: str, name: str, constructor: Callable[..., Any], kwargs: Mapping[str, Any], given: Iterable[str] = (),
+          fields: Iterable[str] = ()) -> None:
+    """Checks keyword arguments against a signature, before anything is called.
+
+    Args:
+      kind, name: for the message.
+      constructor: what will be called.
+      kwargs: keyword arguments from the config.
+      given: names that the caller fills in itself; they may not come from the config.
+      fields: other valid keys of the same group, as candidates for the nearest one.
+
+    Raises:
+      ConfigError: an unknown argument (with the nearest valid one) or a missing one.
+    """
+    parameters = {n: p for n, p in inspect.signature(constructor).parameters.items() if n not in ('self', 'parent')}
+    given = set(given)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given]
+    if inspect.isclass(constructor) and 'name' in named and sys.modules.get('flax.linen') and issubclass(
+            constructor, sys.modules['flax.linen'].Module):
+        named.remove('name')
+    for key in kwargs:
+        if key not in named and (key in given or not open_ended):
+            raise ConfigError(f"{kind} '{name}' takes no argument '{key}'.{nearest(key, [*named, *fields])}")
+    missing = [n for n in named if parameters[n].default is inspect.Parameter.empty and n not in kwargs]
+    if missing:
+        raise ConfigError(f"{kind} '{name}' needs {', '.join(repr(m) for m in missing)}; set it beside the name.")
+
+
+def build(kind: str, config: Mapping[str, Any], entries: Mapping[str, str], **given: Any) -> Any:
+    """Resolves `config['name']`, checks the other keys against its signature, and calls it with them and `given`."""
+    kwargs = {key: value for key, value in config.items() if key != 'name'}
+    constructor = resolve(kind, config['name'], entries)
+    check(kind, config['name'], constructor, kwargs, given)
+    return constructor(**kwargs, **given)
+
+
+def bind(kind: str, config: Mapping[str, Any], entries: Mapping[str, str], given: Iterable[str]) -> Callable[..., Any]:
+    """Like `build` for plain functions: binds the config's keyword arguments; `given` are the arguments still to come."""
+    kwargs = {key: value for key, value in config.items() if key != 'name'}
+    function = resolve(kind, config['name'], entries)
+    check(kind, config['name'], function, kwargs, given)
+    return functools.partial(function, **kwargs)

@@ -1,0 +1,102 @@
+"""Bytes: what the compiler predicts for one call, and what a stretch of work really took at its peak."""
+
+import contextlib
+import ctypes
+import gc
+import resource
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+_KINDS = {
+    'arguments': 'argument_size_in_bytes',
+    'outputs': 'output_size_in_bytes',
+    'aliases': 'alias_size_in_bytes',
+    'temporaries': 'temp_size_in_bytes',
+    'generated_code': 'generated_code_size_in_bytes',
+}
+
+
+def memory(fn: Any, *args: Any) -> dict[str, int]:
+    """Bytes by kind that one call takes, from the compiler's analysis. Nothing is computed.
+
+    `total` is arguments + outputs - aliases + temporaries, an alias being an output in the memory of a donated argument.
+    The compiler's own peak is not used: on CPU it is only the arguments. Scratch of library kernels is outside the
+    analysis, and the growth of a process has been measured at 1.4 to 1.7 times the predicted temporaries.
+
+    Args:
+      fn: a function, jitted or not; or what `.lower(...)` or `.compile()` of it returned, then without args.
+      args: its arguments; `jax.ShapeDtypeStruct` will do for arrays.
+
+    Raises:
+      NotImplementedError: the backend offers no analysis.
+    """
+    compiled = _compile(fn, args)
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        raise NotImplementedError(f'{jax.default_backend()} offers no memory analysis; use peak_memory().')
+    kinds = {kind: int(getattr(analysis, attribute)) for kind, attribute in _KINDS.items()}
+    kinds['total'] = kinds['arguments'] + kinds['outputs'] - kinds['aliases'] + kinds['temporaries']
+    return kinds
+
+
+def _compile(fn: Any, args: tuple[Any, ...]) -> Any:
+    if hasattr(fn, 'memory_analysis'):
+        return fn
+    if not hasattr(fn, 'compile'):
+        fn = (fn if hasattr(fn, 'lower') else jax.jit(fn)).lower(*args)
+    return fn.compile()
+
+
+@contextlib.contextmanager
+def peak_memory() -> Iterator[dict[str, Any]]:
+    """Measures the highest use of memory while the block runs; block on the results inside it.
+
+    Yields a dict that is filled when the block ends:
+      bytes: the peak: on CPU the resident memory of the whole process, on accelerators that of the fullest local device.
+      before: what was in use when the block began, in the same terms.
+      since: 'block' or 'process'. Where the system cannot reset its peak (accelerators, other systems than Linux), the
+        peak is that since the process started: a peak of this block only if it is the largest so far.
+    """
+    peak: dict[str, Any] = {}
+    if jax.default_backend() == 'cpu':
+        since = 'block' if _reset_resident_peak() else 'process'
+        before = _status('VmRSS')
+        yield peak
+        peak.update(bytes=_resident_peak(), before=before, since=since)
+    else:
+        before = _on_devices('bytes_in_use')
+        yield peak
+        peak.update(bytes=_on_devices('peak_bytes_in_use'), before=before, since='process')
+
+
+def _reset_resident_peak() -> bool:
+    gc.collect()
+    try:
+        # What the allocator keeps for later counts as resident, and would hide as much of the block's own use.
+        ctypes.CDLL('libc.so.6').malloc_trim(0)
+        with open('/proc/self/clear_refs', 'w') as file:
+            file.write('5')
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _status(key: str) -> int | None:
+    """An entry of the kernel's account of this process, in bytes; None where there is no such account."""
+    try:
+        with open('/proc/self/status') as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith(f'{key}:')), None)
+    except OSError:
+        return None
+
+
+def _resident_peak() -> int:
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return _status('VmHWM') or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _on_devices(key: str) -> int:
+    return max(device.memory_stats()[key] for device in jax.local_devices())

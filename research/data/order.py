@@ -1,0 +1,134 @@
+"""Which example stands at which position: pure functions of (seed, position), and nothing else.
+
+A position counts examples since the start of the run; epochs are concatenated, so a batch may span two and is never
+ragged. Host, batch size, reader and restart enter only as "which positions", so the state of the data is one integer.
+An epoch's order is the stable argsort of Philox's raw bits, which NumPy freezes (NEP 19), unlike
+`Generator.permutation`. Philox: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
+
+import functools
+import operator
+
+import numpy as np
+
+from research.catalogue import ConfigError
+
+# A block is what is sorted at once: 16 million examples take 128 MB and about two seconds.
+BLOCK = 1 << 24
+
+# The top word of Philox's counter keeps apart what is drawn with one key. Blocks of an epoch use 1, 2, 3, ...
+_EPOCH, _SPLIT = 0, 1 << 63
+
+
+def indices(seed: int, start: int, stop: int, n: int) -> np.ndarray:
+    """The examples at positions `start` to `stop` of a run.
+
+    Each epoch `[e * n, (e + 1) * n)` holds every example once. More than `BLOCK` examples are shuffled as whole blocks
+    and then inside each block.
+
+    Args:
+      seed: 0 <= seed < 2**64; see `redrawn` for the null variant's.
+      start, stop: positions, 0 <= start <= stop; any size.
+      n: number of examples, at least 1.
+
+    Returns:
+      int64 [stop - start], values in [0, n).
+
+    Raises:
+      ValueError: a position below 0, stop before start, or no examples.
+    """
+    seed, start, stop, n = (operator.index(value) for value in (seed, start, stop, n))
+    if not 0 <= start <= stop or n < 1:
+        raise ValueError(f'Expected 0 <= start <= stop and n >= 1, got start={start}, stop={stop}, n={n}.')
+    parts = []
+    while start < stop:
+        epoch, first = divmod(start, n)
+        last = min(n, first + stop - start)
+        parts.append(_slice(seed, epoch, first, last, n))
+        start += last - first
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def position(index: int | np.ndarray, start: int, batch_size: int, host: int = 0, hosts: int = 1) -> int | np.ndarray:
+    """The position of the `index`-th example that one host reads.
+
+    Of each global batch of B, host h of H reads rows [h * B / H, (h + 1) * B / H).
+
+    Args:
+      index: counts the host's examples from `start` on; an int, or an int64 array of any shape.
+      start: position of the first example of the first global batch.
+      batch_size: B, over all hosts.
+      host, hosts: h and H.
+
+    Raises:
+      ConfigError: B is not a multiple of H.
+    """
+    if batch_size < 1 or batch_size % hosts or not 0 <= host < hosts:
+        raise ConfigError(f'data.batch_size={batch_size} on host {host} of {hosts}: expected a multiple of {hosts}.')
+    rows = batch_size // hosts
+    return start + index // rows * batch_size + host * rows + index % rows
+
+
+def batches(seed: int, start: int, steps: int, batch_size: int, n: int, host: int = 0, hosts: int = 1) -> np.ndarray:
+    """One host's rows of `steps` global batches: int64 [steps, batch_size // hosts], values in [0, n)."""
+    rows = position(np.arange(steps * batch_size // hosts), 0, batch_size, host, hosts)
+    return indices(seed, start, start + steps * batch_size, n)[rows].reshape(steps, batch_size // hosts)
+
+
+def redrawn(seed: int, redraw: int) -> int:
+    """The seed of the data order of a run: `seed` itself, or for `redraw` above 0 (the null variant) another order."""
+    return operator.index(seed) + (operator.index(redraw) << 32)
+
+
+def split(n: int, validation: float, examples: int, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts the training data, the same for every seed of a study.
+
+    Subsets nest: fewer `examples` are some of the more, and the validation part does not depend on them.
+
+    Args:
+      n: examples in the training data.
+      validation: a fraction of n if below 1, else a count.
+      examples: training examples to use; 0 for all that validation leaves.
+      split_seed: 0 <= split_seed < 2**64; which permutation is cut.
+
+    Returns:
+      (train, validation): sorted int64 arrays of examples, disjoint.
+
+    Raises:
+      ConfigError: nothing left to train on, or fewer than `examples`.
+    """
+    count = round(validation * n) if 0 <= validation < 1 else operator.index(int(validation))
+    if count != validation and validation >= 1 or validation < 0:
+        raise ConfigError(f'data.validation={validation}: expected a fraction below 1 or a whole number of examples.')
+    if count >= n:
+        raise ConfigError(f'data.validation={validation} leaves none of {n} training examples. Cut fewer than {n}.')
+    if not 0 <= examples <= n - count:
+        raise ConfigError(f'data.examples={examples}: expected 0 (all) to {n - count}, {n} less {count} of validation.')
+    order = _permutation(split_seed, 0, n, _SPLIT)
+    return np.sort(order[count:count + examples] if examples else order[count:]), np.sort(order[:count])
+
+
+def _slice(seed: int, epoch: int, first: int, last: int, n: int) -> np.ndarray:
+    """Positions [first, last) inside an epoch, int64."""
+    if n <= BLOCK:
+        return _permutation(seed, epoch, n, _EPOCH)[first:last]
+    blocks = _permutation(seed, epoch, -(-n // BLOCK), _EPOCH)
+    sizes = np.minimum(BLOCK, n - blocks * BLOCK)
+    ends = np.cumsum(sizes)
+    parts = []
+    while first < last:
+        at = int(np.searchsorted(ends, first, side='right'))
+        begin, end = int(ends[at] - sizes[at]), int(min(ends[at], last))
+        block = int(blocks[at])
+        parts.append(block * BLOCK + _permutation(seed, epoch, int(sizes[at]), 1 + block)[first - begin:end - begin])
+        first = end
+    return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, size: int, stream: int) -> np.ndarray:
+    """A fixed permutation of `size`, read-only int64."""
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
+    order = np.argsort(bits.random_raw(size), kind='stable')
+    order.flags.writeable = False
+    return order

@@ -1,0 +1,56 @@
+"""What TFDS's catalogue wants of TensorFlow while it prepares image data: files, and PNG.
+
+Most of its builders of images call `tf.io.gfile` to open a file and yield arrays, which TFDS encodes through
+TensorFlow. Python opens files too, and Pillow writes PNG.
+"""
+
+import contextlib
+import glob
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import PIL.Image
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
+from tensorflow_datasets.core.features import image_feature
+
+from research.catalogue import ConfigError
+
+
+class _Module:
+    """A module with some attributes; any other is asked of TensorFlow, which is not here."""
+
+    def __init__(self, name: str, **attributes: Any):
+        self.__dict__.update(attributes, _name=name)
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise ConfigError(f'Its code calls {self._name}.{attribute}, and TensorFlow is no part of Frugal. Prepare it once '
+                          "where TensorFlow is, with file_format='array_record', and copy TFDS_DATA_DIR here.")
+
+
+_TENSORFLOW = _Module('tf', io=_Module('tf.io', gfile=_Module(
+    'tf.io.gfile', GFile=open, exists=os.path.exists, glob=glob.glob, isdir=os.path.isdir, listdir=os.listdir, walk=os.walk)))
+
+
+@contextlib.contextmanager
+def standing_in(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Inside, the modules of `builder` see files in place of TensorFlow, TFDS encodes arrays with Pillow, and a download
+    without a network ends after seconds instead of minutes."""
+    with contextlib.ExitStack() as stack:
+        for name in {cls.__module__ for cls in type(builder).__mro__}:
+            if name.split('.')[:2] != ['tensorflow_datasets', 'core'] and hasattr(sys.modules[name], 'tf'):
+                stack.enter_context(mock.patch.object(sys.modules[name], 'tf', _TENSORFLOW))
+        stack.enter_context(mock.patch.object(image_feature._ImageEncoder, '_encode_image', _png))
+        stack.enter_context(mock.patch.object(downloader, 'MAX_RETRIES', 3))
+        yield
+
+
+def _png(encoder: Any, image: np.ndarray) -> bytes:
+    if encoder.encoding_format != 'png' or image.dtype != np.uint8:
+        raise ConfigError(f'Its images are {image.dtype} arrays to be stored as {encoder.encoding_format}. Without TensorFlow, '
+                          'expected uint8 as png.')
+    return encoder._encode_pil_image(PIL.Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image))

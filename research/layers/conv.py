@@ -1,0 +1,171 @@
+"""Convolution of images. [B, H, W, C] input, [kh, kw, C / groups, D] kernel, [B, H', W', D] output."""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from jax import lax
+
+from research.catalogue import ConfigError
+from research.layers import formulation, initializers
+
+Pair = tuple[int, int]
+Padding = str | int | Sequence[int | Pair]
+
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def conv(x: jax.Array, kernel: jax.Array, strides: int | Pair = 1, padding: Padding = 'SAME', groups: int = 1) -> jax.Array:
+    """Convolves images with a kernel, as `lax.conv_general_dilated` does, in the fastest formulation of the backend.
+
+    Args:
+      x: [B, H, W, C], floating.
+      kernel: [kh, kw, C / groups, D], same dtype as `x`.
+      strides: one number, or one a spatial dimension.
+      padding: 'SAME', 'VALID', one number for all four sides, or one number or (low, high) a spatial dimension.
+      groups: channels are cut into so many groups, each with its own kernel.
+
+    Returns:
+      [B, H', W', D].
+
+    Raises:
+      ConfigError: shapes, strides or padding that do not fit.
+    """
+    strides = (strides, strides) if isinstance(strides, int) else tuple(strides)
+    _check(x, kernel, strides, groups)
+    padding = _pairs(padding, x.shape[1:3], kernel.shape[:2], strides)
+    match formulation.convolution(kernel.shape, padding, groups):
+        case 'pointwise':
+            return x[:, ::strides[0], ::strides[1]] @ kernel[0, 0]
+        case 'channels_last':
+            return _channels_last(x, kernel, strides, padding)
+        case _:
+            return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT, feature_group_count=groups)
+
+
+class Conv(nn.Module):
+    """Convolution with flax's parameter names: `kernel` [kh, kw, C / groups, D] and `bias` [D].
+
+    Attributes:
+      features: D, output channels.
+      kernel_size: (kh, kw), or one number for both.
+      strides, padding, groups: as in `conv`.
+      use_bias: whether to add a bias.
+      kernel_init, bias_init: initializers, `(key, shape, dtype) -> array`.
+      dtype: of the computation; None: that of input and parameters together.
+      param_dtype: of the parameters.
+    """
+
+    features: int
+    kernel_size: int | Pair
+    strides: int | Pair = 1
+    padding: Padding = 'SAME'
+    groups: int = 1
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = initializers.lecun_normal()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
+        shape = (*size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype)
+        bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv(x, kernel, self.strides, self.padding, self.groups)
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+def _check(x, kernel, strides, groups):
+    if x.ndim != 4 or kernel.ndim != 4:
+        raise ConfigError(f'conv takes images [B, H, W, C] and a kernel [kh, kw, C / groups, D], got {x.shape} and {kernel.shape}.')
+    if len(strides) != 2 or min(strides) < 1:
+        raise ConfigError(f'conv strides {strides}: expected one or two positive integers.')
+    channels, features = x.shape[3], kernel.shape[3]
+    if channels % groups or features % groups or channels // groups != kernel.shape[2]:
+        raise ConfigError(f'conv with {groups} groups needs channels and features that it divides: got {channels} channels and a '
+                          f'kernel {kernel.shape}, expected [kh, kw, {channels} / {groups}, D].')
+
+
+def _pairs(padding, size, kernel_size, strides) -> tuple[Pair, Pair]:
+    if isinstance(padding, str):
+        if padding not in ('SAME', 'VALID'):
+            raise ConfigError(f"Padding '{padding}': expected 'SAME', 'VALID', an integer or (low, high) pairs.")
+        return tuple(lax.padtype_to_pads(size, kernel_size, strides, padding))
+    sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    if len(sides) != 2:
+        raise ConfigError(f'Padding {padding}: expected one entry a spatial dimension, (rows, columns).')
+    return tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
+
+
+# The two gradients that automatic differentiation emits are convolutions in another dimension order, for which XLA's
+# CPU backend has no fast code inside a loop (jax issue 12868, xla issue 34273). Both are written here as convolutions
+# in the order of the forward pass.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _channels_last(x, kernel, strides, padding):
+    return _convolve(x, kernel, strides, padding)
+
+
+def _forward(x, kernel, strides, padding):
+    return _convolve(x, kernel, strides, padding), (x, kernel)
+
+
+def _backward(strides, padding, residuals, dy):
+    x, kernel = residuals
+    return _input_gradient(dy, kernel, x.shape, strides, padding), _kernel_gradient(x, dy, kernel.shape, strides, padding)
+
+
+_channels_last.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(x, dy, kernel_shape, strides, padding):
+    """dk[i, c, d] = sum over b, o of x[b, o s + i - low, c] dy[b, o, d]: channels are the batch, the batch is contracted."""
+    high = [k - 1 + (o - 1) * s + 1 - n - low
+            for k, o, s, n, (low, _) in zip(kernel_shape, dy.shape[1:3], strides, x.shape[1:3], padding, strict=False)]
+    pads = [(low, h) for (low, _), h in zip(padding, high, strict=True)]
+    dk = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), pads, dilation=strides)
+    return dk.transpose(1, 2, 0, 3)
+
+
+def _input_gradient(dy, kernel, x_shape, strides, padding):
+    """dx[s q + r] = sum over o of dy[o] kernel[s q + r + low - s o]: a dense convolution for each residue r.
+
+    The residues are interleaved by a reshape, so no multiplication by the zeros of a dilated `dy` is ever done.
+    """
+    (sh, sw), channels = strides, kernel.shape[2]
+    rows, columns = (-(-n // s) for n, s in zip(x_shape[1:3], strides, strict=True))
+    flipped = kernel.swapaxes(2, 3)
+
+    def phase(r, c):
+        taps, pads = [], []
+        for residue, s, (low, _), k, o, q in zip((r, c), strides, padding, kernel.shape, dy.shape[1:3], (rows, columns), strict=False):
+            first = (residue + low) % s
+            n = len(range(first, k, s))
+            shift = (residue + low - first) // s - (n - 1)  # of the first dy that reaches position q = 0
+            taps.append(slice(first, None, s))
+            pads.append((-shift, q + n - 1 + shift - o))
+        part = flipped[tuple(taps)]
+        if not part.size:
+            return jnp.zeros((dy.shape[0], rows, columns, channels), dy.dtype)
+        return _convolve(dy, part[::-1, ::-1], (1, 1), pads)
+
+    if strides == (1, 1):
+        return phase(0, 0)
+    phases = jnp.stack([jnp.stack([phase(r, c) for c in range(sw)], axis=3) for r in range(sh)], axis=2)
+    return phases.reshape(dy.shape[0], rows * sh, columns * sw, channels)[:, :x_shape[1], :x_shape[2]]
+
+
+def _convolve(x, kernel, strides, padding, dilation=(1, 1)):
+    """A convolution whose negative padding is cut off first: XLA's fast code takes none."""
+    crop = [(0, 0, 0), *((min(low, 0), min(high, 0), 0) for low, high in padding), (0, 0, 0)]
+    if any(low or high for low, high, _ in crop):
+        x = lax.pad(x, jnp.zeros((), x.dtype), crop)
+    pads = [(max(low, 0), max(high, 0)) for low, high in padding]
+    return lax.conv_general_dilated(x, kernel, strides, pads, rhs_dilation=dilation, dimension_numbers=_LAYOUT)

@@ -1,0 +1,44 @@
+"""Which formulation a layer takes on which backend: the one place where this is decided.
+
+Every layer here has a plain formulation, what `lax` or flax offers, and some have a second one that computes the same
+numbers (1e-5) from the same parameters faster on CPU. GPU and TPU always take the plain one. The figures behind each
+choice are in benchmarks/step_rate.md; without one, a layer stays plain.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import jax
+
+_plain = jax.make_user_context(default_value=False)  # part of jit's cache key: a function is traced anew under it
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Inside, every layer takes its plain formulation.
+
+    For whatever must see or pass through the mathematics rather than its fast form: counting FLOPs on a jaxpr, forward
+    mode (`jax.jvp`, `jax.linearize`) and second derivatives, none of which pass a `custom_vjp`.
+    """
+    with _plain(True):
+        yield
+
+
+def _fast() -> bool:
+    return not _plain.value and jax.default_backend() == 'cpu'
+
+
+def convolution(kernel_shape: Sequence[int], padding: Sequence[tuple[int, int]], groups: int) -> str:
+    """'plain', 'pointwise' (a matmul) or 'channels_last' (all three convolutions of a training step channels-last)."""
+    kh, kw, *_ = kernel_shape
+    if not _fast() or groups != 1:
+        return 'plain'
+    if (kh, kw) == (1, 1) and not any(low or high for low, high in padding):
+        return 'pointwise'
+    return 'channels_last'
+
+
+def max_pooling(window: Sequence[int], strides: Sequence[int]) -> str:
+    """'plain' (`reduce_window`, whose gradient is slow on CPU) or 'slices' (a maximum of strided slices)."""
+    overlapping_or_touching = len(window) == 2 and all(2 <= k <= 3 for k in window)
+    return 'slices' if _fast() and overlapping_or_touching and tuple(strides) == (2, 2) else 'plain'

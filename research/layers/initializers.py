@@ -1,0 +1,69 @@
+"""Variance-scaling initializers that draw flat and reshape: the bits of `jax.nn.initializers`, compiled much faster.
+
+XLA's CPU backend takes seconds to compile a truncated normal drawn in a small shape of several dimensions; drawn as a
+vector it takes a fraction of one (benchmarks/step_rate.md).
+
+He et al. 2015 (https://arxiv.org/abs/1502.01852), Glorot and Bengio 2010, LeCun et al. 1998 (Efficient BackProp).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax.linen.initializers import Initializer
+
+
+def he_normal() -> Initializer:
+    """Variance 2 / fan_in: keeps the scale of activations through ReLU layers."""
+    return variance_scaling(2.0, 'fan_in')
+
+
+def he_normal_fan_out() -> Initializer:
+    """Variance 2 / fan_out: keeps the scale of gradients; what ResNets are usually begun with."""
+    return variance_scaling(2.0, 'fan_out')
+
+
+def lecun_normal() -> Initializer:
+    """Variance 1 / fan_in: flax's own default."""
+    return variance_scaling(1.0, 'fan_in')
+
+
+def glorot_normal() -> Initializer:
+    """Variance 2 / (fan_in + fan_out): a compromise between activations and gradients in layers without ReLU."""
+    return variance_scaling(1.0, 'fan_avg')
+
+
+def truncated_normal(stddev: float = 0.02) -> Initializer:
+    """Normal with this scale before being cut at two of it, as `jax.nn.initializers.truncated_normal` does."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return _draw(key, shape, dtype) * jnp.asarray(stddev, dtype)
+
+    return init
+
+
+def variance_scaling(scale: float, mode: str) -> Initializer:
+    """Truncated normal of variance scale / n after the cut at two standard deviations.
+
+    Args:
+      scale: positive.
+      mode: what n is: 'fan_in', 'fan_out' or 'fan_avg'; the last axis counts outputs, the one before inputs, and all
+        axes in front the receptive field.
+
+    Returns:
+      `(key, shape, dtype) -> array`, equal bit for bit to `jax.nn.initializers.variance_scaling(.., 'truncated_normal')`.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        field = math.prod(shape[:-2])
+        fan_in, fan_out = shape[-2] * field, shape[-1] * field
+        n = {'fan_in': fan_in, 'fan_out': fan_out, 'fan_avg': (fan_in + fan_out) / 2}[mode]
+        spread_of_cut_normal = 0.87962566103423978
+        stddev = jnp.sqrt(jnp.asarray(scale / n, dtype)) / jnp.asarray(spread_of_cut_normal, dtype)
+        return _draw(key, shape, dtype) * stddev
+
+    return init
+
+
+def _draw(key, shape, dtype):
+    return jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype).reshape(shape)

@@ -1,0 +1,84 @@
+"""Pooling of images. [B, H, W, C] input, [B, H', W', C] output."""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from research.layers import formulation
+
+Pair = tuple[int, int]
+
+
+def max_pool(inputs: jax.Array, window_shape: Pair, strides: Pair | None = None, padding: str | Sequence[Pair] = 'VALID') -> jax.Array:
+    """Maximum over windows, with the arguments of `flax.linen.max_pool`.
+
+    Args:
+      inputs: [B, H, W, C], floating.
+      window_shape: rows and columns of a window.
+      strides: rows and columns from one window to the next; None: (1, 1), as in flax.
+      padding: 'SAME', 'VALID' or (low, high) a spatial dimension; what is padded never wins.
+
+    Returns:
+      [B, H', W', C]. Among equal values in a window the first, row by row, gets the gradient, as in `lax`.
+    """
+    window_shape, strides = tuple(window_shape), tuple(strides or (1, 1))
+    if formulation.max_pooling(window_shape, strides) == 'plain':
+        return nn.max_pool(inputs, window_shape=window_shape, strides=strides, padding=padding)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(inputs.shape[1:3], window_shape, strides, padding)
+    return _max_of_slices(inputs, window_shape, strides, tuple(map(tuple, padding)))
+
+
+def avg_pool(inputs: jax.Array, window_shape: Pair, strides: Pair | None = None, padding: str | Sequence[Pair] = 'VALID',
+             count_include_pad: bool = True) -> jax.Array:
+    """Mean over windows: `flax.linen.avg_pool`, arguments and all."""
+    return nn.avg_pool(inputs, window_shape=tuple(window_shape), strides=strides, padding=padding,
+                       count_include_pad=count_include_pad)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_of_slices(x, window, strides, padding):
+    return functools.reduce(jnp.maximum, _taps(x, window, strides, padding))
+
+
+def _forward(x, window, strides, padding):
+    taps = _taps(x, window, strides, padding)
+    y = functools.reduce(jnp.maximum, taps)
+    winner = functools.reduce(lambda later, tap: jnp.where(tap[1] == y, jnp.uint8(tap[0]), later), [*enumerate(taps)][::-1],
+                              jnp.zeros(y.shape, jnp.uint8))
+    return y, (winner, x.shape[1:3])
+
+
+def _backward(window, strides, padding, residuals, dy):
+    """Tap i of window o lies at s o + i - low: each residue of that modulo s is a sum of shifted taps, interleaved at the end."""
+    winner, size = residuals
+    counts = [-(-n // s) for n, s in zip(size, strides, strict=True)]
+    phases = [[[] for _ in range(strides[1])] for _ in range(strides[0])]
+    for index, position in enumerate(_positions(window)):
+        shifts, residues = zip(*(divmod(i - low, s) for i, s, (low, _) in zip(position, strides, padding, strict=True)), strict=True)
+        pads = [(shift, n - o - shift, 0) for shift, n, o in zip(shifts, counts, dy.shape[1:3], strict=True)]
+        part = jnp.where(winner == index, dy, jnp.zeros((), dy.dtype))
+        phases[residues[0]][residues[1]].append(lax.pad(part, jnp.zeros((), dy.dtype), [(0, 0, 0), *pads, (0, 0, 0)]))
+    dx = jnp.stack([jnp.stack([sum(parts) for parts in row], axis=3) for row in phases], axis=2)
+    dx = dx.reshape(dy.shape[0], counts[0] * strides[0], counts[1] * strides[1], dy.shape[3])
+    return (dx[:, :size[0], :size[1]],)
+
+
+_max_of_slices.defvjp(_forward, _backward)
+
+
+def _positions(window):
+    return [(i, j) for i in range(window[0]) for j in range(window[1])]
+
+
+def _taps(x, window, strides, padding):
+    """One strided slice for each position in the window."""
+    lowest = jnp.asarray(-jnp.inf, x.dtype)
+    x = lax.pad(x, lowest, [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+    rows, columns = ((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True))
+    return [x[:, i:i + (rows - 1) * strides[0] + 1:strides[0], j:j + (columns - 1) * strides[1] + 1:strides[1]]
+            for i, j in _positions(window)]

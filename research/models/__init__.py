@@ -1,0 +1,40 @@
+"""Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images."""
+
+import inspect
+from typing import Any
+
+import flax.linen as nn
+
+from research import catalogue
+
+MODELS = {
+    'cnn': 'research.models.cnn:CNN',
+    'resnet18': 'research.models.resnet:resnet18',
+    'resnet20': 'research.models.resnet:resnet20',
+}
+
+
+def names() -> list[str]:
+    """Every model name, sorted."""
+    return sorted(MODELS)
+
+
+def create(name: str, num_classes: int = 1000, *, axis_name: str | None = None, **kwargs: Any) -> nn.Module:
+    """A network; nothing is computed. Use as `module.init(key, x)` and `module.apply(variables, x, train=False)`.
+
+    Args:
+      name: one of `names()`, or an import path of your own (`my_paper.nets:TinyResNet`) to whatever returns a linen module.
+      num_classes: length of the logits.
+      axis_name: the `pmap` axis over which batches are split; kept from a constructor that does not take it.
+      **kwargs: to the constructor, e.g. `norm='batch'` or `norm={'name': 'ghost_batch', 'virtual_batch_size': 16}`.
+
+    Raises:
+      ConfigError: an unknown name or argument, with the nearest valid one.
+    """
+    constructor = catalogue.resolve('model', name, MODELS)
+    accepted = inspect.signature(constructor).parameters
+    given = {'num_classes': num_classes}
+    if axis_name is not None and 'axis_name' in accepted:
+        given['axis_name'] = axis_name
+    catalogue.check('model', name, constructor, given | kwargs)
+    return constructor(**given, **kwargs)

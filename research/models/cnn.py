@@ -1,0 +1,58 @@
+"""The simple convolutional network: convolve, pool, repeat, then fully connected layers.
+
+LeCun et al. 1998 (Gradient-based learning applied to document recognition), with today's parts: 3x3 convolutions, ReLU,
+max pooling and a normalization layer chosen by the config. The head gives logits; whether they are sigmoids' or a
+softmax's is the loss's to say.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from research.catalogue import ConfigError
+from research.layers import initializers
+from research.layers import norm as norms
+from research.layers.conv import Conv
+from research.layers.dense import Dense
+from research.layers.pooling import max_pool
+
+
+class CNN(nn.Module):
+    """`depth` convolutions and a 2x2 max pooling a block, one block for each of `widths`; then `hidden` layers; then logits.
+
+    Attributes:
+      num_classes: K, logits.
+      widths: channels of each block; each halves the map, rounding down.
+      depth: 3x3 convolutions in a block, each followed by norm and ReLU.
+      hidden: units of each fully connected layer.
+      norm: a name in `research.layers.norm.NORMS`, or a mapping with `name` and its arguments.
+      axis_name: the `pmap` axis over which batches are split.
+    """
+
+    num_classes: int = 1000
+    widths: Sequence[int] = (32, 64)
+    depth: int = 1
+    hidden: Sequence[int] = (128,)
+    norm: str | Mapping[str, Any] = 'batch'
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Images `[B, H, W, C]`, H and W at least 2 ** len(widths), to logits `[B, K]`."""
+        smallest = 2 ** len(self.widths)
+        if min(x.shape[1:3]) < smallest:
+            raise ConfigError(f'Images of {x.shape[1]}x{x.shape[2]} are too small for {len(self.widths)} blocks of a CNN, '
+                              f'each of which halves them: expected {smallest}x{smallest} or more. Give it fewer widths.')
+        norm = functools.partial(norms.create, self.norm, use_running_average=not train, axis_name=self.axis_name)
+        for b, width in enumerate(self.widths, 1):
+            for i in range(1, self.depth + 1):
+                x = Conv(width, 3, use_bias=False, kernel_init=initializers.he_normal(), name=f'block{b}_conv{i}')(x)
+                x = nn.relu(norm(name=f'block{b}_norm{i}')(x))
+            x = max_pool(x, (2, 2), (2, 2))
+        x = x.reshape(len(x), -1)
+        for i, units in enumerate(self.hidden, 1):
+            x = nn.relu(Dense(units, kernel_init=initializers.he_normal(), name=f'hidden{i}')(x))
+        return Dense(self.num_classes, name='head')(x)

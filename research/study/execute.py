@@ -1,0 +1,257 @@
+"""Runs what is not finished in DIR, seed by seed, and keeps what a report needs."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import signal
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research import cost
+from research.catalogue import ConfigError
+from research.study import identity, records
+from research.study.plan import Plan, Run, costs
+from research.study.progress import Progress
+from research.train import checkpoint, loop, record
+from research.train import experiment as experiments
+from research.train.experiment import Experiment, Session
+
+# Of the rules of comparison ("How a number is made" in the README); a change of them is a new version.
+RULES = '1.0'
+# Rounds of the interleaved latency measurement; each calls every variant once.
+_LATENCY_ROUNDS = 60
+
+
+class Interrupted(Exception):  # noqa: N818
+    """SIGTERM or SIGINT: everything is saved, the same command goes on."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
+    """Holds the workdir against a second launch, after checking that it is this study's and can be written.
+
+    Raises:
+      ConfigError: another study's workdir, one that cannot be written, another platform, a launch that is under way.
+    """
+    platform = jax.default_backend()
+    if platform != plan.study['platform']:
+        raise ConfigError(
+            f"This study declares the platform '{plan.study['platform']}', but jax runs on '{platform}'. Numbers of two "
+            f'platforms are not comparable: launch it there, or make it another study (--config.study.platform={platform} '
+            'and another workdir).'
+        )
+    try:
+        (workdir / 'runs').mkdir(parents=True, exist_ok=True)
+        lock = open(workdir / '.lock', 'a')  # noqa: SIM115 - held to the end of the launch
+    except OSError as error:
+        raise ConfigError(f"Cannot write to workdir '{workdir}': {error.strerror}. Choose another --workdir.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"Another launch is at work in '{workdir}'. Wait for it, or choose another --workdir.") from error
+        own_study(workdir, plan)
+        yield
+
+
+def own_study(workdir: pathlib.Path, plan: Plan) -> None:
+    """Refuses the workdir of another study; identity is `study.name`."""
+    if not (workdir / 'study.json').exists():
+        return
+    try:
+        found = json.loads((workdir / 'study.json').read_text())['study']
+    except (ValueError, KeyError, TypeError):
+        return  # derived, and written anew
+    if found != plan.study['name']:
+        raise ConfigError(
+            f"'{workdir}' holds the study '{found}', and this is '{plan.study['name']}'. Choose another --workdir."
+        )
+
+
+def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experiment], command: str, notes: list[str]) -> None:
+    """study.json: what was asked, and where; the report reads it and the runs, nothing else."""
+    study, baseline = plan.study, built['baseline']
+    runs: dict[str, dict[str, str]] = {name: {} for name in plan.variants}
+    for run in plan.runs:
+        runs[run.variant][str(run.seed)] = run.id
+    schedules = {}
+    for name, experiment in built.items():
+        positions = np.unique(np.linspace(0, experiment.total - 1, 101).astype(int))
+        schedules[name] = [positions.tolist(), np.asarray(experiment.rates(positions), float).tolist()]
+    try:
+        earlier = json.loads((workdir / 'study.json').read_text())
+    except (OSError, ValueError):
+        earlier = {}
+    content = {
+        'study': study['name'],
+        'question': plan.question,
+        **{k: study[k] for k in ('metric', 'higher_is_better', 'alpha', 'margin', 'budget', 'score', 'platform')},
+        'budget_note': f'equal budget: {study["budget"]}, {baseline.total} examples for the baseline',
+        'seeds': list(plan.seeds),
+        'variants': plan.variants,
+        'contrasts': plan.contrasts,
+        'config': plan.config,
+        'runs': runs,
+        'command': command,
+        'environment': identity.environment(workdir),
+        'rules': RULES,
+        'notes': notes,
+        'schedules': schedules,
+    }
+    record.write_json(workdir / 'study.json', content | {k: earlier[k] for k in ('reported_seeds',) if k in earlier})
+
+
+def finished(workdir: pathlib.Path, plan: Plan) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Results on disk by run id. A torn or foreign record is kept aside, named, and its run is done again."""
+    done, problems = {}, []
+    for run in plan.runs:
+        path = workdir / 'runs' / run.id / 'result.json'
+        try:
+            result = records.read_result(path, {'study': plan.study['name'], 'metric': plan.study['metric']}, run.variant, run.seed)
+        except records.BadRecord as bad:
+            aside = records.set_aside(path)
+            problems.append(f'{path}: {bad}; kept as {aside.name}, the run is done again')
+            continue
+        if result is not None and result['status'] != 'failed':
+            done[run.id] = result
+    return done, problems
+
+
+def stale(done: Mapping[str, Mapping[str, Any]], fingerprint: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Run id -> what has changed since it finished: 'code', 'versions', 'data', 'device', 'cores'."""
+    changed = {i: [k for k in fingerprint if r['fingerprint'].get(k) != fingerprint[k]] for i, r in done.items()}
+    return {i: keys for i, keys in changed.items() if keys}
+
+
+def settle_stale(done: dict[str, Any], fingerprint: Mapping[str, Any], choice: str) -> list[str]:
+    """Applies --stale to finished runs whose code, versions, data or device have changed; returns notes for the report.
+
+    Raises:
+      ConfigError: there are such runs and nothing was chosen.
+    """
+    old = stale(done, fingerprint)
+    if not old:
+        return []
+    what = ', '.join(sorted({k for keys in old.values() for k in keys}))
+    if choice == 'rerun':
+        for i in old:
+            del done[i]
+        return []
+    if choice == 'keep':
+        return [f'{len(old)} of {len(done)} finished runs were kept though this had changed since: {what} (--stale=keep).']
+    raise ConfigError(
+        f'{len(old)} finished runs were made with another {what}. Their numbers may not be comparable: --stale=rerun does '
+        'them again, --stale=keep keeps them and says so in the report.'
+    )
+
+
+def execute(workdir: pathlib.Path, plan: Plan, session: Session, done: dict[str, Any], fingerprint: Mapping[str, Any]) -> int:
+    """Trains every run that is not done, in order; returns how many failed.
+
+    Raises:
+      Interrupted: a signal; everything is saved.
+      Exception: what failed in the baseline, or in three runs in a row with the same message.
+    """
+    todo = [run for run in plan.runs if run.id not in done]
+    caught: list[int] = []
+    handlers = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    failures: list[str] = []
+    row = 0
+    counted: dict[str, dict[str, int]] = {}
+    try:
+        with Progress(len(plan.runs), todo) as progress:
+            for run in todo:
+                if caught:
+                    raise Interrupted(caught[0])
+                progress.begin(run)
+                try:
+                    result = _one(workdir, plan, run, session, counted, fingerprint, progress, lambda: bool(caught))
+                except loop.Stopped:
+                    raise Interrupted(caught[0]) from None
+                except Exception as error:
+                    message = f'{type(error).__name__}: {error}'
+                    row = row + 1 if failures and failures[-1] == message else 1
+                    failures.append(message)
+                    _failed(workdir, plan, run, message, fingerprint)
+                    progress.end(run, 'failed')
+                    if run.variant == 'baseline' or row == 3:
+                        raise
+                else:
+                    row = 0
+                    progress.end(run, result['status'])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return len(failures)
+
+
+def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress, stop) -> dict[str, Any]:
+    directory = workdir / 'runs' / run.id
+    directory.mkdir(exist_ok=True)
+    experiment = experiments.build(run.config, session, run.key)
+    model = {**run.config['model'], 'num_classes': experiment.num_classes}
+    record.write_json(directory / 'config.json', {**run.config, 'model': model})
+    outcome = loop.train(experiment, directory, lambda step, rate: progress.step(step, experiment.steps, rate), stop)
+    if run.key not in counted:
+        counted[run.key] = costs(experiment)
+    executable = experiment.program.chunk.executable
+    result = {
+        **_header(plan, run),
+        'status': outcome.status,
+        'message': outcome.message,
+        'metrics': outcome.metrics,
+        'cost': {**counted[run.key], 'predicted_bytes': cost.memory(executable)['total'], **outcome.cost},
+        'fingerprint': fingerprint,
+    }
+    if outcome.correct is not None:
+        result['test_examples'] = len(outcome.correct)
+        with open(directory / '.correct.npy', 'wb') as file:
+            np.save(file, np.packbits(outcome.correct))
+        os.replace(directory / '.correct.npy', directory / 'correct.npy')
+    record.write_json(directory / 'result.json', result)
+    return result
+
+
+def _header(plan: Plan, run: Run) -> dict[str, Any]:
+    return {'id': run.id, 'variant': run.variant, 'seed': run.seed, 'study': plan.study['name'], 'key': run.key, 'rules': RULES}
+
+
+def _failed(workdir, plan, run, message, fingerprint) -> None:
+    directory = workdir / 'runs' / run.id
+    directory.mkdir(exist_ok=True)
+    (directory / 'traceback.txt').write_text(traceback.format_exc())
+    result = {**_header(plan, run), 'status': 'failed', 'message': message, 'metrics': {}, 'cost': {}, 'fingerprint': fingerprint}
+    record.write_json(directory / 'result.json', result)
+
+
+def latency(workdir: pathlib.Path, plan: Plan, session: Session) -> None:
+    """Times the inference of every variant, interleaved, with nothing else running; latency.json."""
+    found: dict[str, dict[str, Any]] = {}
+    for batch in plan.study['latency']:
+        calls = {}
+        for run in plan.runs[: len(plan.variants)]:
+            if run.variant == 'null' or not (workdir / 'runs' / run.id / 'scored').exists():
+                continue
+            calls[run.variant] = _inference(workdir, run, session, batch)
+        for name, quantiles in cost.interleaved(calls, rounds=_LATENCY_ROUNDS).items():
+            found.setdefault(name, {})[str(batch)] = quantiles
+    record.write_json(workdir / 'latency.json', found)
+
+
+def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) -> tuple[Any, tuple[Any, ...]]:
+    experiment = experiments.build(run.config, session, run.key)
+    variables = checkpoint.load_variables(workdir / 'runs' / run.id / 'scored')
+    collections = {k: v for k, v in variables.items() if k != 'params'}
+    images = jnp.zeros((batch, *experiment.dataset.example_shape), jnp.float32)
+    return experiment.program.predict, (variables['params'], collections, images)

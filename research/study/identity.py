@@ -1,0 +1,118 @@
+"""What is the same: the same run, the same program, the same code."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from research import optim
+from research.study.overrides import defaults, flatten
+
+# Fields that cannot change a run's numbers: where data lies, how it is read, how often a state is saved.
+_SILENT = ('data.path', 'data.workers', 'data.streaming', 'train.checkpoint_every', 'study')
+# ... but these of the study do.
+_LOUD = ('study.budget', 'study.score')
+# Fields that enter a program as data, beside those that the optimizer traces.
+_DATA = ('train.seed', 'train.eval_every', 'train.checkpoint_every', 'data.redraw', 'data.path', 'data.workers', 'data.split_seed', 'study')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'ml_collections', 'orbax-checkpoint', 'grain')
+# Code that a run does not execute: a better report leaves finished runs alone.
+_NOT_EXECUTED = ('study',)
+
+
+def _within(key: str, prefixes: tuple[str, ...]) -> bool:
+    return any(key == p or key.startswith(p + '.') for p in prefixes)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:12]
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits over every field that can change the run's numbers and is not at its default.
+
+    A new field with a neutral default therefore renames no old run.
+    """
+    flat, neutral = flatten(config), flatten(defaults())
+    return _digest({
+        k: v for k, v in flat.items()
+        if (_within(k, _LOUD) or not _within(k, _SILENT)) and (k not in neutral or v != neutral[k] or k == 'study.budget')
+    })
+
+
+def compile_key(config: Mapping[str, Any]) -> str:
+    """12 digits over the config less seed, name, paths and everything traced: runs with the same key share a program."""
+    traced = (*_DATA, *optim.traced(config))
+    return _digest({k: v for k, v in flatten(config).items() if not _within(k, traced)})
+
+
+def fingerprint(configs: list[Mapping[str, Any]], checksum: str) -> dict[str, Any]:
+    """What a run's bits depend on beside its config.
+
+    Args:
+      configs: of every run; modules that they reach by import path count as code.
+      checksum: of the data.
+    """
+    package = pathlib.Path(__file__).parents[1]
+    files = [f for f in sorted(package.rglob('*.py')) if f.relative_to(package).parts[0] not in _NOT_EXECUTED]
+    paths = {v.partition(':')[0] for config in configs for k, v in flatten(config).items() if _is_import_path(k, v)}
+    files += [pathlib.Path(spec.origin) for p in sorted(paths) if (spec := importlib.util.find_spec(p)) and spec.origin]
+    code = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12]
+    return {
+        'code': code,
+        'versions': {p: importlib.metadata.version(p) for p in _PACKAGES},
+        'data': checksum,
+        'device': jax.devices()[0].device_kind,
+        'devices': jax.device_count(),
+        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+    }
+
+
+def _is_import_path(key: str, value: Any) -> bool:
+    return isinstance(value, str) and ':' in value and not key.startswith('study.') and not value.startswith('research.') and (
+        key.endswith('.name') or key.count('.') >= 1 and all(part.isidentifier() for part in value.partition(':')[0].split('.'))
+    )
+
+
+def environment(workdir: pathlib.Path) -> dict[str, Any]:
+    """Saves the uncommitted diff and the package list beside the study; returns commit, versions, device and platform."""
+    root = pathlib.Path(__file__).parents[2]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(['git', '-C', str(root), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout if done.returncode == 0 else ''
+
+    (workdir / 'uncommitted.diff').write_text(git('diff', 'HEAD'))
+    packages = sorted(f'{d.name}=={d.version}' for d in importlib.metadata.distributions())
+    (workdir / 'packages.txt').write_text('\n'.join(packages) + '\n')
+    return {
+        'git_commit': git('rev-parse', 'HEAD').strip(),
+        'git_diff_file': 'uncommitted.diff',
+        'packages_file': 'packages.txt',
+        'platform': jax.default_backend(),
+        'device': jax.devices()[0].device_kind,
+        'devices': jax.device_count(),
+        'cores': os.cpu_count(),
+        'cpu': _cpu(),
+        'python': sys.version.split()[0],
+        **{p: importlib.metadata.version(p) for p in _PACKAGES},
+        'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return ''
+    facts = {k.strip(): v.strip() for k, _, v in (line.partition(':') for line in lines)}
+    flags = facts.get('flags', '').split()
+    widest = next((f for f in ('amx_tile', 'avx512f', 'avx2', 'avx') if f in flags), '')
+    return f'{facts.get("model name", "")} {widest}'.strip()

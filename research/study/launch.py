@@ -1,0 +1,90 @@
+"""The door: from flags to an exit status."""
+
+import pathlib
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import rich.console
+
+from research.catalogue import ConfigError
+from research.study import overrides
+
+OK, FAILED, REFUSED = 0, 1, 2
+
+
+def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'run', stale: str = '') -> int:
+    """Runs, plans, prepares or reports a study.
+
+    Args:
+      config: 'FILE' or 'FILE:ARG'; may be empty for mode 'report'.
+      workdir: DIR.
+      changes: dotted key -> text, from --config.KEY=VALUE.
+      mode: 'run', 'plan', 'prepare' or 'report'.
+      stale: '', 'rerun' or 'keep': what becomes of finished runs whose code has changed.
+
+    Returns:
+      The exit status: 0, 1 when a run failed, 2 for bad input, 128 + signal when stopped by one.
+    """
+    try:
+        return _launch(config, pathlib.Path(workdir), changes, mode, stale)
+    except ConfigError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return REFUSED
+
+
+def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str) -> int:
+    if mode == 'report':
+        return _report(workdir)
+    # Everything that the text of the config shows is refused before jax is imported.
+    parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
+    config, _, _ = overrides.load(spec)
+    overrides.check(overrides.apply(config, parsed))
+
+    from research import data
+    from research.study import execute, identity, plan
+    from research.train import compilation
+    from research.train.experiment import Session, load_data
+
+    if mode == 'prepare':
+        dataset = data.prepare(config['data'])
+        print(f'{config["data"]["name"]}: ready ({dataset})')
+        return OK
+    study, session = plan.make(spec, parsed), Session()
+    if mode == 'plan':
+        with compilation.cache():
+            plan.show(study, workdir, session, rich.console.Console())
+        return OK
+    with execute.claim(workdir, study), compilation.cache() as removed:
+        for name in removed:
+            print(f'Removed a truncated entry of the compilation cache: {name}')
+        built = plan.verify(study, session)
+        fingerprint = identity.fingerprint([run.config for run in study.runs[: len(built)]], load_data(study.config, session).checksum)
+        done, problems = execute.finished(workdir, study)
+        notes = execute.settle_stale(done, fingerprint, stale)
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        execute.write_study(workdir, study, built, _command(spec, workdir, changes), notes + problems)
+        try:
+            failed = execute.execute(workdir, study, session, done, fingerprint)
+        except execute.Interrupted as stopped:
+            print(f'Stopped by {stopped}; everything is saved, the same command goes on from here.')
+            return 128 + stopped.number
+        execute.latency(workdir, study, session)
+    _report(workdir)
+    return FAILED if failed else OK
+
+
+def _command(spec: str, workdir: pathlib.Path, changes: Mapping[str, str]) -> str:
+    flags = [f'--config={spec}', f'--workdir={workdir}', *(f'--config.{key}={text}' for key, text in changes.items())]
+    return shlex.join(['python', 'launch.py', *flags])
+
+
+def _report(workdir: pathlib.Path) -> int:
+    from research.study import report
+
+    summary = report.write(workdir)
+    rich.console.Console(width=100).print(report.table(summary))
+    print(f'Report: {workdir / "report.html"} (also report.md, .csv, .tex, pareto.png)')
+    return OK

@@ -1,0 +1,165 @@
+"""Config + variants x seeds -> runs, programs and cost; refuses what is wrong before anything compiles."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from research import cost
+from research.catalogue import ConfigError
+from research.study import identity, overrides
+from research.train import experiment as experiments
+from research.train.clock import Clock
+from research.train.experiment import Experiment, Session
+from research.train.feed import Feed
+
+# What one finished run leaves on disk beside its variables (config, metrics, result, correctness), and their files.
+_RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 24_000, 4, 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One variant at one seed."""
+
+    variant: str
+    seed: int
+    config: Mapping[str, Any]
+    id: str
+    key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A study, resolved.
+
+    Attributes:
+      config: of the baseline, nested.
+      question: the docstring of the config file.
+      variants: name -> overrides, 'baseline' first, then 'null' unless switched off.
+      contrasts: name -> {variant: weight}; the null is not among them.
+      runs: seed by seed, every variant of a seed before the next seed, so that times are paired as scores are.
+    """
+
+    config: Mapping[str, Any]
+    path: pathlib.Path
+    question: str
+    variants: Mapping[str, Mapping[str, Any]]
+    contrasts: Mapping[str, Mapping[str, float]]
+    runs: list[Run]
+
+    @property
+    def study(self) -> Mapping[str, Any]:
+        """The group `config.study`."""
+        return self.config['study']
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The study's seeds in their order."""
+        return overrides.seeds_of(self.study)
+
+
+def make(spec: str, changes: Mapping[str, Any]) -> Plan:
+    """Resolves a config file and the command line's overrides.
+
+    Args:
+      spec: 'FILE' or 'FILE:ARG'.
+      changes: dotted overrides of the baseline, from the command line.
+
+    Raises:
+      ConfigError: anything that can be refused from the text of the config.
+    """
+    config, path, question = overrides.load(spec)
+    config = overrides.apply(config, changes)
+    overrides.check(config)
+    study = config['study']
+    variants: dict[str, Any] = {'baseline': {}}
+    if study['null']:
+        variants['null'] = {'data.redraw': config['data']['redraw'] + 1}
+    variants |= study['variants']
+    seeds = overrides.seeds_of(study)
+    resolved = {name: overrides.apply(config, changed) for name, changed in variants.items()}
+    same: dict[str, str] = {}
+    for name, variant in resolved.items():
+        text = repr(sorted(overrides.flatten(variant).items(), key=lambda item: item[0]))
+        if text in same:
+            raise ConfigError(f"Variant '{name}' is the same as '{same[text]}': its overrides change nothing. Remove it.")
+        same[text] = name
+    keys = {name: identity.compile_key(variant) for name, variant in resolved.items()}
+    runs = []
+    for seed in seeds:
+        for name, variant in resolved.items():
+            seeded = {**variant, 'train': {**variant['train'], 'seed': seed}}
+            runs.append(Run(name, seed, seeded, identity.run_id(seeded), keys[name]))
+    contrasts = study['contrasts'] or {name: {name: 1, 'baseline': -1} for name in study['variants']}
+    return Plan(config, path, question, variants, contrasts, runs)
+
+
+def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
+    """Builds every variant once, compiling nothing: names, arguments, durations, data.
+
+    Returns:
+      variant -> experiment at the first seed.
+
+    Raises:
+      ConfigError: with the variant's name in front.
+    """
+    built = {}
+    for run in plan.runs[: len(plan.variants)]:
+        try:
+            built[run.variant] = experiments.build(run.config, session, run.key)
+        except ConfigError as error:
+            where = overrides.Source(plan.path)
+            raise ConfigError(
+                f"{where.at(run.variant)}variant '{run.variant}': {error}" if run.variant != 'baseline' else str(error)
+            ) from error
+    return built
+
+
+def costs(experiment: Experiment) -> dict[str, int]:
+    """What can be counted without running: parameters, FLOPs and multiply-adds."""
+    train, inference = experiments.train_flops(experiment.config, experiment.dataset), experiments.inference_flops(experiment)
+    return {
+        'parameters': cost.parameters({'params': experiment.program.shapes.params}),
+        'train_flops': train[0],
+        'train_multiply_adds': train[1],
+        'inference_flops': inference[0],
+        'inference_multiply_adds': inference[1],
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Of one program: seconds a step and where they come from, peak bytes by the compiler's count, seconds to compile."""
+
+    seconds_per_step: float
+    source: str
+    peak_bytes: int
+    compile_seconds: float
+    variable_bytes: int
+
+
+def predict(experiment: Experiment, key: str, records: list[Mapping[str, Any]]) -> Prediction:
+    """Compiles the training program, and times three steps unless records of the same program tell."""
+    clock, program = Clock(), experiment.program
+    state = experiment.init(clock)
+    arguments = Feed(experiment).chunk(0, 1)
+    program.chunk.prepare(clock, state, *arguments)
+    seen = [r['cost']['seconds_per_step'] for r in records if r.get('key') == key and r['status'] == 'finished']
+    if seen:
+        seconds, source = float(np.median(seen)), f'{len(seen)} finished runs'
+    else:
+        for steps in (1, 3):
+            *others, count = arguments
+            start = time.perf_counter()
+            state, sums = program.chunk(clock, state, *others, program.engine.replicate(np.int32(steps)))
+            jax.block_until_ready(sums)
+            seconds = (time.perf_counter() - start) / steps
+        source = '3 timed steps'
+    variable_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((program.shapes.params, program.shapes.collections)))
+    return Prediction(seconds, source, cost.memory(program.chunk.executable)['total'], clock.seconds['compile'], variable_bytes)

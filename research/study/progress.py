@@ -1,0 +1,81 @@
+"""Live progress: which run, steps a second, time left for the whole study. A bar on a terminal, lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import rich.console
+import rich.progress
+
+# Seconds between lines where there is no terminal.
+_QUIET = 10.0
+
+
+class Progress:
+    """Shows where a study stands; times are guessed from the runs of this launch, by variant where one was seen."""
+
+    def __init__(self, total: int, todo: list[Any]):
+        self._todo, self._total, self._done = list(todo), total, total - len(todo)
+        self._seconds: dict[str, list[float]] = {}
+        self._began = self._printed = time.monotonic()
+        self._fraction = 0.0
+        self._live = None
+        if sys.stdout.isatty():
+            columns = ('{task.description}', rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), '{task.fields[left]}')
+            self._live = rich.progress.Progress(*columns, transient=True)
+            self._bar = self._live.add_task('', total=total, completed=self._done, left='')
+
+    def __enter__(self) -> 'Progress':
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._live:
+            self._live.stop()
+
+    def begin(self, run: Any) -> None:
+        """A run starts."""
+        self._run, self._began, self._fraction = run, time.monotonic(), 0.0
+        self._show('starting')
+
+    def step(self, step: int, steps: int, rate: float | None) -> None:
+        """A run has done `step` of `steps`."""
+        self._fraction = step / steps
+        self._show(f'step {step}/{steps}, {rate:.0f} steps/s' if rate else f'step {step}/{steps}')
+
+    def end(self, run: Any, status: str) -> None:
+        """A run is over."""
+        self._seconds.setdefault(run.variant, []).append(time.monotonic() - self._began)
+        self._todo.remove(run)
+        self._done += 1
+        self._fraction = 0.0
+        if status != 'finished':
+            self._line(f'{run.variant}, seed {run.seed}: {status} ({run.id})')
+        self._show('')
+
+    def left(self) -> float | None:
+        """Seconds until the study is done, None before the first run is."""
+        seen = [s for seconds in self._seconds.values() for s in seconds]
+        if not seen:
+            return None
+        mean = sum(seen) / len(seen)
+        # The last run of a variant tells most: the first one compiled.
+        guess = sum(self._seconds[r.variant][-1] if r.variant in self._seconds else mean for r in self._todo)
+        return guess * (1 - self._fraction / max(len(self._todo), 1))
+
+    def _show(self, what: str) -> None:
+        left = self.left()
+        left = '' if left is None else f'about {int(left) // 60} min {int(left) % 60:02d} s left'
+        text = f'{self._run.variant}, seed {self._run.seed}' + (f': {what}' if what else '')
+        if self._live:
+            self._live.update(self._bar, description=rich.markup.escape(text), completed=self._done, left=left)
+        elif time.monotonic() - self._printed >= _QUIET:
+            self._line(f'[{self._done}/{self._total} runs] {text}' + (f'; {left}' if left else ''))
+
+    def _line(self, text: str) -> None:
+        self._printed = time.monotonic()
+        if self._live:
+            self._live.console.print(rich.markup.escape(text))
+        else:
+            print(text, flush=True)

@@ -1,0 +1,216 @@
+"""A study's records on disk: read, checked, set aside.
+
+    DIR/study.json             what was asked: variants, seeds, contrasts, resolved config, environment
+    DIR/runs/ID/result.json    what one run came to; the truth, written aside and then renamed
+    DIR/runs/ID/metrics.jsonl  one line an evaluation
+    DIR/runs/ID/correct.npy    packed bits: which test examples were classified correctly
+    DIR/latency.json           {variant: {batch size: {p10, p50, p90}}}, seconds
+    DIR/results.jsonl          derived from every result.json that counts, one line a run
+
+Nothing here needs jax, so that a report takes as long as reading does.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import numbers
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.catalogue import ConfigError
+
+STATUSES = ('finished', 'diverged', 'failed')
+_STUDY = {
+    'study': str, 'metric': str, 'higher_is_better': bool, 'alpha': float, 'margin': float, 'seeds': list,
+    'variants': dict, 'contrasts': dict, 'config': dict, 'runs': dict,
+}
+_RESULT = {
+    'id': str, 'variant': str, 'seed': int, 'study': str, 'status': str, 'metrics': dict, 'cost': dict, 'fingerprint': dict,
+}
+_LINE = ('id', 'variant', 'seed', 'status', 'metrics', 'cost', 'fingerprint')
+
+
+class BadRecord(ValueError):
+    """A record that is torn, or that belongs to something else; its message is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What a study has on disk.
+
+    Attributes:
+      workdir: the study's folder.
+      study: study.json.
+      results: variant -> seed -> result.json, for every planned run that has one that counts.
+      problems: path and reason of each record that was treated as absent.
+      latency: variant -> batch size -> quantiles in seconds; empty where it was not measured.
+      strangers: run folders that no planned run owns (an earlier config's).
+    """
+
+    workdir: Path
+    study: dict[str, Any]
+    results: dict[str, dict[int, dict[str, Any]]]
+    problems: list[dict[str, str]]
+    latency: dict[str, dict[str, dict[str, float]]]
+    strangers: int
+
+    @functools.cached_property
+    def seeds(self) -> list[int]:
+        """The planned seeds for which every variant has a result, in the study's order."""
+        return [seed for seed in self.study['seeds'] if all(seed in found for found in self.results.values())]
+
+
+def read(workdir: str | os.PathLike[str]) -> Records:
+    """Reads every record of the study in `workdir`; torn and foreign ones become `problems`, and count as absent.
+
+    Raises:
+      ConfigError: there is no study in `workdir`, or its study.json cannot be read.
+    """
+    workdir = Path(workdir)
+    study = read_study(workdir)
+    results: dict[str, dict[int, dict[str, Any]]] = {variant: {} for variant in study['variants']}
+    problems, owned = [], set()
+    for variant, runs in study['runs'].items():
+        for seed, run in runs.items():
+            owned.add(run)
+            path = workdir / 'runs' / run / 'result.json'
+            try:
+                result = read_result(path, study, variant, int(seed))
+            except BadRecord as bad:
+                problems.append({'path': str(path.relative_to(workdir)), 'reason': str(bad)})
+            else:
+                if result is not None:
+                    results[variant][int(seed)] = result
+    try:
+        latency = _mapping(workdir / 'latency.json', {}) or {}
+    except BadRecord as bad:
+        latency = {}
+        problems.append({'path': 'latency.json', 'reason': str(bad)})
+    present = set(os.listdir(workdir / 'runs')) if (workdir / 'runs').is_dir() else set()
+    return Records(workdir, study, results, problems, latency, len(present - owned))
+
+
+def read_study(workdir: Path) -> dict[str, Any]:
+    """study.json, checked. Raises ConfigError where there is none, or a broken one."""
+    path = Path(workdir) / 'study.json'
+    try:
+        study = _mapping(path, _STUDY)
+    except BadRecord as bad:
+        raise ConfigError(f'{path}: {bad}. Launch the study again; its finished runs are kept.') from bad
+    if study is None:
+        raise ConfigError(f'No study in {workdir}: study.json is missing. Run it first, or check --workdir.')
+    return study
+
+
+def read_result(path: Path, study: Mapping[str, Any], variant: str, seed: int) -> dict[str, Any] | None:
+    """The result of one planned run, None where it has none yet.
+
+    Raises:
+      BadRecord: not JSON, a key missing or of the wrong type, or the result of another run or study.
+    """
+    result = _mapping(path, _RESULT)
+    if result is None:
+        return None
+    expected = {'id': Path(path).parent.name, 'study': study['study'], 'variant': variant, 'seed': seed}
+    for key, value in expected.items():
+        if result[key] != value:
+            raise BadRecord(f'foreign: its {key} is {result[key]!r}, expected {value!r}')
+    if result['status'] not in STATUSES:
+        raise BadRecord(f'its status is {result["status"]!r}, expected one of {", ".join(STATUSES)}')
+    if result['status'] == 'finished' and not isinstance(result['metrics'].get(study['metric']), numbers.Real):
+        raise BadRecord(f'it is finished but has no {study["metric"]}')
+    return result
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a bad record to NAME.bad-1 (-2, ...), so that its run can be done again; returns the new path."""
+    path = Path(path)
+    number = 1
+    while (aside := path.with_name(f'{path.name}.bad-{number}')).exists():
+        number += 1
+    return path.rename(aside)
+
+
+def evaluations(workdir: Path, run: str) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl by rising position (examples); the last one counts where a restart wrote two.
+
+    A last line that a kill tore is left out.
+    """
+    lines = {}
+    try:
+        text = (Path(workdir) / 'runs' / run / 'metrics.jsonl').read_text(errors='replace')
+    except FileNotFoundError:
+        return []
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+            lines[entry['position']] = entry
+        except (ValueError, KeyError, TypeError):
+            continue
+    return [lines[position] for position in sorted(lines)]
+
+
+def correct(workdir: Path, result: Mapping[str, Any]) -> np.ndarray | None:
+    """Which test examples a run got right: bool [N]; None where that was not kept, or not for this many examples."""
+    try:
+        examples = int(result['test_examples'])
+        packed = np.load(Path(workdir) / 'runs' / result['id'] / 'correct.npy', allow_pickle=False)
+        bits = np.unpackbits(packed, count=examples).astype(bool)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    return bits if packed.size == -(-examples // 8) else None
+
+
+def write_results(records: Records) -> None:
+    """Rebuilds results.jsonl, one line a run that counts, seed by seed."""
+    lines = [
+        dumps({key: found[seed][key] for key in _LINE})
+        for seed in records.study['seeds'] for found in records.results.values() if seed in found
+    ]
+    write(records.workdir / 'results.jsonl', ''.join(line + '\n' for line in lines))
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes a file aside and renames it, so that nobody ever reads half of one."""
+    aside = path.with_name(f'{path.name}.tmp-{os.getpid()}')
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(aside, path)
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: what is not finite becomes null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _mapping(path: Path, keys: Mapping[str, type]) -> dict[str, Any] | None:
+    """A JSON object with these keys, of these types; None where there is no file. Raises BadRecord."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f'torn: not JSON ({error})') from error
+    if not isinstance(value, dict):
+        raise BadRecord(f'a JSON {type(value).__name__}, expected an object')
+    for key, kind in keys.items():
+        if key not in value:
+            raise BadRecord(f"the key '{key}' is missing")
+        wanted = numbers.Real if kind is float else kind
+        if not isinstance(value[key], wanted) or (kind in (int, float) and isinstance(value[key], bool)):
+            raise BadRecord(f"its '{key}' is {value[key]!r:.60}, expected {kind.__name__}")
+    return value

@@ -1,0 +1,193 @@
+"""Numbers and contrasts in plain words, and escapes for the formats that a report is written in."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+_PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E')
+_DIGITS = ('Zero', 'One', 'Two', 'Three', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine')
+_LATEX = {
+    '\\': r'\textbackslash{}', '{': r'\{', '}': r'\}', '$': r'\$', '&': r'\&', '#': r'\#', '_': r'\_', '%': r'\%', '^': r'\^{}',
+    '~': r'\~{}', '<': r'\textless{}', '>': r'\textgreater{}', '|': r'\textbar{}', '"': r'\textquotedbl{}', '`': r'\textasciigrave{}',
+    '−': r'\ensuremath{-}', '×': r'\ensuremath{\times}', '±': r'\ensuremath{\pm}', '∞': r'\ensuremath{\infty}', '·': r'\textperiodcentered{}',
+    '–': '--',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """How scores of one metric are printed: accuracies in points, hundredths; others as they are.
+
+    Attributes:
+      scale: what a score is multiplied by.
+      name: ' points' or ''.
+      decimals: digits after the point.
+    """
+
+    scale: float
+    name: str
+    decimals: int
+
+    def value(self, score: float | None) -> str:
+        return '–' if score is None else _minus(f'{score * self.scale:.{self.decimals}f}')
+
+    def difference(self, score: float | None) -> str:
+        return '–' if score is None else _minus(f'{score * self.scale:+.{self.decimals}f}')
+
+    def span(self, interval: Sequence[float] | None) -> str:
+        return '–' if interval is None else f'{self.difference(interval[0])} to {self.difference(interval[1])}'
+
+
+def unit(metric: str, spreads: Iterable[float | None]) -> Unit:
+    """The unit of a metric; other metrics than accuracies get two digits of their smallest spread over seeds."""
+    if metric.endswith('accuracy'):
+        return Unit(100.0, ' points', 2)
+    known = [spread for spread in spreads if spread]
+    return Unit(1.0, '', min(8, max(0, 1 - math.floor(math.log10(min(known))))) if known else 4)
+
+
+def quantity(value: float | None, suffix: str = '') -> str:
+    """Three digits and a decimal prefix: 25000 -> '25 k', 4194304 with 'B' -> '4.19 MB'."""
+    if value is None:
+        return '–'
+    step = min(len(_PREFIXES) - 1, max(0, int(math.log10(abs(value)) // 3))) if value else 0
+    number = value / 1000**step
+    if abs(float(f'{number:.3g}')) >= 1000 and step + 1 < len(_PREFIXES):
+        step, number = step + 1, number / 1000
+    return _minus(f'{number:.3g} {_PREFIXES[step]}{suffix}'.strip())
+
+
+def duration(seconds: float | None) -> str:
+    """Three digits in the unit that fits: '3.02 ms', '2.01 s', '1.5 h'."""
+    if seconds is None:
+        return '–'
+    for size, name in ((3600, 'h'), (60, 'min'), (1, 's'), (1e-3, 'ms')):
+        if abs(seconds) >= size * (2 if size > 1 else 1):
+            return f'{seconds / size:.3g} {name}'
+    return f'{seconds * 1e6:.3g} µs' if seconds else '0 s'
+
+
+def probability(p: float | None) -> str:
+    return '–' if p is None else f'{p:.2g}'
+
+
+def ratio(entry: Mapping[str, Any] | None) -> str:
+    """'×1.02 (0.99 to 1.04)' from {ratio, interval}."""
+    if not entry:
+        return '–'
+    interval = entry.get('interval')
+    return f'×{entry["ratio"]:.3g}' + (f' ({interval[0]:.3g} to {interval[1]:.3g})' if interval else '')
+
+
+def weights(contrast: Mapping[str, float]) -> str:
+    """{'both': 1, 'a': -1, 'b': -0.5} -> 'both − a − 0.5 b'."""
+    text = ' '.join(f'{"−" if w < 0 else "+"} {"" if abs(w) == 1 else f"{abs(w):g} "}{name}' for name, w in contrast.items())
+    return text.removeprefix('+ ')
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """[0, 1, 2, 5] -> '0–2, 5'."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ', '.join(f'{run[0]}–{run[-1]}' if len(run) > 1 else str(run[0]) for run in runs) or 'none'
+
+
+def level(alpha: float) -> str:
+    return f'{100 * (1 - alpha):g} %'
+
+
+def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any]) -> str:
+    """One sentence: what a contrast came to, over what the claim reaches, and what it costs in training time."""
+    verdict, percent = contrast['verdict'], level(summary['alpha'])
+    if contrast['failed']:
+        return f'{contrast["failed"]} of {contrast["n"]} seeds did not finish with a number, so there is no mean to compare.'
+    if not contrast['n']:
+        return 'No seed has a result in every variant yet.'
+    size = score.value(abs(contrast['difference'])) + score.name
+    reach = f'{percent} interval {score.span(contrast["interval"])}, over training seeds, on this test set'
+    if contrast['crossed_interval'] and not contrast['descriptive']:
+        reach += f'; over other test examples too: {score.span(contrast["crossed_interval"])}'
+    cost = _time(contrast['cost'].get('train_seconds'))
+    if contrast['descriptive']:
+        return (f'Too few seeds for a claim ({contrast["n"]}; {contrast["note"]}). So far {score.difference(contrast["difference"])}'
+                f'{score.name}, descriptive {percent} interval {score.span(contrast["interval"])}{cost}.')
+    if verdict.startswith(('better', 'worse')):
+        verb = {(True, True): 'Gains', (True, False): 'Loses', (False, True): 'Lowers it by', (False, False): 'Raises it by'}[
+            summary['higher_is_better'], verdict.startswith('better')]
+        inside = f', within the margin of {score.value(summary["margin"])}{score.name}' if contrast['within_margin'] else ''
+        return f'{verb} {size}{inside} ({reach}){cost}.'
+    if verdict == 'equivalent':
+        return (f'The difference of {score.difference(contrast["difference"])}{score.name} lies within the margin of '
+                f'{score.value(summary["margin"])}{score.name} ({reach}){cost}.')
+    found = f'Differs by {score.difference(contrast["difference"])}{score.name} ({reach}){cost}'
+    if contrast['detectable'] is not None:
+        found += f'; this study could have detected {score.value(contrast["detectable"])}{score.name}'
+    return f'{found}{"; " + contrast["note"] if contrast["note"] else ""}.'
+
+
+def null(contrast: Mapping[str, Any] | None, score: Unit, summary: Mapping[str, Any]) -> str:
+    """What the null variant says about the instrument, to stand above the table."""
+    if contrast is None:
+        return 'This study was run without its null variant, so how much of a difference means nothing is not known.'
+    if contrast['difference'] is None:
+        return f'Null variant (only the data order redrawn): {contrast["verdict"]}.'
+    p = '' if contrast['p_value'] is None else f', p {probability(contrast["p_value"])}'
+    return (f'Null variant (the baseline with only its data order redrawn): {score.difference(contrast["difference"])}{score.name}, '
+            f'{level(summary["alpha"])} interval {score.span(contrast["interval"])}{p}. '
+            'This is what a change that does nothing looks like here.')
+
+
+def _time(entry: Mapping[str, Any] | None) -> str:
+    if not entry:
+        return ''
+    percent, interval = 100 * (entry['ratio'] - 1), entry.get('interval')
+    if not interval:
+        return f', for {abs(percent):.0f} % {"more" if percent > 0 else "less"} training time'
+    span = _minus(f'{100 * (interval[0] - 1):+.0f} to {100 * (interval[1] - 1):+.0f} %')
+    if interval[0] <= 1 <= interval[1]:
+        return f', at no measurable difference in training time ({span})'
+    return f', for {abs(percent):.0f} % {"more" if percent > 0 else "less"} training time ({span})'
+
+
+def _minus(text: str) -> str:
+    return text.replace('-', '−')
+
+
+def markdown(value: Any) -> Any:
+    """Text that markdown, in a table cell too, prints as it stands."""
+    if isinstance(value, Markup):
+        return value
+    text = re.sub(r'\s+', ' ', str(value)).strip().replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
+    text = re.sub(r'([\\`*_\[\]|~$]|^[#+=-](?=[\s#=-]|$))', r'\\\1', text)
+    return re.sub(r'^(\d+)([.)]\s)', r'\1\\\2', text)
+
+
+def latex(value: Any) -> Any:
+    """Text that LaTeX prints as it stands."""
+    if isinstance(value, Markup):
+        return value
+    return ''.join(_LATEX.get(character, character) for character in re.sub(r'\s+', ' ', str(value)))
+
+
+def macro(name: str, taken: set[str]) -> str:
+    """A LaTeX macro's name, of letters alone, unlike those taken (to which it is added): 'adam_2' -> 'AdamTwo'."""
+    parts = re.findall(r'[A-Za-z]+|[0-9]', name.encode('ascii', 'ignore').decode())
+    letters = ''.join(_DIGITS[int(part)] if part.isdigit() else part[0].upper() + part[1:] for part in parts) or 'Unnamed'
+    unique = letters
+    while unique in taken:
+        unique += 'X'
+    taken.add(unique)
+    return unique
+
+
+def spreadsheet(value: Any) -> Any:
+    """A cell that a spreadsheet takes for text, never for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ('=', '+', '-', '@', '\t', '\r') else value

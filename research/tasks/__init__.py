@@ -1,0 +1,30 @@
+"""Losses and metrics as sums and counts, so that padding, accumulation and sharding cannot average averages."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from research import catalogue
+
+TASKS = {
+    'classification': 'research.tasks.classification:create',
+}
+
+
+class Task(NamedTuple):
+    """What a model is trained and judged by.
+
+    Attributes:
+      sums: (outputs [B, ...], batch of [B, ...]) -> {'loss', 'count', ...}: float32 sums over the rows where `batch['mask']`
+        is 1. The trained loss is `loss / count`.
+      correct: (outputs, batch) -> bool [B], for intervals over examples.
+      metrics: sums, added up over batches on the host -> {name: float}, one division each.
+    """
+
+    sums: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+    correct: Callable[[Any, Mapping[str, Any]], Any]
+    metrics: Callable[[Mapping[str, float]], dict[str, float]]
+
+
+def create(config: Mapping[str, Any]) -> Task:
+    """The task named by the group `config.task`."""
+    return catalogue.build('task', config, TASKS)

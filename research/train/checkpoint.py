@@ -1,0 +1,70 @@
+"""Checkpoints through orbax, written while training goes on; and the variables that a finished run was scored with."""
+
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+
+class Checkpoints:
+    """The checkpoints of one run: the whole training state, and what the loop needs to go on (`meta`, plain JSON).
+
+    A kill during a save leaves an unfinished folder that orbax ignores; the previous checkpoint is deleted only after the
+    new one is complete. Errors of a save in the background are raised by the next save or by `close`.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        self._directory = directory
+        self._manager: ocp.CheckpointManager | None = None
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:  # a short run that saves nothing does without its threads
+            options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=True)
+            self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=('state', 'meta'))
+        return self._manager
+
+    def save(self, step: int, state: Any, meta: dict[str, Any], wait: bool = False) -> None:
+        """Saves in the background; the arrays of `state` must stay untouched. `wait` returns when it is on disk."""
+        manager = self._open()
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        manager.save(step, args=args, force=True)
+        if wait:
+            manager.wait_until_finished()
+
+    def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest complete checkpoint as (state, meta), or None.
+
+        Args:
+          like: a tree of arrays or shapes as the state has them.
+        """
+        if not self._directory.exists() or self._open().latest_step() is None:
+            return None
+        here = SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+        restored = self._open().restore(self._open().latest_step(), args=args)
+        return restored['state'], restored['meta']
+
+    def close(self, remove: bool = False) -> None:
+        """Waits for what is being written, and raises its errors; `remove` deletes the checkpoints of a finished run."""
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+            self._manager.close()
+            self._manager = None
+        if remove and self._directory.exists():
+            shutil.rmtree(self._directory)
+
+
+def save_variables(directory: pathlib.Path, variables: Any) -> None:
+    """Keeps the variables that a run was scored with."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory.absolute(), variables, force=True)
+
+
+def load_variables(directory: pathlib.Path) -> Any:
+    """The variables of `save_variables`, as arrays on the first device."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(directory.absolute())

@@ -1,0 +1,116 @@
+"""Two engines with one signature and the same numbers: jit over a mesh, and pmap.
+
+A program is written once, for the whole batch, with three hooks: `rows` takes index rows to the device that works on them,
+`total` adds over devices what was summed per device, `whole` brings rows back together.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from research import catalogue
+
+AXIS = 'data'
+
+
+class Jit:
+    """jit over a one-axis mesh: the batch is sharded, statistics and gradients are global because the program says so."""
+
+    axis_name = None  # norm layers see the whole batch
+
+    def __init__(self, devices: list[jax.Device]):
+        self.devices = devices
+        self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+        self._everywhere = NamedSharding(self._mesh, PartitionSpec())
+
+    def rows(self, x: jax.Array) -> jax.Array:
+        """[B, ...] -> the same, sharded over the devices."""
+        if len(self.devices) == 1:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self._mesh, PartitionSpec(AXIS)))
+
+    reference_rows = rows
+
+    def total(self, tree: Any) -> Any:
+        """Sums are global already."""
+        return tree
+
+    def whole(self, x: jax.Array) -> jax.Array:
+        """Rows are whole already."""
+        return x
+
+    def replicate(self, tree: Any) -> Any:
+        """Host arrays -> arrays on every device."""
+        return jax.tree.map(lambda x: jax.device_put(x, self._everywhere), tree)
+
+    def host(self, tree: Any) -> Any:
+        """Device arrays, as one copy that survives donation."""
+        return jax.tree.map(jnp.copy, tree)
+
+    def jit(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Any:
+        """The function compiled when called or lowered; every argument and result is replicated."""
+        return jax.jit(function, donate_argnums=donate, out_shardings=self._everywhere)
+
+
+class Pmap:
+    """pmap: every device runs the program on its own rows; norm layers get the axis, sums are added by psum."""
+
+    axis_name = AXIS
+
+    def __init__(self, devices: list[jax.Device]):
+        self.devices = devices
+
+    def rows(self, x: jax.Array) -> jax.Array:
+        """[B, ...] -> [B/D, ...], the rows of this device."""
+        size = x.shape[0] // len(self.devices)
+        return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(AXIS) * size, size)
+
+    def reference_rows(self, x: jax.Array) -> jax.Array:
+        """Every device works on the whole reference batch, so that its statistics need no exchange."""
+        return x
+
+    def total(self, tree: Any) -> Any:
+        """Sums over the rows of every device."""
+        return jax.tree.map(lambda x: jax.lax.psum(x, AXIS), tree)
+
+    def whole(self, x: jax.Array) -> jax.Array:
+        """[B/D, ...] -> [B, ...]."""
+        return jax.lax.all_gather(x, AXIS, tiled=True)
+
+    def replicate(self, tree: Any) -> Any:
+        """Host arrays -> [D, ...], one copy a device."""
+        mesh = jax.make_mesh((len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
+        sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+        return jax.tree.map(lambda x: jax.device_put(jnp.stack([x] * len(self.devices)), sharding), tree)
+
+    def host(self, tree: Any) -> Any:
+        """The first device's copy."""
+        return jax.tree.map(lambda x: jnp.copy(x[0]), tree)
+
+    def jit(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Any:
+        """The function compiled when called or lowered; every argument and result has a leading device axis."""
+        return jax.pmap(function, axis_name=AXIS, devices=self.devices, donate_argnums=donate)
+
+
+ENGINES = {'jit': 'research.train.parallel:Jit', 'pmap': 'research.train.parallel:Pmap'}
+
+
+def create(name: str, count: int, *batch_sizes: int) -> Jit | Pmap:
+    """The engine `name` over the first `count` devices (0: all).
+
+    Raises:
+      ConfigError: unknown engine, more devices than there are, or under pmap a batch that they cannot share evenly.
+    """
+    devices = jax.devices()
+    if count > len(devices):
+        raise catalogue.ConfigError(f"'train.devices' is {count}, but jax sees {len(devices)}; lower it, or 0 takes all.")
+    devices = devices[: count or len(devices)]
+    for size in batch_sizes:
+        if name == 'pmap' and size % len(devices):
+            raise catalogue.ConfigError(
+                f"Under pmap {len(devices)} devices share a batch evenly, but it has {size} examples: use a multiple, or 'jit'."
+            )
+    return catalogue.resolve('engine', name, ENGINES)(devices)

@@ -1,0 +1,43 @@
+"""What a run leaves on disk: config.json, metrics.jsonl, and at the very end result.json, written aside and renamed."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes whole or not at all: a kill leaves the old file or the new one, never half of one."""
+    aside = path.with_name(f'.{path.name}.{os.getpid()}')
+    with open(aside, 'w') as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+class Metrics:
+    """metrics.jsonl: one line an evaluation."""
+
+    def __init__(self, path: pathlib.Path, position: int):
+        """Keeps the lines up to `position` (0: none), the point that a run goes on from, and drops what came after."""
+        self.path = path
+        kept = [row for row in self._read() if row['position'] <= position] if position else []
+        aside = path.with_suffix('.aside')
+        aside.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+        aside.replace(path)
+
+    def _read(self) -> list[dict[str, Any]]:
+        rows = []
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # the line that a kill cut short
+        return rows
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds a line."""
+        with open(self.path, 'a') as file:
+            file.write(json.dumps(row) + '\n')

@@ -1,0 +1,179 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from research.catalogue import ConfigError
+from research.layers import formulation
+from research.layers.conv import Conv, conv
+
+PADDINGS = st.one_of(
+    st.sampled_from(['SAME', 'VALID']),
+    st.integers(0, 5),
+    st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2),
+)
+
+
+def arrays(*shapes, dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def value_and_gradients(f, *args):
+    """Output, and gradients of a random weighting of it: a wrong entry anywhere shows."""
+    y, vjp = jax.vjp(f, *args)
+    (weights,) = arrays(y.shape, seed=1)
+    return y, *vjp(jnp.asarray(weights))
+
+
+def assert_close(actual, expected, scale=1e-5):
+    for a, e in zip(actual, expected, strict=True):
+        assert a.shape == e.shape
+        np.testing.assert_allclose(a, e, rtol=0, atol=scale * max(1.0, np.abs(e).max(initial=0)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 3), size=st.tuples(st.integers(4, 9), st.integers(4, 9)), channels=st.integers(1, 3),
+    features=st.integers(1, 3), kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)), padding=PADDINGS,
+)
+def test_values_and_gradients_are_those_of_lax(batch, size, channels, features, kernel, strides, padding):
+    x, k = arrays((batch, *size, channels), (*kernel, channels, features))
+    pads = [(padding, padding)] * 2 if isinstance(padding, int) else padding
+
+    def lax_conv(x, k):
+        return jax.lax.conv_general_dilated(x, k, strides, pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+    assert_close(value_and_gradients(lambda x, k: conv(x, k, strides, padding), x, k), value_and_gradients(lax_conv, x, k))
+
+
+@pytest.mark.parametrize('groups', [2, 4])
+def test_groups_are_independent_convolutions(groups):
+    x, k = arrays((2, 6, 6, 4), (3, 3, 4 // groups, 8))
+    y = conv(x, k, 2, 1, groups)
+    parts = [conv(a, b, 2, 1) for a, b in zip(np.split(x, groups, 3), np.split(k, groups, 3), strict=True)]
+    assert_close([y], [jnp.concatenate(parts, 3)])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('kernel, stride, padding', [(3, 1, 1), (3, 2, 1), (7, 2, 3), (1, 2, 0), (5, 3, 4), (2, 2, 0)])
+def test_torch_in_float64(kernel, stride, padding):
+    torch = pytest.importorskip('torch')
+    x, k = arrays((3, 11, 12, 4), (kernel, kernel, 4, 5))
+    tx, tk = (torch.tensor(a.astype(np.float64).transpose(order), requires_grad=True) for a, order in ((x, (0, 3, 1, 2)), (k, (3, 2, 0, 1))))
+    ty = torch.nn.functional.conv2d(tx, tk, stride=stride, padding=padding)
+    y, dx, dk = value_and_gradients(lambda x, k: conv(x, k, stride, padding), x, k)
+    ty.backward(torch.tensor(arrays(y.shape, seed=1)[0].astype(np.float64).transpose(0, 3, 1, 2)))
+    expected = ty.detach().permute(0, 2, 3, 1), tx.grad.permute(0, 2, 3, 1), tk.grad.permute(2, 3, 1, 0)
+    assert_close((y, dx, dk), [e.numpy() for e in expected])
+
+
+@pytest.mark.parametrize('kernel, strides', [((3, 3), 1), ((3, 3), 2), ((1, 1), 2)])
+def test_plain_gives_the_same_numbers_in_another_program(kernel, strides):
+    x, k = arrays((2, 7, 8, 3), (*kernel, 3, 4))
+
+    @jax.jit
+    def gradients(x, k):
+        return value_and_gradients(lambda x, k: conv(x, k, strides), x, k)
+
+    fast, fast_program = gradients(x, k), str(jax.make_jaxpr(gradients)(x, k))
+    with formulation.plain():
+        plain, plain_program = gradients(x, k), str(jax.make_jaxpr(gradients)(x, k))
+    assert_close(fast, plain)
+    assert fast_program != plain_program and 'custom_vjp' not in plain_program
+
+
+def test_plain_allows_forward_mode_and_second_derivatives():
+    x, k = arrays((2, 5, 5, 2), (3, 3, 2, 3))
+
+    def loss(k):
+        return jnp.sum(jnp.tanh(conv(x, k)))
+
+    with formulation.plain():
+        _, forward = jax.jvp(loss, (k,), (jnp.ones_like(k),))
+        hessian_product = jax.jvp(jax.grad(loss), (k,), (jnp.ones_like(k),))[1]
+    np.testing.assert_allclose(forward, jnp.sum(jax.grad(loss)(k)), rtol=1e-4)
+    step = 1e-2
+    difference = (jax.grad(loss)(k + step) - jax.grad(loss)(k - step)) / (2 * step)
+    np.testing.assert_allclose(hessian_product, difference, atol=2e-2 * np.abs(difference).max())
+
+
+def test_a_loop_of_any_length_runs_one_program_with_the_same_gradients():
+    x, k = arrays((2, 6, 6, 2), (3, 3, 2, 2))
+
+    def step(k):
+        return k - 0.01 * jax.grad(lambda k: jnp.sum(conv(x, k) ** 2))(k)
+
+    @jax.jit
+    def run(k, steps):
+        return jax.lax.fori_loop(0, steps, lambda _, k: step(k), k)
+
+    one_by_one = k
+    for _ in range(3):
+        one_by_one = step(one_by_one)
+    assert_close([run(k, 3)], [one_by_one])
+    run(k, 7)
+    assert run._cache_size() == 1
+
+
+@pytest.mark.parametrize('strides', [1, 2])
+def test_a_batch_split_over_devices_gives_the_same_gradients(strides):
+    x, k = arrays((8, 7, 7, 3), (3, 3, 3, 4))
+    mesh = jax.make_mesh((4,), ('data',), axis_types=(AxisType.Auto,))
+    step = jax.jit(lambda x, k: value_and_gradients(lambda x, k: conv(x, k, strides), x, k))
+    split = jax.device_put(x, NamedSharding(mesh, P('data'))), jax.device_put(k, NamedSharding(mesh, P()))
+    y, dx, dk = step(*split)
+    assert_close((y, dx, dk), step(x, k))
+    assert y.sharding.is_equivalent_to(NamedSharding(mesh, P('data')), 4)
+
+
+@pytest.mark.parametrize('transform', [
+    jax.checkpoint,
+    lambda f: lambda x, k: jax.vmap(f, in_axes=(0, None))(x[:, None], k)[:, 0],
+    lambda f: lambda x, k: jax.pmap(f, in_axes=(0, None))(x[:, None], k)[:, 0],
+], ids=['checkpoint', 'vmap', 'pmap'])
+def test_transformations_leave_value_and_gradients_alone(transform):
+    x, k = arrays((4, 6, 5, 2), (3, 3, 2, 3))
+
+    def f(x, k):
+        return conv(x, k, 2)
+
+    assert_close(value_and_gradients(transform(f), x, k), value_and_gradients(f, x, k))
+
+
+def test_vmap_over_kernels():
+    x, k = arrays((2, 6, 5, 2), (3, 3, 3, 2, 3))
+    together = value_and_gradients(jax.vmap(lambda k: conv(x, k)), k)
+    np.testing.assert_allclose(together[0], np.stack([conv(x, one) for one in k]), atol=1e-5)
+    with formulation.plain():
+        assert_close(together, value_and_gradients(jax.vmap(lambda k: conv(x, k)), k))
+
+
+@pytest.mark.parametrize('kernel_size, strides, padding, groups', [(3, 1, 'SAME', 1), ((1, 3), 2, 'VALID', 2), (1, 2, 0, 1)])
+def test_module_has_flax_parameters_and_output(kernel_size, strides, padding, groups):
+    (x,) = arrays((2, 7, 8, 4))
+    size = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    ours = Conv(6, kernel_size, strides=strides, padding=padding, groups=groups, name='c')
+    theirs = nn.Conv(6, size, strides=strides, padding=padding, feature_group_count=groups, name='c')
+    variables = ours.init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, theirs.init(jax.random.key(0), x))
+    assert_close([ours.apply(variables, x)], [theirs.apply(variables, x)])
+    assert set(Conv(6, 3, use_bias=False).init(jax.random.key(0), x)['params']) == {'kernel'}
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ({'padding': 'same'}, "'SAME'"),
+    ({'padding': (1, 1, 1)}, 'rows, columns'),
+    ({'strides': 0}, 'positive'),
+    ({'groups': 3}, 'divides'),
+])
+def test_errors_say_what_was_expected(arguments, message):
+    x, k = arrays((1, 4, 4, 2), (3, 3, 2, 2))
+    with pytest.raises(ConfigError, match=message):
+        conv(x, k, **arguments)

@@ -1,0 +1,236 @@
+"""The optimizer chain: parity with optax and torch, what decays, what is traced, errors."""
+
+import copy
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+from research import optim
+from research.catalogue import ConfigError
+
+STEPS = 20
+
+
+def config(name='sgd', learning_rate=0.1, weight_decay=0.0, clip='none', max_norm=1.0, schedule='constant', **kwargs):
+    return ml_collections.ConfigDict(
+        {
+            'data': {'batch_size': 8},
+            'optimizer': {
+                'name': name,
+                'learning_rate': learning_rate,
+                'weight_decay': weight_decay,
+                'clip': {'name': clip, 'max_norm': max_norm},
+                **kwargs,
+            },
+            'schedule': {'name': schedule, 'warmup': '0st'},
+        }
+    )
+
+
+def problem():
+    """A small regression whose gradients differ in every leaf: (params, loss)."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {
+        'hidden': {'kernel': jax.random.normal(keys[0], (5, 7)), 'bias': jnp.full((7,), 0.1, jnp.float32)},
+        'norm': {'scale': jnp.ones((7,)), 'bias': jnp.full((7,), 0.2, jnp.float32)},
+        'head': {'kernel': jax.random.normal(keys[1], (7, 3)), 'bias': jnp.full((3,), 0.3, jnp.float32)},
+    }
+    x, y = jax.random.normal(keys[2], (8, 5)), jax.random.normal(keys[3], (8, 3))
+
+    def loss(params):
+        h = x @ params['hidden']['kernel'] + params['hidden']['bias'][None]
+        h = jnp.tanh(h * params['norm']['scale'][None] + params['norm']['bias'][None])
+        return jnp.mean((h @ params['head']['kernel'] + params['head']['bias'][None] - y) ** 2)
+
+    return params, loss
+
+
+def run(tx, steps=STEPS):
+    params, loss = problem()
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params
+
+
+def only_kernels(params):
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+@pytest.mark.parametrize('ours, reference', [
+    (config('sgd'), optax.sgd(0.1)),
+    (config('momentum'), optax.sgd(0.1, momentum=0.9)),
+    (config('momentum', momentum=0.5, nesterov=True), optax.sgd(0.1, momentum=0.5, nesterov=True)),
+    (config('adam', b2=0.99), optax.adam(0.1, b2=0.99)),
+    (config('adam', weight_decay=0.3), optax.adamw(0.1, weight_decay=0.3, mask=only_kernels)),
+    (config('adamw', weight_decay=0.3), optax.adamw(0.1, weight_decay=0.3, mask=only_kernels)),
+    (config('adamw'), optax.adam(0.1)),
+    (config('lion', 0.01, 0.3), optax.lion(0.01, weight_decay=0.3, mask=only_kernels)),
+    (config('lars', 0.1, 0.3), optax.lars(0.1, weight_decay=0.3, weight_decay_mask=only_kernels)),
+    (config('rmsprop', decay=0.8), optax.rmsprop(0.1, decay=0.8)),
+    (config('prodigy', 1.0), optax.contrib.prodigy(1.0)),
+    (config('optax:sgd'), optax.sgd(0.1)),
+    (config('sgd', clip='global_norm', max_norm=0.2), optax.chain(optax.clip_by_global_norm(0.2), optax.sgd(0.1))),
+    (config('momentum', weight_decay=0.3, clip='global_norm', max_norm=0.2),
+     optax.chain(optax.clip_by_global_norm(0.2), optax.trace(0.9), optax.add_decayed_weights(0.3, only_kernels),
+                 optax.scale(-0.1))),
+])  # fmt: skip
+def test_parity_with_optax(ours, reference):
+    chex.assert_trees_all_close(run(optim.create(ours)), run(reference), rtol=1e-5, atol=1e-6)
+
+
+def test_decay_reaches_kernels_and_nothing_else():
+    params, _ = problem()
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    for name in ('sgd', 'adam', 'adamw', 'lion'):
+        tx = optim.create(config(name, learning_rate=0.1, weight_decay=0.5))
+        updates, _ = tx.update(nothing, tx.init(params), params)
+        expected = jax.tree.map(lambda p, kernel: -0.1 * 0.5 * p * kernel, params, only_kernels(params))
+        chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+
+
+def test_an_infinite_norm_clips_nothing():
+    clipped = run(optim.create(config('adam', clip='global_norm', max_norm=math.inf)))
+    chex.assert_trees_all_close(clipped, run(optim.create(config('adam'))), atol=1e-6)
+
+
+def test_clipping_bounds_the_norm():
+    params, loss = problem()
+    tx = optim.create(config('sgd', learning_rate=1.0, clip='global_norm', max_norm=1e-3))
+    updates, _ = tx.update(jax.grad(loss)(params), tx.init(params), params)
+    assert float(optax.tree.norm(updates)) == pytest.approx(1e-3, rel=1e-5)
+
+
+def test_numbers_are_data():
+    """Thirty settings of rate, decay and norm: one program, and each does what a program of its own would do."""
+    first = config('adam', clip='global_norm')
+    tx = optim.create(first)
+    params, loss = problem()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def train(params, state, rates):
+        def step(carry, rate):
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params), optim.with_learning_rate(state, rate), params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, state), rates)[0]
+
+    for rate in (0.3, 0.1, 0.01):
+        for decay in (0, 0.1, 0.5, 1, 2.0):
+            for norm in (1, 0.1):
+                other = config('adam', rate, decay, 'global_norm', norm)
+                state = optim.inject(tx.init(params), **optim.hyperparameters(other))
+                chex.assert_trees_all_equal(state, optim.create(other).init(params))
+                trained, after = train(params, state, jnp.full((3,), rate, jnp.float32))
+                chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+                train(trained, after, jnp.full((3,), rate, jnp.float32))
+    last = optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(0.01, weight_decay=2.0, mask=only_kernels))
+    chex.assert_trees_all_close(trained, run(last, steps=3), rtol=1e-5, atol=1e-6)
+
+
+def test_traced_keys_leave_the_program_alone():
+    def text(settings):
+        params, _ = problem()
+        tx = optim.create(settings)
+        return str(jax.make_jaxpr(tx.update)(params, tx.init(params), params))
+
+    base = config('momentum', clip='global_norm', momentum=0.9)
+    schedule, *keys = optim.traced(base)
+    assert schedule == 'schedule' and set(keys) == {
+        'optimizer.learning_rate', 'optimizer.weight_decay', 'optimizer.clip.max_norm'}  # fmt: skip
+    for key in keys:
+        other = copy.deepcopy(base)
+        other.update_from_flattened_dict({key: 0.05})
+        assert text(other) == text(base), key
+    assert text(config('momentum', clip='global_norm', momentum=0.8)) != text(base)
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adam', 'adamw'])
+def test_alone_it_follows_the_schedule(name):
+    tx = optim.create(config(name, weight_decay=0.2, schedule='cosine'), total=STEPS)
+    rate = optax.cosine_decay_schedule(0.1, STEPS)
+    by_name = {'sgd': optax.identity, 'adam': optax.scale_by_adam, 'adamw': optax.scale_by_adam}
+    reference = optax.chain(by_name[name](), optax.add_decayed_weights(0.2, only_kernels), optax.scale_by_learning_rate(rate))
+    chex.assert_trees_all_close(run(tx), run(reference), rtol=1e-5, atol=1e-6)
+
+
+def test_the_state_can_be_described_without_computing():
+    params, _ = problem()
+    for settings in (config('adam', clip='global_norm'), config('adamw')):
+        for total in (None, STEPS):
+            tx = optim.create(settings, total)
+            described = jax.eval_shape(tx.init, params)
+            chex.assert_trees_all_equal_shapes_and_dtypes(described, tx.init(params))
+    assert list(optim.create(config('adam', clip='global_norm')).init(params)) == ['clip', 'optimizer', 'decay']
+
+
+def test_a_parameter_may_be_called_learning_rate():
+    params = {'hyperparams': {'learning_rate': jnp.ones(2)}, 'learning_rate': jnp.ones(3)}
+    state = optim.with_learning_rate(optim.create(config('momentum')).init(params), 0.7)
+    rates = [float(leaf) for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32 and leaf.shape == ()]
+    assert rates.count(np.float32(0.7)) == 2
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert len(moments) == 2 and not any(leaf.any() for leaf in moments)
+
+
+@pytest.mark.parametrize('settings, message', [
+    (config('adm'), "Did you mean 'adam'?"),
+    (config('adamww'), "Did you mean 'adamw'?"),
+    (config('adam', beta1=0.9), "optimizer 'adam' takes no argument 'beta1'. Did you mean 'b1'?"),
+    (config('sgd', momentun=0.9), "Did you mean 'momentum'?"),
+    (config('adamw', mask=None), "takes no argument 'mask'"),
+    (config('novograd', weight_decay=0.1), 'decays every parameter'),
+    (config('sgd', clip='global'), "Unknown clip 'global'. Did you mean 'global_norm'?"),
+    (config('optax:scale'), 'takes no learning_rate'),
+    (config('optax:sdg'), "Cannot import optimizer 'optax:sdg'"),
+])  # fmt: skip
+def test_errors_before_work(settings, message):
+    with pytest.raises(ConfigError) as error:
+        optim.create(settings)
+    assert message in str(error.value)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('ours, name, kwargs', [
+    (config('sgd', 0.05), 'SGD', {'lr': 0.05}),
+    (config('momentum', 0.05), 'SGD', {'lr': 0.05, 'momentum': 0.9}),
+    (config('momentum', 0.05, nesterov=True), 'SGD', {'lr': 0.05, 'momentum': 0.9, 'nesterov': True}),
+    (config('sgd', 0.05, 0.4), 'SGD', {'lr': 0.05, 'weight_decay': 0.4}),
+    (config('adam', 0.01), 'Adam', {'lr': 0.01}),
+    (config('adam', 0.01, 0.4), 'AdamW', {'lr': 0.01, 'weight_decay': 0.4}),
+    (config('adamw', 0.01, 0.4), 'AdamW', {'lr': 0.01, 'weight_decay': 0.4}),
+])  # fmt: skip
+def test_parity_with_torch(ours, name, kwargs):
+    """Twenty steps on one kernel, gradients of sum(sin(w) * w) on both sides."""
+    torch = pytest.importorskip('torch')
+    start = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+
+    tensor = torch.tensor(start, requires_grad=True)
+    optimizer = getattr(torch.optim, name)([tensor], **kwargs)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (torch.sin(tensor) * tensor).sum().backward()
+        optimizer.step()
+
+    params, tx = {'kernel': jnp.asarray(start)}, optim.create(ours)
+    state = tx.init(params)
+    for _ in range(STEPS):
+        gradient = jax.grad(lambda p: jnp.sum(jnp.sin(p['kernel']) * p['kernel']))(params)
+        updates, state = tx.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params['kernel'], tensor.detach().numpy(), rtol=1e-5, atol=1e-5)
+    assert np.abs(np.asarray(params['kernel']) - start).max() > 0.05

@@ -1,0 +1,153 @@
+"""The summary pairs by seed, uses whole seeds alone, corrects for its contrasts and drops no run that diverged."""
+
+import json
+
+import fabricate
+import numpy as np
+import pytest
+from scipy import stats
+
+from research.study import records, statistics, summary
+
+CONTRAST = {'name', 'weights', 'n', 'failed', 'difference', 'interval', 'p_value', 'p_corrected', 'verdict', 'time_to_quality',
+            'cost', 'null'}
+
+
+def summarize(workdir):
+    read = records.read(workdir)
+    found = summary.summarize(read, summary.read_evaluations(read))
+    return read, json.loads(records.dumps(found)), {c['name']: c for c in found['contrasts']}
+
+
+def scores(read, variant, seeds, key='test/accuracy', group='metrics'):
+    return np.array([read.results[variant][seed][group][key] for seed in seeds])
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    return summarize(fabricate.study(tmp_path_factory.mktemp('study'), evaluations=4))
+
+
+def test_schema(whole):
+    _, found, contrasts = whole
+    assert {'study', 'metric', 'higher_is_better', 'alpha', 'margin', 'seeds', 'contrasts'} <= set(found)
+    assert all(set(c) >= CONTRAST for c in contrasts.values())
+    assert [name for name, c in contrasts.items() if c['null']] == ['null']
+    json.dumps(found, allow_nan=False)
+
+
+def test_differences_are_paired_by_seed(whole):
+    read, _, contrasts = whole
+    for name in ('null', 'adam', 'tiny'):
+        paired = scores(read, name, range(10)) - scores(read, 'baseline', range(10))
+        np.testing.assert_allclose(contrasts[name]['differences'], paired, atol=1e-12)
+        assert contrasts[name]['difference'] == pytest.approx(paired.mean(), abs=1e-12)
+        p = stats.permutation_test((paired,), np.mean, permutation_type='samples', n_resamples=np.inf).pvalue
+        assert contrasts[name]['p_value'] == pytest.approx(p)
+
+
+def test_null_is_no_part_of_the_correction(whole):
+    _, _, contrasts = whole
+    named = [c for c in contrasts.values() if not c['null']]
+    assert [c['p_corrected'] for c in named] == pytest.approx(statistics.holm([c['p_value'] for c in named]))
+    assert contrasts['null']['p_corrected'] is None and contrasts['null']['p_value'] is not None
+    assert contrasts['tiny']['verdict'] == 'worse'
+
+
+def test_named_contrast_weighs_variants_seed_by_seed(tmp_path):
+    weights = {'adam': 1, 'tiny': 1, 'clip': -2}
+    read, _, contrasts = summarize(fabricate.study(tmp_path, seeds=7, evaluations=2, contrasts={'mixed': weights}))
+    expected = sum(w * scores(read, v, range(7)) for v, w in weights.items())
+    np.testing.assert_allclose(contrasts['mixed']['differences'], expected, atol=1e-12)
+    assert contrasts['mixed']['time_to_quality'] == {} and set(contrasts) == {'null', 'mixed'}
+
+
+def test_uses_the_seeds_that_every_variant_has(tmp_path):
+    workdir = fabricate.study(tmp_path, evaluations=2, finished={'adam': 7, 'null': 9})
+    read, found, contrasts = summarize(workdir)
+    assert found['seeds'] == list(range(7)) and found['planned_seeds'] == list(range(10))
+    assert contrasts['clip']['difference'] == pytest.approx(
+        (scores(read, 'clip', range(7)) - scores(read, 'baseline', range(7))).mean(), abs=1e-12)
+    assert all(c['n'] == 7 for c in contrasts.values())
+
+
+def test_nothing_finished_is_no_error(tmp_path):
+    _, found, contrasts = summarize(fabricate.study(tmp_path, finished=dict.fromkeys(fabricate.EFFECTS, 0)))
+    assert found['seeds'] == [] and all(c['difference'] is None and c['verdict'] == 'too few seeds' for c in contrasts.values())
+
+
+@pytest.mark.parametrize('status', ['diverged', 'failed'])
+def test_a_run_without_a_number_is_never_dropped(tmp_path, status):
+    _, found, contrasts = summarize(fabricate.study(tmp_path, evaluations=4, status={('adam', 3): status}))
+    adam = contrasts['adam']
+    assert (adam['n'], adam['failed'], adam['difference'], adam['p_value']) == (10, 1, None, None)
+    assert adam['verdict'] == 'failed (1 of 10 diverged)'
+    assert contrasts['clip']['difference'] is not None and contrasts['clip']['failed'] == 0
+    assert adam['time_to_quality']['examples']['variant_reached'] <= 9
+    assert [(u['variant'], u['seed'], u['status']) for u in found['unfinished']] == [('adam', 3, status)]
+    variant = next(v for v in found['variants'] if v['name'] == 'adam')
+    assert variant['mean'] is None and variant['scores'][3] is None and variant['scores'][2] is not None
+
+
+def test_time_ratios_carry_paired_intervals(tmp_path):
+    read, _, contrasts = summarize(fabricate.study(tmp_path, seeds=4, evaluations=2))
+    ratios = np.log(scores(read, 'tiny', range(4), 'train_seconds', 'cost') / scores(read, 'baseline', range(4), 'train_seconds', 'cost'))
+    expected = stats.ttest_1samp(ratios, 0).confidence_interval(0.95)
+    found = contrasts['tiny']['cost']['train_seconds']
+    assert found['ratio'] == pytest.approx(stats.gmean(np.exp(ratios)))
+    assert found['interval'] == pytest.approx(np.exp(expected))
+    assert contrasts['tiny']['cost']['parameters'] == {'ratio': pytest.approx(0.3)}
+
+
+def test_costs_of_a_variant(whole):
+    read, found, _ = whole
+    tiny = next(v for v in found['variants'] if v['name'] == 'tiny')
+    seconds = scores(read, 'tiny', range(10), 'train_seconds', 'cost')
+    assert tiny['cost']['train_seconds'] == pytest.approx(seconds.mean())
+    assert tiny['train_seconds_interval'][0] < seconds.mean() < tiny['train_seconds_interval'][1]
+    assert tiny['cost']['compile_seconds'] == pytest.approx(3.6) and tiny['cost']['parameters'] == 7500
+    assert tiny['latency']['64']['p50'] == 3e-3
+
+
+def test_time_to_quality_is_read_on_validation(whole):
+    read, found, contrasts = whole
+    final = [records.evaluations(read.workdir, r['id'])[-1]['validation/accuracy'] for r in read.results['baseline'].values()]
+    variants = {v['name']: v['time_to_quality'] for v in found['variants']}
+    assert variants['baseline']['target'] == min(final) and variants['baseline']['reached'] == 10
+    assert variants['tiny']['reached'] == 0 and variants['tiny']['examples'] is None
+    assert contrasts['tiny']['time_to_quality']['examples']['slower'] == 10
+
+
+def test_crossed_interval_is_wider_and_needs_correctness(whole, tmp_path):
+    _, _, contrasts = whole
+    for contrast in contrasts.values():
+        low, high = contrast['crossed_interval']
+        assert low < contrast['difference'] < high and high - low > contrast['interval'][1] - contrast['interval'][0]
+    _, _, without = summarize(fabricate.study(tmp_path, evaluations=2, correct=False))
+    assert all(c['crossed_interval'] is None for c in without.values())
+
+
+def test_pairs_made_under_different_fingerprints_are_named(tmp_path):
+    workdir = fabricate.study(tmp_path, evaluations=2)
+    path = workdir / 'runs' / json.loads((workdir / 'study.json').read_text())['runs']['adam']['4'] / 'result.json'
+    result = json.loads(path.read_text())
+    result['fingerprint']['device'] = 'gpu'
+    path.write_text(json.dumps(result))
+    _, found, contrasts = summarize(workdir)
+    assert contrasts['adam']['mismatch'] == ['device'] and contrasts['clip']['mismatch'] == []
+    assert found['fingerprints']['device'] == 2 and found['fingerprints']['code'] == 1
+
+
+def test_added_seeds_are_those_no_report_knew(tmp_path):
+    _, found, _ = summarize(fabricate.study(tmp_path, evaluations=2, reported_seeds=[0, 1, 2, 3, 4, 5]))
+    assert found['added_seeds'] == [6, 7, 8, 9]
+
+
+def test_bands_are_moments_over_seeds_where_all_have_been(tmp_path):
+    read = records.read(fabricate.study(tmp_path, seeds=3, evaluations=4, status={('adam', 1): 'diverged'}))
+    bands = summary.bands(summary.read_evaluations(read))['validation/accuracy']
+    lines = [records.evaluations(read.workdir, r['id']) for r in read.results['clip'].values()]
+    values = np.array([[line['validation/accuracy'] for line in run] for run in lines])
+    np.testing.assert_allclose(bands['clip']['mean'], values.mean(0))
+    np.testing.assert_allclose(bands['clip']['spread'], values.std(0, ddof=1))
+    assert len(bands['clip']['x']) == 4 and len(bands['adam']['x']) == 2
