@@ -143,7 +143,8 @@ class TorchSide:
         images, labels = case.data()
         self.batches = [
             (torch.tensor(images[i].transpose(0, 3, 1, 2)).contiguous(memory_format=layout), torch.tensor(labels[i]).long())
-            for i in case.indices()]
+            for i in case.indices()
+        ]
 
     def run(self, steps: int) -> np.ndarray:
         losses = []
@@ -208,8 +209,10 @@ def main() -> None:
     parser.add_argument('--only', choices=CASES, help='one case alone')
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
-    print(f'{instruction_set()}; {os.cpu_count()} cores; float32; jax {jax.__version__}, jaxlib {jaxlib.__version__}, '
-          f'torch {torch.__version__}; {options.rounds} rounds\n')
+    print(
+        f'{instruction_set()}; {os.cpu_count()} cores; float32; jax {jax.__version__}, jaxlib {jaxlib.__version__}, '
+        f'torch {torch.__version__}; {options.rounds} rounds\n'
+    )
     print('| case | side | steps a second: median (lowest to highest) | median ratio to the faster torch |\n|---|---|---|---|')
     for name, case in CASES.items():
         if options.only not in (None, name):
@@ -220,7 +223,10 @@ def main() -> None:
         torch_best = max((values for side, values in found.items() if side.startswith('torch')), key=statistics.median)
         for side, values in found.items():
             ratio = statistics.median(a / b for a, b in zip(values, torch_best, strict=True))
-            print(f'| {name} | {side} | {statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g}) | {ratio:.2f} |', flush=True)
+            print(
+                f'| {name} | {side} | {statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g}) | {ratio:.2f} |',
+                flush=True,
+            )
 
 
 if __name__ == '__main__':

@@ -43,14 +43,22 @@ def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., A
     try:
         found = functools.reduce(getattr, attribute.split('.'), importlib.import_module(module_name))
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"Cannot import {kind} '{name}': {error}. Expected 'module:attribute'; is it on PYTHONPATH?") from error
+        raise ConfigError(
+            f"Cannot import {kind} '{name}': {error}. Expected 'module:attribute'; is it on PYTHONPATH?"
+        ) from error
     if not callable(found):
         raise ConfigError(f"{kind} '{name}' is a {type(found).__name__}, expected something that can be called.")
     return found
 
 
-def check(kind: str, name: str, constructor: Callable[..., Any], kwargs: Mapping[str, Any], given: Iterable[str] = (),
-          fields: Iterable[str] = ()) -> None:
+def check(
+    kind: str,
+    name: str,
+    constructor: Callable[..., Any],
+    kwargs: Mapping[str, Any],
+    given: Iterable[str] = (),
+    fields: Iterable[str] = (),
+) -> None:
     """Checks keyword arguments against a signature, before anything is called.
 
     Args:
@@ -67,8 +75,12 @@ def check(kind: str, name: str, constructor: Callable[..., Any], kwargs: Mapping
     given = set(given)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given]
-    if inspect.isclass(constructor) and 'name' in named and sys.modules.get('flax.linen') and issubclass(
-            constructor, sys.modules['flax.linen'].Module):
+    if (
+        inspect.isclass(constructor)
+        and 'name' in named
+        and sys.modules.get('flax.linen')
+        and issubclass(constructor, sys.modules['flax.linen'].Module)
+    ):
         named.remove('name')
     for key in kwargs:
         if key not in named and (key in given or not open_ended):

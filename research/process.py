@@ -22,10 +22,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _MALLOC_BYTES = -1, -3, 1 << 30
 def configure() -> None:
     """Sets XLA's flags and the allocator's thresholds; warns when a backend is already running."""
     if importlib.metadata.version('jaxlib') in _YNN_VERSIONS and 'xla_cpu_experimental_ynn_fusion_type' not in os.environ.get(
-            'XLA_FLAGS', ''):
+        'XLA_FLAGS', ''
+    ):
         if _backend_is_up():
-            warnings.warn('research was imported after jax started a backend: XLA_FLAGS cannot be set any more, and '
-                          'convolutions on CPU will be slow. Import research first.', RuntimeWarning, stacklevel=3)
+            warnings.warn(
+                'research was imported after jax started a backend: XLA_FLAGS cannot be set any more, and '
+                'convolutions on CPU will be slow. Import research first.',
+                RuntimeWarning,
+                stacklevel=3,
+            )
         else:
             os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_YNN_FLAG}'.strip()
     if sys.platform == 'linux':

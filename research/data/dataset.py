@@ -82,15 +82,33 @@ def from_arrays(name: str, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], c
         raise ConfigError(f"Data '{name}' returned {found}, expected {{'train': (images, labels), 'test': (images, labels)}}.")
     images, labels = zip(*(_checked(name, part, *parts[part]) for part in ('train', 'test')), strict=True)
     if images[0].shape[1:] != images[1].shape[1:] or images[0].dtype != images[1].dtype:
-        raise ConfigError(f"Data '{name}': training images are {images[0].dtype} {images[0].shape[1:]}, test images "
-                          f'{images[1].dtype} {images[1].shape[1:]}. Expected the same of both.')
+        raise ConfigError(
+            f"Data '{name}': training images are {images[0].dtype} {images[0].shape[1:]}, test images "
+            f'{images[1].dtype} {images[1].shape[1:]}. Expected the same of both.'
+        )
     arrays = {'image': np.concatenate(images), 'label': np.concatenate(labels)}
-    return assemble(name, InMemory(arrays), arrays, len(labels[0]), int(arrays['label'].max()) + 1,
-                    moments(arrays['image']), checksum(**arrays), cut)
+    return assemble(
+        name,
+        InMemory(arrays),
+        arrays,
+        len(labels[0]),
+        int(arrays['label'].max()) + 1,
+        moments(arrays['image']),
+        checksum(**arrays),
+        cut,
+    )
 
 
-def assemble(name: str, source: Source, arrays: Arrays, train: int, num_classes: int, sums: np.ndarray, content: str,
-             cut: Mapping[str, Any]) -> Dataset:
+def assemble(
+    name: str,
+    source: Source,
+    arrays: Arrays,
+    train: int,
+    num_classes: int,
+    sums: np.ndarray,
+    content: str,
+    cut: Mapping[str, Any],
+) -> Dataset:
     """A `Dataset` whose first `train` examples are training data, cut as `cut` says (see `order.split`).
 
     `sums` are the `moments` of the images, `content` is their `checksum`.
@@ -98,9 +116,16 @@ def assemble(name: str, source: Source, arrays: Arrays, train: int, num_classes:
     training, validation = order.split(train, **cut)
     shape = arrays['image'].shape[1:]
     return Dataset(
-        name=name, source=source, arrays=arrays, num_classes=num_classes, example_shape=shape, dtype=arrays['image'].dtype,
+        name=name,
+        source=source,
+        arrays=arrays,
+        num_classes=num_classes,
+        example_shape=shape,
+        dtype=arrays['image'].dtype,
         splits={'train': training, 'validation': validation, 'test': np.arange(train, len(source))},
-        normalize=_mean_and_std(sums[training], shape[0] * shape[1]), checksum=content)
+        normalize=_mean_and_std(sums[training], shape[0] * shape[1]),
+        checksum=content,
+    )
 
 
 def moments(images: np.ndarray) -> np.ndarray:
@@ -110,9 +135,9 @@ def moments(images: np.ndarray) -> np.ndarray:
     """
     sums = np.empty((len(images), 2, images.shape[-1]))
     for first in range(0, len(images), 1024):  # in float64 the whole would be eight times the images
-        pixels = images[first:first + 1024].astype(np.float64)
-        sums[first:first + 1024, 0] = pixels.sum((1, 2))
-        sums[first:first + 1024, 1] = (pixels ** 2).sum((1, 2))
+        pixels = images[first : first + 1024].astype(np.float64)
+        sums[first : first + 1024, 0] = pixels.sum((1, 2))
+        sums[first : first + 1024, 1] = (pixels**2).sum((1, 2))
     return sums
 
 
@@ -127,7 +152,7 @@ def checksum(image: np.ndarray, label: np.ndarray) -> str:
 
 def _mean_and_std(sums: np.ndarray, pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean, square = sums.sum(0) / (len(sums) * pixels)
-    std = np.sqrt(np.maximum(square - mean ** 2, 0))
+    std = np.sqrt(np.maximum(square - mean**2, 0))
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())  # a constant channel is only shifted
 
 
@@ -135,9 +160,13 @@ def _checked(name: str, part: str, images: np.ndarray, labels: np.ndarray) -> tu
     images, labels = np.asarray(images), np.asarray(labels)
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
-        raise ConfigError(f"Data '{name}': {part} images are {images.dtype} {images.shape}, "
-                          'expected uint8 or float32 [N, H, W] or [N, H, W, C].')
+        raise ConfigError(
+            f"Data '{name}': {part} images are {images.dtype} {images.shape}, "
+            'expected uint8 or float32 [N, H, W] or [N, H, W, C].'
+        )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu' or not len(labels) or labels.min() < 0:
-        raise ConfigError(f"Data '{name}': {part} labels are {labels.dtype} {labels.shape} beside {len(images)} images, "
-                          'expected one whole number of at least 0 for each image.')
+        raise ConfigError(
+            f"Data '{name}': {part} labels are {labels.dtype} {labels.shape} beside {len(images)} images, "
+            'expected one whole number of at least 0 for each image.'
+        )
     return images, labels.astype(np.int32)

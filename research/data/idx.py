@@ -19,8 +19,10 @@ from research.catalogue import ConfigError
 
 Parts: TypeAlias = dict[str, tuple[pathlib.Path, pathlib.Path]]  # 'train' and 'test' -> (images, labels)
 
-FILES = {'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'),
-         'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')}
+FILES = {
+    'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'),
+    'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte'),
+}
 
 
 def read(path: pathlib.Path, dimensions: int) -> np.ndarray:
@@ -43,8 +45,10 @@ def read(path: pathlib.Path, dimensions: int) -> np.ndarray:
         raise ConfigError(f'Cannot read {path}: {error}. Fetch the file again.') from error
     magic = bytes([0, 0, 8, dimensions])
     if content[:4] != magic:
-        raise ConfigError(f'{path} starts with the bytes {content[:4].hex()}, expected {magic.hex()} (idx, uint8, {dimensions} '
-                          'dimensions). Is it the right file, and is it gzipped without `.gz` in its name?')
+        raise ConfigError(
+            f'{path} starts with the bytes {content[:4].hex()}, expected {magic.hex()} (idx, uint8, {dimensions} '
+            'dimensions). Is it the right file, and is it gzipped without `.gz` in its name?'
+        )
     header = 4 + 4 * dimensions
     sizes = struct.unpack(f'>{dimensions}I', content[4:header]) if len(content) >= header else (math.inf,)
     promised = header + math.prod(sizes)
@@ -80,10 +84,14 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         labels = read(self.parts['train'][1], 1)
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict({
-                'image': tfds.features.Image(shape=(None, None, 1), dtype=np.uint8),
-                'label': tfds.features.ClassLabel(num_classes=int(labels.max()) + 1)}),
-            supervised_keys=('image', 'label'))
+            features=tfds.features.FeaturesDict(
+                {
+                    'image': tfds.features.Image(shape=(None, None, 1), dtype=np.uint8),
+                    'label': tfds.features.ClassLabel(num_classes=int(labels.max()) + 1),
+                }
+            ),
+            supervised_keys=('image', 'label'),
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         return {part: self._generate_examples(*paths) for part, paths in self.parts.items()}

@@ -105,7 +105,7 @@ def split(n: int, validation: float, examples: int, split_seed: int) -> tuple[np
     if not 0 <= examples <= n - count:
         raise ConfigError(f'data.examples={examples}: expected 0 (all) to {n - count}, {n} less {count} of validation.')
     order = _permutation(split_seed, 0, n, _SPLIT)
-    return np.sort(order[count:count + examples] if examples else order[count:]), np.sort(order[:count])
+    return np.sort(order[count : count + examples] if examples else order[count:]), np.sort(order[:count])
 
 
 def _slice(seed: int, epoch: int, first: int, last: int, n: int) -> np.ndarray:
@@ -120,7 +120,7 @@ def _slice(seed: int, epoch: int, first: int, last: int, n: int) -> np.ndarray:
         at = int(np.searchsorted(ends, first, side='right'))
         begin, end = int(ends[at] - sizes[at]), int(min(ends[at], last))
         block = int(blocks[at])
-        parts.append(block * BLOCK + _permutation(seed, epoch, int(sizes[at]), 1 + block)[first - begin:end - begin])
+        parts.append(block * BLOCK + _permutation(seed, epoch, int(sizes[at]), 1 + block)[first - begin : end - begin])
         first = end
     return np.concatenate(parts)
 

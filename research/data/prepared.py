@@ -28,8 +28,10 @@ _IDX_FOLDERS = {'fashion_mnist': '/usr/share/datasets/fashion-mnist', 'mnist': '
 
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 
-_ELSE = ("Prepare it where it can be (`--prepare`) and copy TFDS_DATA_DIR here, or name a function of your own, "
-         "'my_paper.data:load'.")
+_ELSE = (
+    'Prepare it where it can be (`--prepare`) and copy TFDS_DATA_DIR here, or name a function of your own, '
+    "'my_paper.data:load'."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +83,16 @@ def load(name: str, path: str, cut: Mapping[str, Any]) -> dataset.Dataset:
                 _decode(_records(version, name), name, decoded)
     content = json.loads((decoded / 'content.json').read_text())
     arrays = {field: np.load(decoded / f'{field}.npy', mmap_mode='r') for field in ('image', 'label')}
-    return dataset.assemble(name, _records(version, name), arrays, content['train'], content['num_classes'],
-                            np.load(decoded / 'moments.npy'), content['checksum'], cut)
+    return dataset.assemble(
+        name,
+        _records(version, name),
+        arrays,
+        content['train'],
+        content['num_classes'],
+        np.load(decoded / 'moments.npy'),
+        content['checksum'],
+        cut,
+    )
 
 
 def _data_dir() -> str:
@@ -103,8 +113,10 @@ def _find(name: str, path: str) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
     except tfds.core.registered.DatasetNotFoundError as error:
-        raise ConfigError(f"Unknown data '{name}'.{nearest(name, {*ARRAYS, *tfds.core.registered.list_imported_builders()})} "
-                          "A function of your own goes by its import path, 'my_paper.data:load'.") from error
+        raise ConfigError(
+            f"Unknown data '{name}'.{nearest(name, {*ARRAYS, *tfds.core.registered.list_imported_builders()})} "
+            "A function of your own goes by its import path, 'my_paper.data:load'."
+        ) from error
     except (ValueError, ImportError) as error:
         raise ConfigError(f"TFDS cannot build '{name}': {error}. {_ELSE}") from error
 
@@ -135,8 +147,10 @@ def _records(version: pathlib.Path, name: str) -> Records:
     try:
         parts = tuple(builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()}) for split in splits)
     except NotImplementedError as error:
-        raise ConfigError(f"'{name}' lies in {version} in a format that needs TensorFlow. Remove it there and prepare it "
-                          'again, or set another TFDS_DATA_DIR.') from error
+        raise ConfigError(
+            f"'{name}' lies in {version} in a format that needs TensorFlow. Remove it there and prepare it "
+            'again, or set another TFDS_DATA_DIR.'
+        ) from error
     return Records(parts, image, label, _MODES[features[image].shape[-1]], features[label].num_classes)
 
 
@@ -151,14 +165,18 @@ def _decode(records: Records, name: str, folder: pathlib.Path) -> None:
     for index in range(len(records)):
         example = records[index]
         if example['image'].shape != first.shape:
-            raise ConfigError(f"'{name}' has images of {first.shape} and of {example['image'].shape}, expected one size. "
-                              f'{_ELSE}')
+            raise ConfigError(
+                f"'{name}' has images of {first.shape} and of {example['image'].shape}, expected one size. {_ELSE}"
+            )
         images[index], labels[index] = example['image'], example['label']
     images.flush()
     np.save(aside / 'label.npy', labels)
     np.save(aside / 'moments.npy', dataset.moments(images))
-    (aside / 'content.json').write_text(json.dumps({
-        'train': len(records.parts[0]), 'num_classes': records.num_classes, 'checksum': dataset.checksum(images, labels)}))
+    (aside / 'content.json').write_text(
+        json.dumps(
+            {'train': len(records.parts[0]), 'num_classes': records.num_classes, 'checksum': dataset.checksum(images, labels)}
+        )
+    )
     aside.rename(folder)
 
 

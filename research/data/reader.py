@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.util
 import os
 import sys
 import threading
@@ -21,10 +22,12 @@ from research.data.dataset import Arrays, Dataset, Source
 
 _THREADS = 4  # of a reader without processes; decoding and reading let go of Python's lock
 _AHEAD = 2  # batches that each thread or process may be ahead
+_LAST_WORDS = 0.5  # seconds
 
 
-def stream(dataset: Dataset, seed: int, start: int, batch_size: int, host: int = 0, hosts: int = 1,
-           workers: int = 0) -> Iterator[Arrays]:
+def stream(
+    dataset: Dataset, seed: int, start: int, batch_size: int, host: int = 0, hosts: int = 1, workers: int = 0
+) -> Iterator[Arrays]:
     """Training batches from a position on, without end; equal to gathering `order.batches` from resident data.
 
     Args:
@@ -83,16 +86,26 @@ def _read(source: _Picked, batch_size: int, workers: int) -> Iterator[Arrays]:
     if not workers:
         return iter(batched.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_THREADS * _AHEAD)))
     reader = batched.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)).mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_AHEAD), worker_init_fn=_end_with_parent)
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_AHEAD), worker_init_fn=_leave_promptly
+    )
     # Through pipes: a killed process leaves its shared memory behind, and nothing tells whose it was.
     return iter(grain.experimental.WithOptionsIterDataset(reader, grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)))
 
 
-def _end_with_parent(worker: int, workers: int) -> None:
-    """Ends this process as soon as its parent is gone, even killed."""
+def _leave_promptly(worker: int, workers: int) -> None:
+    """Ends this process when its parent is gone, even killed, and soon after it is told to stop.
 
-    def wait() -> None:
+    What it still holds is of no use then, but Python would wait until somebody has read it.
+    """
+
+    def follow() -> None:
         multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    def hurry() -> None:
+        last_words = threading.Timer(_LAST_WORDS, os._exit, [1])  # an exception may be on its way to the parent
+        last_words.daemon = True
+        last_words.start()
+
+    threading.Thread(target=follow, daemon=True).start()
+    multiprocessing.util.Finalize(None, hurry, exitpriority=100)

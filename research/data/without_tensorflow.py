@@ -28,12 +28,27 @@ class _Module:
         self.__dict__.update(attributes, _name=name)
 
     def __getattr__(self, attribute: str) -> Any:
-        raise ConfigError(f'Its code calls {self._name}.{attribute}, and TensorFlow is no part of Frugal. Prepare it once '
-                          "where TensorFlow is, with file_format='array_record', and copy TFDS_DATA_DIR here.")
+        raise ConfigError(
+            f'Its code calls {self._name}.{attribute}, and TensorFlow is no part of Frugal. Prepare it once '
+            "where TensorFlow is, with file_format='array_record', and copy TFDS_DATA_DIR here."
+        )
 
 
-_TENSORFLOW = _Module('tf', io=_Module('tf.io', gfile=_Module(
-    'tf.io.gfile', GFile=open, exists=os.path.exists, glob=glob.glob, isdir=os.path.isdir, listdir=os.listdir, walk=os.walk)))
+_TENSORFLOW = _Module(
+    'tf',
+    io=_Module(
+        'tf.io',
+        gfile=_Module(
+            'tf.io.gfile',
+            GFile=open,
+            exists=os.path.exists,
+            glob=glob.glob,
+            isdir=os.path.isdir,
+            listdir=os.listdir,
+            walk=os.walk,
+        ),
+    ),
+)
 
 
 @contextlib.contextmanager
@@ -51,6 +66,8 @@ def standing_in(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
 
 def _png(encoder: Any, image: np.ndarray) -> bytes:
     if encoder.encoding_format != 'png' or image.dtype != np.uint8:
-        raise ConfigError(f'Its images are {image.dtype} arrays to be stored as {encoder.encoding_format}. Without TensorFlow, '
-                          'expected uint8 as png.')
+        raise ConfigError(
+            f'Its images are {image.dtype} arrays to be stored as {encoder.encoding_format}. Without TensorFlow, '
+            'expected uint8 as png.'
+        )
     return encoder._encode_pil_image(PIL.Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image))

@@ -39,7 +39,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int | Pair = 1, padding: Padd
     padding = _pairs(padding, x.shape[1:3], kernel.shape[:2], strides)
     match formulation.convolution(kernel.shape, padding, groups):
         case 'pointwise':
-            return x[:, ::strides[0], ::strides[1]] @ kernel[0, 0]
+            return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
         case 'channels_last':
             return _channels_last(x, kernel, strides, padding)
         case _:
@@ -83,13 +83,17 @@ class Conv(nn.Module):
 
 def _check(x, kernel, strides, groups):
     if x.ndim != 4 or kernel.ndim != 4:
-        raise ConfigError(f'conv takes images [B, H, W, C] and a kernel [kh, kw, C / groups, D], got {x.shape} and {kernel.shape}.')
+        raise ConfigError(
+            f'conv takes images [B, H, W, C] and a kernel [kh, kw, C / groups, D], got {x.shape} and {kernel.shape}.'
+        )
     if len(strides) != 2 or min(strides) < 1:
         raise ConfigError(f'conv strides {strides}: expected one or two positive integers.')
     channels, features = x.shape[3], kernel.shape[3]
     if channels % groups or features % groups or channels // groups != kernel.shape[2]:
-        raise ConfigError(f'conv with {groups} groups needs channels and features that it divides: got {channels} channels and a '
-                          f'kernel {kernel.shape}, expected [kh, kw, {channels} / {groups}, D].')
+        raise ConfigError(
+            f'conv with {groups} groups needs channels and features that it divides: got {channels} channels and a '
+            f'kernel {kernel.shape}, expected [kh, kw, {channels} / {groups}, D].'
+        )
 
 
 def _pairs(padding, size, kernel_size, strides) -> tuple[Pair, Pair]:
@@ -127,8 +131,10 @@ _channels_last.defvjp(_forward, _backward)
 
 def _kernel_gradient(x, dy, kernel_shape, strides, padding):
     """dk[i, c, d] = sum over b, o of x[b, o s + i - low, c] dy[b, o, d]: channels are the batch, the batch is contracted."""
-    high = [k - 1 + (o - 1) * s + 1 - n - low
-            for k, o, s, n, (low, _) in zip(kernel_shape, dy.shape[1:3], strides, x.shape[1:3], padding, strict=False)]
+    high = [
+        k - 1 + (o - 1) * s + 1 - n - low
+        for k, o, s, n, (low, _) in zip(kernel_shape, dy.shape[1:3], strides, x.shape[1:3], padding, strict=False)
+    ]
     pads = [(low, h) for (low, _), h in zip(padding, high, strict=True)]
     dk = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), pads, dilation=strides)
     return dk.transpose(1, 2, 0, 3)
@@ -145,7 +151,9 @@ def _input_gradient(dy, kernel, x_shape, strides, padding):
 
     def phase(r, c):
         taps, pads = [], []
-        for residue, s, (low, _), k, o, q in zip((r, c), strides, padding, kernel.shape, dy.shape[1:3], (rows, columns), strict=False):
+        for residue, s, (low, _), k, o, q in zip(
+            (r, c), strides, padding, kernel.shape, dy.shape[1:3], (rows, columns), strict=False
+        ):
             first = (residue + low) % s
             n = len(range(first, k, s))
             shift = (residue + low - first) // s - (n - 1)  # of the first dy that reaches position q = 0
@@ -159,7 +167,7 @@ def _input_gradient(dy, kernel, x_shape, strides, padding):
     if strides == (1, 1):
         return phase(0, 0)
     phases = jnp.stack([jnp.stack([phase(r, c) for c in range(sw)], axis=3) for r in range(sh)], axis=2)
-    return phases.reshape(dy.shape[0], rows * sh, columns * sw, channels)[:, :x_shape[1], :x_shape[2]]
+    return phases.reshape(dy.shape[0], rows * sh, columns * sw, channels)[:, : x_shape[1], : x_shape[2]]
 
 
 def _convolve(x, kernel, strides, padding, dilation=(1, 1)):

@@ -205,27 +205,29 @@ def _aligned(a: jax.Array, ndim: int) -> jax.Array:
 
 
 def _mean(x: jax.Array) -> jax.Array:
-    return x.mean(range(x.ndim - 1), dtype=jnp.promote_types(x.dtype, jnp.float32))
+    """`[C]`, float32 or wider."""
+    return jnp.mean(x, tuple(range(x.ndim - 1)), dtype=jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and variance `[C]` of the batch."""
-    return _moments(x, _mean(x), range(x.ndim - 1))
+    return _moments(x, _mean(x), first_axis=0)
 
 
 def _example_moments(x: jax.Array, centre: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and variance `[B, C]` of each example over its positions."""
-    return _moments(x, centre, range(1, x.ndim - 1))
+    return _moments(x, centre, first_axis=1)
 
 
-def _moments(x: jax.Array, centre: jax.Array, axes: range) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance over `axes`, from the sums of x - centre and of its square (Chan, Golub & LeVeque 1983).
+def _moments(x: jax.Array, centre: jax.Array, first_axis: int) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance over the axes from `first_axis` to C, from the sums of x - centre and of its square.
 
-    The result does not depend on `centre` `[C]` but for rounding, so no gradient goes through it: as fast as E[x^2] - E[x]^2,
-    where differentiating the two-pass formula would cost another pass over x.
+    This is the corrected two-pass algorithm of Chan, Golub & LeVeque 1983. But for rounding the result does not depend on
+    `centre` `[C]`, so no gradient goes through it: that would cost another pass over x.
     """
+    axes = tuple(range(first_axis, x.ndim - 1))
     centre = jax.lax.stop_gradient(centre)
     distance = x - _aligned(centre, x.ndim)
-    mean = distance.mean(axes)
-    variance = jnp.maximum(jnp.square(distance).mean(axes) - jnp.square(mean), 0)
+    mean = jnp.mean(distance, axes)
+    variance = jnp.maximum(jnp.mean(jnp.square(distance), axes) - jnp.square(mean), 0)
     return _aligned(centre, mean.ndim) + mean, variance

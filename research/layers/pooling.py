@@ -13,7 +13,9 @@ from research.layers import formulation
 Pair = tuple[int, int]
 
 
-def max_pool(inputs: jax.Array, window_shape: Pair, strides: Pair | None = None, padding: str | Sequence[Pair] = 'VALID') -> jax.Array:
+def max_pool(
+    inputs: jax.Array, window_shape: Pair, strides: Pair | None = None, padding: str | Sequence[Pair] = 'VALID'
+) -> jax.Array:
     """Maximum over windows, with the arguments of `flax.linen.max_pool`.
 
     Args:
@@ -33,11 +35,17 @@ def max_pool(inputs: jax.Array, window_shape: Pair, strides: Pair | None = None,
     return _max_of_slices(inputs, window_shape, strides, tuple(map(tuple, padding)))
 
 
-def avg_pool(inputs: jax.Array, window_shape: Pair, strides: Pair | None = None, padding: str | Sequence[Pair] = 'VALID',
-             count_include_pad: bool = True) -> jax.Array:
+def avg_pool(
+    inputs: jax.Array,
+    window_shape: Pair,
+    strides: Pair | None = None,
+    padding: str | Sequence[Pair] = 'VALID',
+    count_include_pad: bool = True,
+) -> jax.Array:
     """Mean over windows: `flax.linen.avg_pool`, arguments and all."""
-    return nn.avg_pool(inputs, window_shape=tuple(window_shape), strides=strides, padding=padding,
-                       count_include_pad=count_include_pad)
+    return nn.avg_pool(
+        inputs, window_shape=tuple(window_shape), strides=strides, padding=padding, count_include_pad=count_include_pad
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -48,8 +56,11 @@ def _max_of_slices(x, window, strides, padding):
 def _forward(x, window, strides, padding):
     taps = _taps(x, window, strides, padding)
     y = functools.reduce(jnp.maximum, taps)
-    winner = functools.reduce(lambda later, tap: jnp.where(tap[1] == y, jnp.uint8(tap[0]), later), [*enumerate(taps)][::-1],
-                              jnp.zeros(y.shape, jnp.uint8))
+    winner = functools.reduce(
+        lambda later, tap: jnp.where(tap[1] == y, jnp.uint8(tap[0]), later),
+        [*enumerate(taps)][::-1],
+        jnp.zeros(y.shape, jnp.uint8),
+    )
     return y, (winner, x.shape[1:3])
 
 
@@ -59,13 +70,15 @@ def _backward(window, strides, padding, residuals, dy):
     counts = [-(-n // s) for n, s in zip(size, strides, strict=True)]
     phases = [[[] for _ in range(strides[1])] for _ in range(strides[0])]
     for index, position in enumerate(_positions(window)):
-        shifts, residues = zip(*(divmod(i - low, s) for i, s, (low, _) in zip(position, strides, padding, strict=True)), strict=True)
+        shifts, residues = zip(
+            *(divmod(i - low, s) for i, s, (low, _) in zip(position, strides, padding, strict=True)), strict=True
+        )
         pads = [(shift, n - o - shift, 0) for shift, n, o in zip(shifts, counts, dy.shape[1:3], strict=True)]
         part = jnp.where(winner == index, dy, jnp.zeros((), dy.dtype))
         phases[residues[0]][residues[1]].append(lax.pad(part, jnp.zeros((), dy.dtype), [(0, 0, 0), *pads, (0, 0, 0)]))
     dx = jnp.stack([jnp.stack([sum(parts) for parts in row], axis=3) for row in phases], axis=2)
     dx = dx.reshape(dy.shape[0], counts[0] * strides[0], counts[1] * strides[1], dy.shape[3])
-    return (dx[:, :size[0], :size[1]],)
+    return (dx[:, : size[0], : size[1]],)
 
 
 _max_of_slices.defvjp(_forward, _backward)
@@ -80,5 +93,7 @@ def _taps(x, window, strides, padding):
     lowest = jnp.asarray(-jnp.inf, x.dtype)
     x = lax.pad(x, lowest, [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     rows, columns = ((n - k) // s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True))
-    return [x[:, i:i + (rows - 1) * strides[0] + 1:strides[0], j:j + (columns - 1) * strides[1] + 1:strides[1]]
-            for i, j in _positions(window)]
+    return [
+        x[:, i : i + (rows - 1) * strides[0] + 1 : strides[0], j : j + (columns - 1) * strides[1] + 1 : strides[1]]
+        for i, j in _positions(window)
+    ]

@@ -44,8 +44,10 @@ class CNN(nn.Module):
         """Images `[B, H, W, C]`, H and W at least 2 ** len(widths), to logits `[B, K]`."""
         smallest = 2 ** len(self.widths)
         if min(x.shape[1:3]) < smallest:
-            raise ConfigError(f'Images of {x.shape[1]}x{x.shape[2]} are too small for {len(self.widths)} blocks of a CNN, '
-                              f'each of which halves them: expected {smallest}x{smallest} or more. Give it fewer widths.')
+            raise ConfigError(
+                f'Images of {x.shape[1]}x{x.shape[2]} are too small for {len(self.widths)} blocks of a CNN, '
+                f'each of which halves them: expected {smallest}x{smallest} or more. Give it fewer widths.'
+            )
         norm = functools.partial(norms.create, self.norm, use_running_average=not train, axis_name=self.axis_name)
         for b, width in enumerate(self.widths, 1):
             for i in range(1, self.depth + 1):

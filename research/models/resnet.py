@@ -29,16 +29,24 @@ STEMS = {
 }
 
 
-def resnet18(num_classes: int = 1000, norm: str | Mapping[str, Any] = 'batch', stem: str = 'imagenet',
-             axis_name: str | None = None) -> 'ResNet':
+def resnet18(
+    num_classes: int = 1000, norm: str | Mapping[str, Any] = 'batch', stem: str = 'imagenet', axis_name: str | None = None
+) -> 'ResNet':
     """ResNet-18 with projection shortcuts (option B): 11,689,512 parameters at 1000 classes and 3 channels.
 
     Args:
       num_classes, norm, axis_name: as in `ResNet`.
       stem: 'imagenet' (7x7 stride 2, then 3x3 max pooling) for maps of some 224; 'cifar' (3x3 stride 1) for maps of some 32.
     """
-    return ResNet(num_classes=num_classes, depths=(2, 2, 2, 2), widths=IMAGENET_WIDTHS, stem=stem, shortcut='projection',
-                  norm=norm, axis_name=axis_name)
+    return ResNet(
+        num_classes=num_classes,
+        depths=(2, 2, 2, 2),
+        widths=IMAGENET_WIDTHS,
+        stem=stem,
+        shortcut='projection',
+        norm=norm,
+        axis_name=axis_name,
+    )
 
 
 def resnet20(num_classes: int = 1000, norm: str | Mapping[str, Any] = 'batch', axis_name: str | None = None) -> 'ResNet':
@@ -47,8 +55,15 @@ def resnet20(num_classes: int = 1000, norm: str | Mapping[str, Any] = 'batch', a
     Args:
       num_classes, norm, axis_name: as in `ResNet`.
     """
-    return ResNet(num_classes=num_classes, depths=(3, 3, 3), widths=CIFAR_WIDTHS, stem='cifar', shortcut='padding',
-                  norm=norm, axis_name=axis_name)
+    return ResNet(
+        num_classes=num_classes,
+        depths=(3, 3, 3),
+        widths=CIFAR_WIDTHS,
+        stem='cifar',
+        shortcut='padding',
+        norm=norm,
+        axis_name=axis_name,
+    )
 
 
 class ResNet(nn.Module):
@@ -86,8 +101,14 @@ class ResNet(nn.Module):
             x = max_pool(x, **stem['pool'])
         for s, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for b in range(depth):
-                x = BasicBlock(width, strides=2 if s > 0 and b == 0 else 1, shortcut=self.shortcut, norm=self.norm,
-                               axis_name=self.axis_name, name=f'stage{s + 1}_block{b + 1}')(x, train)
+                x = BasicBlock(
+                    width,
+                    strides=2 if s > 0 and b == 0 else 1,
+                    shortcut=self.shortcut,
+                    norm=self.norm,
+                    axis_name=self.axis_name,
+                    name=f'stage{s + 1}_block{b + 1}',
+                )(x, train)
         return Dense(self.num_classes, name='head')(x.mean((1, 2)))
 
 
@@ -117,5 +138,6 @@ class BasicBlock(nn.Module):
 
 
 def _conv(features: int, kernel: int, strides: int, name: str) -> Conv:
-    return Conv(features, kernel, strides, padding=kernel // 2, use_bias=False, name=name,
-                kernel_init=initializers.he_normal_fan_out())
+    return Conv(
+        features, kernel, strides, padding=kernel // 2, use_bias=False, name=name, kernel_init=initializers.he_normal_fan_out()
+    )

@@ -118,7 +118,9 @@ def finished(workdir: pathlib.Path, plan: Plan) -> tuple[dict[str, dict[str, Any
     for run in plan.runs:
         path = workdir / 'runs' / run.id / 'result.json'
         try:
-            result = records.read_result(path, {'study': plan.study['name'], 'metric': plan.study['metric']}, run.variant, run.seed)
+            result = records.read_result(
+                path, {'study': plan.study['name'], 'metric': plan.study['metric']}, run.variant, run.seed
+            )
         except records.BadRecord as bad:
             aside = records.set_aside(path)
             problems.append(f'{path}: {bad}; kept as {aside.name}, the run is done again')
@@ -231,7 +233,14 @@ def _failed(workdir, plan, run, message, fingerprint) -> None:
     directory = workdir / 'runs' / run.id
     directory.mkdir(exist_ok=True)
     (directory / 'traceback.txt').write_text(traceback.format_exc())
-    result = {**_header(plan, run), 'status': 'failed', 'message': message, 'metrics': {}, 'cost': {}, 'fingerprint': fingerprint}
+    result = {
+        **_header(plan, run),
+        'status': 'failed',
+        'message': message,
+        'metrics': {},
+        'cost': {},
+        'fingerprint': fingerprint,
+    }
     record.write_json(directory / 'result.json', result)
 
 

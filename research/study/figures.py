@@ -1,27 +1,104 @@
-"""The Pareto picture of a study: quality against what training and inference cost. matplotlib is imported when drawn."""
+"""What the plots are drawn from, and the Pareto picture: quality against what training and inference cost.
+
+matplotlib is imported when something is drawn; report.html draws the rest itself, from `chart`.
+"""
 
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from research.study import records
+from research.study import records, tables, words
+from research.study.summary import BASELINE, NULL
 
 # Okabe and Ito (2008): told apart by people who see colours differently; its yellow is too pale on white.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = 'o^Dv'
 _MOST_NAMES = 14
 _PANELS = ('train_seconds', 'inference_flops')
-_STYLE = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e4e4e4',
-          'axes.axisbelow': True, 'pdf.fonttype': 42, 'text.parse_math': False}
+_COSTS = {
+    'train_seconds': 'training seconds',
+    'parameters': 'parameters',
+    'inference_flops': 'FLOPs an example (inference)',
+    'train_flops': 'FLOPs a training step',
+    'seconds_per_step': 'seconds a training step',
+    'predicted_bytes': 'memory predicted (bytes)',
+    'peak_bytes': 'memory at its peak (bytes)',
+}
+_STYLE = {
+    'font.size': 9,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': True,
+    'grid.color': '#e4e4e4',
+    'axes.axisbelow': True,
+    'pdf.fonttype': 42,
+    'text.parse_math': False,
+}
+
+
+def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers for the plots, scores in the metric's printed unit.
+
+    Args:
+      summary: as in summary.json.
+      bands: learning curves, as research.study.summary.bands gives them.
+      schedules: variant -> (positions, learning rates).
+
+    Returns:
+      metric, a label; higher: is better; points: a list of {name, role, mean, low, high, costs}, bounds those of the
+      baseline's mean plus the paired difference; costs: a list of {key, label}; seeds; differences: a list of {name, null,
+      mean, interval, values by seed}; curves: metric -> variant -> {x, mean, spread}; validation: the metric to show first;
+      rates: variant -> {x, y}; palette.
+    """
+    score, contrasts = tables.unit(summary), tables.against_baseline(summary)
+    baseline = next(variant['mean'] for variant in summary['variants'] if variant['name'] == BASELINE)
+    points = []
+    for variant in summary['variants']:
+        name = variant['name']
+        low, high = contrasts.get(name, {}).get('interval') or (None, None)
+        latency = {f'latency_{batch}': 1e3 * found['p50'] for batch, found in variant['latency'].items()}
+        points.append(
+            {
+                'name': name,
+                'role': name if name in (BASELINE, NULL) else 'variant',
+                'mean': score.scaled(variant['mean']),
+                'low': None if low is None or baseline is None else score.scaled(baseline + low),
+                'high': None if high is None or baseline is None else score.scaled(baseline + high),
+                'costs': {key: variant['cost'].get(key) for key in _COSTS} | latency,
+            }
+        )
+    batches = {batch for variant in summary['variants'] for batch in variant['latency']}
+    labels = _COSTS | {f'latency_{batch}': f'latency at batch {batch} (ms)' for batch in sorted(batches, key=int)}
+    known = {key for point in points for key, value in point['costs'].items() if value is not None}
+    return {
+        'metric': score.of(summary['metric']),
+        'higher': summary['higher_is_better'],
+        'points': points,
+        'costs': [{'key': key, 'label': label} for key, label in labels.items() if key in known],
+        'seeds': summary['seeds'],
+        'differences': [
+            {
+                'name': contrast['name'],
+                'null': contrast['null'],
+                'mean': score.scaled(contrast['difference']),
+                'interval': contrast['interval'] and [score.scaled(bound) for bound in contrast['interval']],
+                'values': [score.scaled(value) for value in contrast['differences']],
+            }
+            for contrast in summary['contrasts']
+        ],
+        'curves': {metric: _scaled(found, words.unit(metric, ())) for metric, found in bands.items()},
+        'validation': 'validation/' + summary['metric'].split('/', 1)[-1],
+        'rates': {name: dict(zip('xy', schedule, strict=True)) for name, schedule in schedules.items()},
+        'palette': PALETTE,
+    }
 
 
 def pareto(chart: Mapping[str, Any], workdir: Path) -> None:
     """Draws `pareto.png` and `pareto.pdf`: a panel for each of two costs, with a line through the Pareto front.
 
     Args:
-      chart: as research.study.report makes it: `points` of name, role, mean, low, high (in the metric's printed unit) and
-        costs; `costs` that they may be drawn against, with key and label; `metric`, a label; `higher` is better.
+      chart: as `chart` makes it.
       workdir: where to write.
     """
     from matplotlib import rc_context
@@ -35,9 +112,10 @@ def pareto(chart: Mapping[str, Any], workdir: Path) -> None:
         for number, cost in enumerate(costs):
             axes = figure.add_subplot(1, len(costs), number + 1, xlabel=cost['label'], ylabel='' if number else chart['metric'])
             _panel(axes, chart, cost['key'])
-        handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        if handles:
-            figure.legend(handles.values(), handles.keys(), loc='outside right center', frameon=False)
+        drawn = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+        if drawn:
+            by_name = {name: handle for handle, name in drawn}
+            figure.legend(by_name.values(), by_name.keys(), loc='outside right center', frameon=False)
         for suffix in ('png', 'pdf'):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, dpi=160)
@@ -53,6 +131,13 @@ def front(points: list[Mapping[str, Any]], cost: str, higher: bool) -> list[Mapp
             best = sign * point['mean']
             kept.append(point)
     return kept
+
+
+def _scaled(curves: Mapping[str, Any], score: words.Unit) -> dict[str, Any]:
+    return {
+        name: {'x': curve['x'], **{key: [score.scaled(value) for value in curve[key]] for key in ('mean', 'spread')}}
+        for name, curve in curves.items()
+    }
 
 
 def _panel(axes, chart: Mapping[str, Any], cost: str) -> None:
@@ -75,5 +160,5 @@ def _panel(axes, chart: Mapping[str, Any], cost: str) -> None:
         named = len(points) <= _MOST_NAMES or point['role'] == 'baseline' or point in best[-_MOST_NAMES:]
         if point['low'] is not None:
             axes.plot([point['costs'][cost]] * 2, [point['low'], point['high']], color=colour, linewidth=1.2, alpha=0.5)
-        axes.plot(point['costs'][cost], point['mean'], marker, color=colour, markersize=5, alpha=0.85,
-                  label=point['name'][:24].lstrip('_') or '?' if named else None)
+        label = point['name'][:24].lstrip('_') if named else None  # matplotlib leaves names with a leading underscore out
+        axes.plot(point['costs'][cost], point['mean'], marker, color=colour, markersize=5, alpha=0.85, label=label)

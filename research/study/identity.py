@@ -21,7 +21,16 @@ _SILENT = ('data.path', 'data.workers', 'data.streaming', 'train.checkpoint_ever
 # ... but these of the study do.
 _LOUD = ('study.budget', 'study.score')
 # Fields that enter a program as data, beside those that the optimizer traces.
-_DATA = ('train.seed', 'train.eval_every', 'train.checkpoint_every', 'data.redraw', 'data.path', 'data.workers', 'data.split_seed', 'study')
+_DATA = (
+    'train.seed',
+    'train.eval_every',
+    'train.checkpoint_every',
+    'data.redraw',
+    'data.path',
+    'data.workers',
+    'data.split_seed',
+    'study',
+)
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'ml_collections', 'orbax-checkpoint', 'grain')
 # Code that a run does not execute: a better report leaves finished runs alone.
 _NOT_EXECUTED = ('study',)
@@ -41,10 +50,13 @@ def run_id(config: Mapping[str, Any]) -> str:
     A new field with a neutral default therefore renames no old run.
     """
     flat, neutral = flatten(config), flatten(defaults())
-    return _digest({
-        k: v for k, v in flat.items()
-        if (_within(k, _LOUD) or not _within(k, _SILENT)) and (k not in neutral or v != neutral[k] or k == 'study.budget')
-    })
+    return _digest(
+        {
+            k: v
+            for k, v in flat.items()
+            if (_within(k, _LOUD) or not _within(k, _SILENT)) and (k not in neutral or v != neutral[k] or k == 'study.budget')
+        }
+    )
 
 
 def compile_key(config: Mapping[str, Any]) -> str:
@@ -76,8 +88,16 @@ def fingerprint(configs: list[Mapping[str, Any]], checksum: str) -> dict[str, An
 
 
 def _is_import_path(key: str, value: Any) -> bool:
-    return isinstance(value, str) and ':' in value and not key.startswith('study.') and not value.startswith('research.') and (
-        key.endswith('.name') or key.count('.') >= 1 and all(part.isidentifier() for part in value.partition(':')[0].split('.'))
+    return (
+        isinstance(value, str)
+        and ':' in value
+        and not key.startswith('study.')
+        and not value.startswith('research.')
+        and (
+            key.endswith('.name')
+            or key.count('.') >= 1
+            and all(part.isidentifier() for part in value.partition(':')[0].split('.'))
+        )
     )
 
 

@@ -4,7 +4,6 @@ import pathlib
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import rich.console
 
@@ -54,13 +53,15 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     study, session = plan.make(spec, parsed), Session()
     if mode == 'plan':
         with compilation.cache():
-            plan.show(study, workdir, session, rich.console.Console())
+            plan.show(study, workdir, session, _console(120))
         return OK
     with execute.claim(workdir, study), compilation.cache() as removed:
         for name in removed:
             print(f'Removed a truncated entry of the compilation cache: {name}')
         built = plan.verify(study, session)
-        fingerprint = identity.fingerprint([run.config for run in study.runs[: len(built)]], load_data(study.config, session).checksum)
+        fingerprint = identity.fingerprint(
+            [run.config for run in study.runs[: len(built)]], load_data(study.config, session).checksum
+        )
         done, problems = execute.finished(workdir, study)
         notes = execute.settle_stale(done, fingerprint, stale)
         for problem in problems:
@@ -85,6 +86,11 @@ def _report(workdir: pathlib.Path) -> int:
     from research.study import report
 
     summary = report.write(workdir)
-    rich.console.Console(width=100).print(report.table(summary))
+    _console(100).print(report.table(summary))
     print(f'Report: {workdir / "report.html"} (also report.md, .csv, .tex, pareto.png)')
     return OK
+
+
+def _console(width: int) -> rich.console.Console:
+    """The terminal's own width, or one that the tables fit where output goes to a file."""
+    return rich.console.Console(width=None if sys.stdout.isatty() else width)

@@ -155,7 +155,9 @@ def _type_error(key: str, default: Any, value: Any) -> str:
     kinds = (type(default), *((_ALSO[key],) if key in _ALSO else ()))
     if isinstance(value, list):
         value = tuple(value)
-    if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, kinds + ((int,) if float in kinds else ())):
+    if isinstance(value, bool) != isinstance(default, bool) or not isinstance(
+        value, kinds + ((int,) if float in kinds else ())
+    ):
         expected = ' or '.join(k.__name__ for k in kinds)
         return f"'{key}' is {value!r} ({type(value).__name__}), expected {expected}, such as {default!r}."
     return ''

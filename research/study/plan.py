@@ -1,6 +1,7 @@
 """Config + variants x seeds -> runs, programs and cost; refuses what is wrong before anything compiles."""
 
 import dataclasses
+import json
 import pathlib
 import time
 from collections.abc import Mapping
@@ -161,5 +162,78 @@ def predict(experiment: Experiment, key: str, records: list[Mapping[str, Any]]) 
             jax.block_until_ready(sums)
             seconds = (time.perf_counter() - start) / steps
         source = '3 timed steps'
-    variable_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((program.shapes.params, program.shapes.collections)))
+    variable_bytes = sum(
+        x.size * x.dtype.itemsize for x in jax.tree.leaves((program.shapes.params, program.shapes.collections))
+    )
     return Prediction(seconds, source, cost.memory(program.chunk.executable)['total'], clock.seconds['compile'], variable_bytes)
+
+
+def show(plan: Plan, workdir: pathlib.Path, session: Session, console: rich.console.Console) -> None:
+    """Prints every run with what it will cost, the programs to compile, disk and files. Trains nothing.
+
+    Times come from finished runs of the same program in `workdir`, else from three timed steps; the table says which.
+    """
+    built = verify(plan, session)
+    records = _records(workdir)
+    counted: dict[str, dict[str, int]] = {}
+    predicted: dict[str, Prediction] = {}
+    for run in plan.runs[: len(built)]:
+        if run.key not in counted:
+            counted[run.key] = costs(built[run.variant])
+            predicted[run.key] = predict(built[run.variant], run.key, records)
+    console.print(f'{plan.study["name"]}: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {len(plan.runs)} runs')
+    for name, overridden in plan.variants.items():
+        console.print(
+            f'  {name}: ' + (', '.join(f'{k}={v!r}' for k, v in overridden.items()) or 'the config itself'), markup=False
+        )
+    done = {record['id'] for record in records if record['status'] != 'failed'}
+    table = rich.table.Table()
+    for column in (
+        'run',
+        'variant',
+        'seed',
+        'parameters',
+        'GFLOPs/step',
+        'GMACs/step',
+        'MFLOPs/example',
+        'peak MB',
+        'seconds',
+        '',
+    ):
+        table.add_column(column, justify='right' if column not in ('run', 'variant', '') else 'left')
+    seconds = 0.0
+    for run in plan.runs:
+        count, guess, steps = counted[run.key], predicted[run.key], built[run.variant].steps
+        took = guess.seconds_per_step * steps
+        seconds += 0.0 if run.id in done else took
+        table.add_row(
+            run.id,
+            rich.markup.escape(run.variant),
+            str(run.seed),
+            f'{count["parameters"]:,}',
+            f'{count["train_flops"] / 1e9:.3g}',
+            f'{count["train_multiply_adds"] / 1e9:.3g}',
+            f'{count["inference_flops"] / 1e6:.3g}',
+            f'{guess.peak_bytes / 1e6:.1f}',
+            f'{took:.1f}',
+            'finished' if run.id in done else f'from {guess.source}',
+        )
+    console.print(table)
+    disk = sum(predicted[run.key].variable_bytes + _RECORD_BYTES for run in plan.runs)
+    files = len(plan.runs) * (_RECORD_FILES + _VARIABLE_FILES)
+    compiling = sum(p.compile_seconds for p in predicted.values())
+    console.print(
+        f'{len(predicted)} training programs to compile ({compiling:.0f} s just now, cached for the study). '
+        f'Training: about {seconds / 60:.1f} min. Disk: about {disk / 1e6:.0f} MB in {files} files.'
+    )
+    console.print('peak MB is what the compiler counts for the training program: the scratch of library kernels comes on top.')
+
+
+def _records(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(workdir.glob('runs/*/result.json')):
+        try:
+            found.append(json.loads(path.read_text()))
+        except ValueError:
+            continue  # a launch keeps torn records aside; a plan only looks
+    return found

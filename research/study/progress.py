@@ -21,7 +21,12 @@ class Progress:
         self._fraction = 0.0
         self._live = None
         if sys.stdout.isatty():
-            columns = ('{task.description}', rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), '{task.fields[left]}')
+            columns = (
+                '{task.description}',
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                '{task.fields[left]}',
+            )
             self._live = rich.progress.Progress(*columns, transient=True)
             self._bar = self._live.add_task('', total=total, completed=self._done, left='')
 

@@ -26,11 +26,26 @@ from research.catalogue import ConfigError
 
 STATUSES = ('finished', 'diverged', 'failed')
 _STUDY = {
-    'study': str, 'metric': str, 'higher_is_better': bool, 'alpha': float, 'margin': float, 'seeds': list,
-    'variants': dict, 'contrasts': dict, 'config': dict, 'runs': dict,
+    'study': str,
+    'metric': str,
+    'higher_is_better': bool,
+    'alpha': float,
+    'margin': float,
+    'seeds': list,
+    'variants': dict,
+    'contrasts': dict,
+    'config': dict,
+    'runs': dict,
 }
 _RESULT = {
-    'id': str, 'variant': str, 'seed': int, 'study': str, 'status': str, 'metrics': dict, 'cost': dict, 'fingerprint': dict,
+    'id': str,
+    'variant': str,
+    'seed': int,
+    'study': str,
+    'status': str,
+    'metrics': dict,
+    'cost': dict,
+    'fingerprint': dict,
 }
 _LINE = ('id', 'variant', 'seed', 'status', 'metrics', 'cost', 'fingerprint')
 
@@ -170,7 +185,9 @@ def write_results(records: Records) -> None:
     """Rebuilds results.jsonl, one line a run that counts, seed by seed."""
     lines = [
         dumps({key: found[seed][key] for key in _LINE})
-        for seed in records.study['seeds'] for found in records.results.values() if seed in found
+        for seed in records.study['seeds']
+        for found in records.results.values()
+        if seed in found
     ]
     write(records.workdir / 'results.jsonl', ''.join(line + '\n' for line in lines))
 

@@ -14,10 +14,20 @@ BASELINE, NULL = 'baseline', 'null'
 # How a variant's cost comes out of its seeds: sizes are the same in each, compilation is paid once and shared by later
 # seeds, memory has to suffice for the hungriest seed, and times scatter.
 COSTS = {
-    'parameters': np.mean, 'train_flops': np.mean, 'train_multiply_adds': np.mean, 'inference_flops': np.mean,
-    'inference_multiply_adds': np.mean, 'predicted_bytes': np.max, 'peak_bytes': np.max, 'train_seconds': np.mean,
-    'compile_seconds': np.sum, 'evaluate_seconds': np.mean, 'checkpoint_seconds': np.mean, 'seconds_per_step': np.mean,
-    'examples': np.mean, 'steps': np.mean,
+    'parameters': np.mean,
+    'train_flops': np.mean,
+    'train_multiply_adds': np.mean,
+    'inference_flops': np.mean,
+    'inference_multiply_adds': np.mean,
+    'predicted_bytes': np.max,
+    'peak_bytes': np.max,
+    'train_seconds': np.mean,
+    'compile_seconds': np.sum,
+    'evaluate_seconds': np.mean,
+    'checkpoint_seconds': np.mean,
+    'seconds_per_step': np.mean,
+    'examples': np.mean,
+    'steps': np.mean,
 }
 RATIOS = ('parameters', 'train_flops', 'inference_flops', 'peak_bytes')
 TIMES = ('train_seconds', 'seconds_per_step')
@@ -27,8 +37,10 @@ Evaluations = Mapping[str, Mapping[int, list[dict[str, float]]]]
 
 def read_evaluations(records: Records) -> Evaluations:
     """variant -> seed -> lines of metrics.jsonl, for the seeds that every variant has."""
-    return {variant: {seed: evaluations(records.workdir, found[seed]['id']) for seed in records.seeds}
-            for variant, found in records.results.items()}
+    return {
+        variant: {seed: evaluations(records.workdir, found[seed]['id']) for seed in records.seeds}
+        for variant, found in records.results.items()
+    }
 
 
 def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
@@ -45,8 +57,10 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
       unfinished, problems, fingerprints, strangers: what a reader has to know about the records.
     """
     study, seeds = records.study, records.seeds
-    scores = {variant: np.array([_score(found[seed], study['metric']) for seed in seeds])
-              for variant, found in records.results.items()}
+    scores = {
+        variant: np.array([_score(found[seed], study['metric']) for seed in seeds])
+        for variant, found in records.results.items()
+    }
     times = _Times(records, curves)
     options = {key: study[key] for key in ('margin', 'higher_is_better', 'alpha')}
     weights = {NULL: {NULL: 1, BASELINE: -1}} if NULL in study['variants'] else {}
@@ -56,14 +70,30 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
     compared |= zip(corrected, statistics.corrected([compared[name] for name in corrected]), strict=True)
     reported = study.get('reported_seeds')
     return {
-        **{key: study.get(key) for key in ('study', 'question', 'metric', 'higher_is_better', 'alpha', 'margin', 'budget',
-                                           'budget_note', 'score', 'rules')},
+        **{
+            key: study.get(key)
+            for key in (
+                'study',
+                'question',
+                'metric',
+                'higher_is_better',
+                'alpha',
+                'margin',
+                'budget',
+                'budget_note',
+                'score',
+                'rules',
+            )
+        },
         'seeds': seeds,
         'planned_seeds': study['seeds'],
         'added_seeds': [] if reported is None else [seed for seed in seeds if seed not in reported],
         'contrasts': [
             {
-                'name': name, 'weights': dict(w), 'null': name == NULL, **dataclasses.asdict(compared[name]),
+                'name': name,
+                'weights': dict(w),
+                'null': name == NULL,
+                **dataclasses.asdict(compared[name]),
                 'differences': statistics.contrast(scores, w).tolist(),
                 'crossed_interval': _crossed(records, w) if not compared[name].failed else None,
                 'time_to_quality': times.compare(w),
@@ -74,16 +104,22 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
         ],
         'variants': [
             {
-                'name': variant, 'overrides': study['variants'][variant], 'scores': scores[variant].tolist(),
-                **_moments(scores[variant]), 'cost': _cost(records, variant),
+                'name': variant,
+                'overrides': study['variants'][variant],
+                'scores': scores[variant].tolist(),
+                **_moments(scores[variant]),
+                'cost': _cost(records, variant),
                 'train_seconds_interval': _interval(_costs(records, variant, 'train_seconds'), study['alpha']),
-                'latency': records.latency.get(variant, {}), 'time_to_quality': times.median(variant),
+                'latency': records.latency.get(variant, {}),
+                'time_to_quality': times.median(variant),
             }
             for variant in study['variants']
         ],
         'unfinished': [
             {'variant': variant, 'seed': seed, 'status': result['status'], 'message': result.get('message')}
-            for variant, found in records.results.items() for seed, result in found.items() if result['status'] != 'finished'
+            for variant, found in records.results.items()
+            for seed, result in found.items()
+            if result['status'] != 'finished'
         ],
         'problems': records.problems,
         'fingerprints': _fingerprints(records),
@@ -103,7 +139,8 @@ def bands(curves: Evaluations) -> dict[str, dict[str, dict[str, list[float]]]]:
                 continue
             values = np.array([[lines[position].get(key, math.nan) for position in shared] for lines in by_seed], np.float64)
             result.setdefault(key, {})[variant] = {
-                'x': shared, 'mean': values.mean(0).tolist(),
+                'x': shared,
+                'mean': values.mean(0).tolist(),
                 'spread': (values.std(0, ddof=1) if len(by_seed) > 1 else np.zeros(len(shared))).tolist(),
             }
     return result
@@ -117,7 +154,8 @@ class _Times:
         self.metric = 'validation/' + records.study['metric'].split('/', 1)[-1]
         self.curves = {
             (unit, variant): [self._curve(lines, unit, records.results[variant][seed]) for seed, lines in runs.items()]
-            for variant, runs in curves.items() for unit in ('position', 'train_seconds')
+            for variant, runs in curves.items()
+            for unit in ('position', 'train_seconds')
         }
         baseline = self.curves['position', BASELINE]
         self.target = statistics.target(baseline, self.higher) if baseline else math.nan
@@ -133,8 +171,14 @@ class _Times:
         examples, seconds = self._reached('position', variant), self._reached('train_seconds', variant)
         if not examples.size:
             return {}
-        return {'metric': self.metric, 'target': self.target, 'n': examples.size, 'reached': int(np.isfinite(examples).sum()),
-                'examples': float(np.median(examples)), 'seconds': float(np.median(seconds))}
+        return {
+            'metric': self.metric,
+            'target': self.target,
+            'n': examples.size,
+            'reached': int(np.isfinite(examples).sum()),
+            'examples': float(np.median(examples)),
+            'seconds': float(np.median(seconds)),
+        }
 
     def compare(self, weights: Mapping[str, float]) -> dict[str, Any]:
         """Of one variant against another; other contrasts have no time to quality."""
@@ -142,8 +186,9 @@ class _Times:
             return {}
         variant, reference = sorted(weights, key=weights.get, reverse=True)
         compared = {
-            name: dataclasses.asdict(statistics.compare_times(
-                self._reached(unit, reference), self._reached(unit, variant), self.alpha))
+            name: dataclasses.asdict(
+                statistics.compare_times(self._reached(unit, reference), self._reached(unit, variant), self.alpha)
+            )
             for name, unit in (('examples', 'position'), ('seconds', 'train_seconds'))
         }
         return {'metric': self.metric, 'target': self.target, **compared}
@@ -163,8 +208,11 @@ def _compare(differences: np.ndarray, options: Mapping[str, Any]) -> statistics.
 def _moments(scores: np.ndarray) -> dict[str, Any]:
     failed = int(np.sum(~np.isfinite(scores)))
     whole = scores.size and not failed
-    return {'mean': float(scores.mean()) if whole else None, 'failed': failed,
-            'spread': float(scores.std(ddof=1)) if whole and scores.size > 1 else None}
+    return {
+        'mean': float(scores.mean()) if whole else None,
+        'failed': failed,
+        'spread': float(scores.std(ddof=1)) if whole and scores.size > 1 else None,
+    }
 
 
 def _costs(records: Records, variant: str, key: str) -> np.ndarray:
@@ -211,7 +259,9 @@ def _crossed(records: Records, weights: Mapping[str, float]) -> list[float] | No
     """The interval over seeds and test examples; None where correctness was not kept or is not what decides."""
     if records.study['metric'] != 'test/accuracy' or len(records.seeds) < 2:
         return None
-    hits = {variant: [correct(records.workdir, records.results[variant][seed]) for seed in records.seeds] for variant in weights}
+    hits = {
+        variant: [correct(records.workdir, records.results[variant][seed]) for seed in records.seeds] for variant in weights
+    }
     rows = [row for found in hits.values() for row in found]
     if any(row is None for row in rows) or len({row.size for row in rows}) > 1:
         return None

@@ -8,12 +8,24 @@ from typing import Any
 
 from markupsafe import Markup
 
+MISSING = '–'
 _PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E')
 _DIGITS = ('Zero', 'One', 'Two', 'Three', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine')
 _LATEX = {
-    '\\': r'\textbackslash{}', '{': r'\{', '}': r'\}', '$': r'\$', '&': r'\&', '#': r'\#', '_': r'\_', '%': r'\%', '^': r'\^{}',
-    '~': r'\~{}', '<': r'\textless{}', '>': r'\textgreater{}', '|': r'\textbar{}', '"': r'\textquotedbl{}', '`': r'\textasciigrave{}',
-    '−': r'\ensuremath{-}', '×': r'\ensuremath{\times}', '±': r'\ensuremath{\pm}', '∞': r'\ensuremath{\infty}', '·': r'\textperiodcentered{}',
+    **{character: '\\' + character for character in '{}$&#_%'},
+    '\\': r'\textbackslash{}',
+    '^': r'\^{}',
+    '~': r'\~{}',
+    '<': r'\textless{}',
+    '>': r'\textgreater{}',
+    '|': r'\textbar{}',
+    '"': r'\textquotedbl{}',
+    '`': r'\textasciigrave{}',
+    '−': r'\ensuremath{-}',
+    '×': r'\ensuremath{\times}',
+    '±': r'\ensuremath{\pm}',
+    '∞': r'\ensuremath{\infty}',
+    'µ': r'\ensuremath{\mu}',
     '–': '--',
 }
 
@@ -32,14 +44,20 @@ class Unit:
     name: str
     decimals: int
 
+    def of(self, metric: str) -> str:
+        return f'{metric} in{self.name}' if self.name else metric
+
+    def scaled(self, score: float | None) -> float | None:
+        return None if score is None else score * self.scale
+
     def value(self, score: float | None) -> str:
-        return '–' if score is None else _minus(f'{score * self.scale:.{self.decimals}f}')
+        return MISSING if score is None else _minus(f'{score * self.scale:.{self.decimals}f}')
 
     def difference(self, score: float | None) -> str:
-        return '–' if score is None else _minus(f'{score * self.scale:+.{self.decimals}f}')
+        return MISSING if score is None else _minus(f'{score * self.scale:+.{self.decimals}f}')
 
     def span(self, interval: Sequence[float] | None) -> str:
-        return '–' if interval is None else f'{self.difference(interval[0])} to {self.difference(interval[1])}'
+        return MISSING if interval is None else f'{self.difference(interval[0])} to {self.difference(interval[1])}'
 
 
 def unit(metric: str, spreads: Iterable[float | None]) -> Unit:
@@ -53,7 +71,7 @@ def unit(metric: str, spreads: Iterable[float | None]) -> Unit:
 def quantity(value: float | None, suffix: str = '') -> str:
     """Three digits and a decimal prefix: 25000 -> '25 k', 4194304 with 'B' -> '4.19 MB'."""
     if value is None:
-        return '–'
+        return MISSING
     step = min(len(_PREFIXES) - 1, max(0, int(math.log10(abs(value)) // 3))) if value else 0
     number = value / 1000**step
     if abs(float(f'{number:.3g}')) >= 1000 and step + 1 < len(_PREFIXES):
@@ -64,7 +82,7 @@ def quantity(value: float | None, suffix: str = '') -> str:
 def duration(seconds: float | None) -> str:
     """Three digits in the unit that fits: '3.02 ms', '2.01 s', '1.5 h'."""
     if seconds is None:
-        return '–'
+        return MISSING
     for size, name in ((3600, 'h'), (60, 'min'), (1, 's'), (1e-3, 'ms')):
         if abs(seconds) >= size * (2 if size > 1 else 1):
             return f'{seconds / size:.3g} {name}'
@@ -72,13 +90,13 @@ def duration(seconds: float | None) -> str:
 
 
 def probability(p: float | None) -> str:
-    return '–' if p is None else f'{p:.2g}'
+    return MISSING if p is None else f'{p:.2g}'
 
 
 def ratio(entry: Mapping[str, Any] | None) -> str:
     """'×1.02 (0.99 to 1.04)' from {ratio, interval}."""
     if not entry:
-        return '–'
+        return MISSING
     interval = entry.get('interval')
     return f'×{entry["ratio"]:.3g}' + (f' ({interval[0]:.3g} to {interval[1]:.3g})' if interval else '')
 
@@ -117,16 +135,22 @@ def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any])
         reach += f'; over other test examples too: {score.span(contrast["crossed_interval"])}'
     cost = _time(contrast['cost'].get('train_seconds'))
     if contrast['descriptive']:
-        return (f'Too few seeds for a claim ({contrast["n"]}; {contrast["note"]}). So far {score.difference(contrast["difference"])}'
-                f'{score.name}, descriptive {percent} interval {score.span(contrast["interval"])}{cost}.')
+        so_far = score.difference(contrast['difference']) + score.name
+        return (
+            f'Too few seeds for a claim ({contrast["n"]}; {contrast["note"]}). So far {so_far}'
+            f', descriptive {percent} interval {score.span(contrast["interval"])}{cost}.'
+        )
     if verdict.startswith(('better', 'worse')):
         verb = {(True, True): 'Gains', (True, False): 'Loses', (False, True): 'Lowers it by', (False, False): 'Raises it by'}[
-            summary['higher_is_better'], verdict.startswith('better')]
+            summary['higher_is_better'], verdict.startswith('better')
+        ]
         inside = f', within the margin of {score.value(summary["margin"])}{score.name}' if contrast['within_margin'] else ''
         return f'{verb} {size}{inside} ({reach}){cost}.'
     if verdict == 'equivalent':
-        return (f'The difference of {score.difference(contrast["difference"])}{score.name} lies within the margin of '
-                f'{score.value(summary["margin"])}{score.name} ({reach}){cost}.')
+        return (
+            f'The difference of {score.difference(contrast["difference"])}{score.name} lies within the margin of '
+            f'{score.value(summary["margin"])}{score.name} ({reach}){cost}.'
+        )
     found = f'Differs by {score.difference(contrast["difference"])}{score.name} ({reach}){cost}'
     if contrast['detectable'] is not None:
         found += f'; this study could have detected {score.value(contrast["detectable"])}{score.name}'
@@ -140,9 +164,12 @@ def null(contrast: Mapping[str, Any] | None, score: Unit, summary: Mapping[str, 
     if contrast['difference'] is None:
         return f'Null variant (only the data order redrawn): {contrast["verdict"]}.'
     p = '' if contrast['p_value'] is None else f', p {probability(contrast["p_value"])}'
-    return (f'Null variant (the baseline with only its data order redrawn): {score.difference(contrast["difference"])}{score.name}, '
-            f'{level(summary["alpha"])} interval {score.span(contrast["interval"])}{p}. '
-            'This is what a change that does nothing looks like here.')
+    difference = score.difference(contrast['difference']) + score.name
+    return (
+        f'Null variant (the baseline with only its data order redrawn): {difference}, '
+        f'{level(summary["alpha"])} interval {score.span(contrast["interval"])}{p}. '
+        'This is what a change that does nothing looks like here.'
+    )
 
 
 def _time(entry: Mapping[str, Any] | None) -> str:

@@ -32,7 +32,9 @@ def cache() -> Iterator[list[str]]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         since = clean.stat().st_mtime if clean.exists() else 0.0
-        removed = [entry.name for entry in sorted(folder.glob('*-cache')) if entry.stat().st_mtime >= since and not whole(entry)]
+        removed = [
+            entry.name for entry in sorted(folder.glob('*-cache')) if entry.stat().st_mtime >= since and not whole(entry)
+        ]
         for name in removed:
             (folder / name).unlink()
     except OSError:

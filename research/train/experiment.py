@@ -123,7 +123,9 @@ class Experiment:
 
 def load_data(config: Mapping[str, Any], session: Session) -> data.Dataset:
     """The run's data, read once a process."""
-    shared = {k: v for k, v in config['data'].items() if k not in ('batch_size', 'eval_batch_size', 'redraw', 'workers', 'streaming')}
+    shared = {
+        k: v for k, v in config['data'].items() if k not in ('batch_size', 'eval_batch_size', 'redraw', 'workers', 'streaming')
+    }
     key = repr(sorted(shared.items()))
     if key not in session.datasets:
         session.datasets[key] = data.load(config['data'])
@@ -182,7 +184,9 @@ def _budget(config, dataset, epoch) -> int:
         return max(1, int(float(match[1]) / train_flops(config, dataset)[0])) * config['data']['batch_size']
     total = durations.examples(text, config['data']['batch_size'], epoch)
     if total < 1:
-        raise catalogue.ConfigError(f"study.budget '{text}' trains nothing: expected at least one step, such as '500st' or '20ep'.")
+        raise catalogue.ConfigError(
+            f"study.budget '{text}' trains nothing: expected at least one step, such as '500st' or '20ep'."
+        )
     return total
 
 

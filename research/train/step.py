@@ -66,7 +66,9 @@ def standardize(images: jax.Array, data: Mapping[str, jax.Array]) -> jax.Array:
     return (images.astype(jnp.float32) - data['mean']) / data['std']
 
 
-def train_step(stages: Stages, engine: Jit | Pmap, state: State, batch: Mapping[str, Any], rate: jax.Array) -> tuple[State, Any]:
+def train_step(
+    stages: Stages, engine: Jit | Pmap, state: State, batch: Mapping[str, Any], rate: jax.Array
+) -> tuple[State, Any]:
     """One update.
 
     Args:

@@ -39,9 +39,13 @@ def assert_close(actual, expected, scale=1e-5):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    batch=st.integers(1, 3), size=st.tuples(st.integers(4, 9), st.integers(4, 9)), channels=st.integers(1, 3),
-    features=st.integers(1, 3), kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)), padding=PADDINGS,
+    batch=st.integers(1, 3),
+    size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    channels=st.integers(1, 3),
+    features=st.integers(1, 3),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=PADDINGS,
 )
 def test_values_and_gradients_are_those_of_lax(batch, size, channels, features, kernel, strides, padding):
     x, k = arrays((batch, *size, channels), (*kernel, channels, features))
@@ -66,7 +70,10 @@ def test_groups_are_independent_convolutions(groups):
 def test_torch_in_float64(kernel, stride, padding):
     torch = pytest.importorskip('torch')
     x, k = arrays((3, 11, 12, 4), (kernel, kernel, 4, 5))
-    tx, tk = (torch.tensor(a.astype(np.float64).transpose(order), requires_grad=True) for a, order in ((x, (0, 3, 1, 2)), (k, (3, 2, 0, 1))))
+    tx, tk = (
+        torch.tensor(a.astype(np.float64).transpose(order), requires_grad=True)
+        for a, order in ((x, (0, 3, 1, 2)), (k, (3, 2, 0, 1)))
+    )
     ty = torch.nn.functional.conv2d(tx, tk, stride=stride, padding=padding)
     y, dx, dk = value_and_gradients(lambda x, k: conv(x, k, stride, padding), x, k)
     ty.backward(torch.tensor(arrays(y.shape, seed=1)[0].astype(np.float64).transpose(0, 3, 1, 2)))
@@ -133,11 +140,15 @@ def test_a_batch_split_over_devices_gives_the_same_gradients(strides):
     assert y.sharding.is_equivalent_to(NamedSharding(mesh, P('data')), 4)
 
 
-@pytest.mark.parametrize('transform', [
-    jax.checkpoint,
-    lambda f: lambda x, k: jax.vmap(f, in_axes=(0, None))(x[:, None], k)[:, 0],
-    lambda f: lambda x, k: jax.pmap(f, in_axes=(0, None))(x[:, None], k)[:, 0],
-], ids=['checkpoint', 'vmap', 'pmap'])
+@pytest.mark.parametrize(
+    'transform',
+    [
+        jax.checkpoint,
+        lambda f: lambda x, k: jax.vmap(f, in_axes=(0, None))(x[:, None], k)[:, 0],
+        lambda f: lambda x, k: jax.pmap(f, in_axes=(0, None))(x[:, None], k)[:, 0],
+    ],
+    ids=['checkpoint', 'vmap', 'pmap'],
+)
 def test_transformations_leave_value_and_gradients_alone(transform):
     x, k = arrays((4, 6, 5, 2), (3, 3, 2, 3))
 
@@ -167,12 +178,15 @@ def test_module_has_flax_parameters_and_output(kernel_size, strides, padding, gr
     assert set(Conv(6, 3, use_bias=False).init(jax.random.key(0), x)['params']) == {'kernel'}
 
 
-@pytest.mark.parametrize('arguments, message', [
-    ({'padding': 'same'}, "'SAME'"),
-    ({'padding': (1, 1, 1)}, 'rows, columns'),
-    ({'strides': 0}, 'positive'),
-    ({'groups': 3}, 'divides'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ({'padding': 'same'}, "'SAME'"),
+        ({'padding': (1, 1, 1)}, 'rows, columns'),
+        ({'strides': 0}, 'positive'),
+        ({'groups': 3}, 'divides'),
+    ],
+)
 def test_errors_say_what_was_expected(arguments, message):
     x, k = arrays((1, 4, 4, 2), (3, 3, 2, 2))
     with pytest.raises(ConfigError, match=message):

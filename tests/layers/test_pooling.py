@@ -22,8 +22,12 @@ def value_and_gradient(f, x):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    batch=st.integers(1, 3), size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
-    window=st.tuples(st.integers(2, 3), st.integers(2, 3)), stride=st.integers(1, 3), padding=PADDINGS, ties=st.booleans(),
+    batch=st.integers(1, 3),
+    size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    window=st.tuples(st.integers(2, 3), st.integers(2, 3)),
+    stride=st.integers(1, 3),
+    padding=PADDINGS,
+    ties=st.booleans(),
 )
 def test_max_pool_is_that_of_flax_ties_and_gradient_included(batch, size, window, stride, padding, ties):
     x = np.random.default_rng(0).standard_normal((batch, *size, 2)).astype(np.float32)

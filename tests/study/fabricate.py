@@ -7,16 +7,30 @@ from pathlib import Path
 import numpy as np
 
 EXAMPLES, TRAIN = 360, 1293
-EFFECTS = {'baseline': 0.0, 'null': 0.0, 'adam': 0.012, 'cosine': 0.004, 'tiny': -0.05, 'clip': 0.0}
+EFFECTS = {'baseline': 0.0, 'null': 0.0, 'adam': 0.03, 'cosine': 0.005, 'tiny': -0.05, 'clip': 0.0}
 OVERRIDES = {
-    'baseline': {}, 'null': {'data.redraw': 1}, 'adam': {'optimizer.name': 'adam', 'optimizer.learning_rate': 0.002},
-    'cosine': {'schedule.name': 'cosine', 'schedule.warmup': '0.1run'}, 'tiny': {'model.features': [4, 8]},
+    'baseline': {},
+    'null': {'data.redraw': 1},
+    'adam': {'optimizer.name': 'adam', 'optimizer.learning_rate': 0.002},
+    'cosine': {'schedule.name': 'cosine', 'schedule.warmup': '0.1run'},
+    'tiny': {'model.features': [4, 8]},
     'clip': {'optimizer.clip': {'name': 'global_norm', 'max_norm': 1.0}},
 }
 
 
-def study(workdir, effects=EFFECTS, seeds=10, evaluations=10, contrasts=None, status=None, finished=None, metric='test/accuracy',
-          correct=True, name='quickstart', **fields):
+def study(
+    workdir,
+    effects=EFFECTS,
+    seeds=10,
+    evaluations=10,
+    contrasts=None,
+    status=None,
+    finished=None,
+    metric='test/accuracy',
+    correct=True,
+    name='quickstart',
+    **fields,
+):
     """Writes study.json, runs/ and latency.json under `workdir` and returns it as a Path.
 
     Args:
@@ -48,30 +62,54 @@ def study(workdir, effects=EFFECTS, seeds=10, evaluations=10, contrasts=None, st
     if contrasts is None:
         contrasts = {v: {v: 1, 'baseline': -1} for v in effects if v not in ('baseline', 'null')}
     content = {
-        'study': name, 'question': 'What does each trick buy on handwritten digits?', 'metric': metric,
-        'higher_is_better': metric.endswith('accuracy'), 'alpha': 0.05, 'margin': 0.0, 'budget': '30ep',
-        'budget_note': 'equal examples: 38790', 'score': 'last', 'seeds': list(range(seeds)),
-        'variants': {v: OVERRIDES.get(v, {'optimizer.learning_rate': 0.05}) for v in effects}, 'contrasts': contrasts,
+        'study': name,
+        'question': 'What does each trick buy on handwritten digits?',
+        'metric': metric,
+        'higher_is_better': metric.endswith('accuracy'),
+        'alpha': 0.05,
+        'margin': 0.0,
+        'budget': '30ep',
+        'budget_note': 'equal examples: 38790',
+        'score': 'last',
+        'seeds': list(range(seeds)),
+        'variants': {v: OVERRIDES.get(v, {'optimizer.learning_rate': 0.05}) for v in effects},
+        'contrasts': contrasts,
         'config': {
-            'data': {'name': 'digits', 'batch_size': 64, 'redraw': 0}, 'model': {'name': 'cnn', 'features': [16, 32]},
+            'data': {'name': 'digits', 'batch_size': 64, 'redraw': 0},
+            'model': {'name': 'cnn', 'features': [16, 32]},
             'optimizer': {'name': 'momentum', 'learning_rate': 0.05, 'clip': {'name': 'none'}},
             'schedule': {'name': 'constant', 'warmup': '0st'},
         },
-        'runs': runs, 'platform': 'cpu', 'command': f'python launch.py --config=configs/{name}.py --workdir=runs/{name}',
+        'runs': runs,
+        'platform': 'cpu',
+        'command': f'python launch.py --config=configs/{name}.py --workdir=runs/{name}',
         'environment': {
-            'git_commit': '0123456789abcdef', 'git_diff_file': 'uncommitted.diff', 'packages_file': 'packages.txt',
-            'device': 'cpu', 'cores': 2, 'platform': 'Linux x86_64', 'python': '3.11', 'jax': '0.10.2',
+            'git_commit': '0123456789abcdef',
+            'git_diff_file': 'uncommitted.diff',
+            'packages_file': 'packages.txt',
+            'device': 'cpu',
+            'cores': 2,
+            'platform': 'Linux x86_64',
+            'python': '3.11',
+            'jax': '0.10.2',
         },
-        'rules': '1.0', 'notes': [],
-        'schedules': {v: [[0, 19000, 38790], [0.05, 0.05 if v != 'cosine' else 0.025, 0.05 if v != 'cosine' else 0.0]]
-                      for v in effects},
+        'rules': '1.0',
+        'notes': [],
+        'schedules': {
+            v: [[0, 19000, 38790], [0.05, 0.05 if v != 'cosine' else 0.025, 0.05 if v != 'cosine' else 0.0]] for v in effects
+        },
         **fields,
     }
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / 'study.json').write_text(json.dumps(content))
-    (workdir / 'latency.json').write_text(json.dumps({
-        v: {b: {'p10': 0.9 * t, 'p50': t, 'p90': 1.2 * t, 'mean': t, 'n': 50} for b, t in (('1', 2e-4), ('64', 3e-3))}
-        for v in effects}))
+    (workdir / 'latency.json').write_text(
+        json.dumps(
+            {
+                v: {b: {'p10': 0.9 * t, 'p50': t, 'p90': 1.2 * t, 'mean': t, 'n': 50} for b, t in (('1', 2e-4), ('64', 3e-3))}
+                for v in effects
+            }
+        )
+    )
     return workdir
 
 
@@ -80,28 +118,65 @@ def run(folder, name, variant, seed, hits, steps, rng, status, metric):
     accuracy, seconds = float(np.mean(hits)), 2.0 * (0.6 if variant == 'tiny' else 1.0) * rng.lognormal(0, 0.03)
     done = steps if status == 'finished' else steps[: len(steps) // 2]
     learned = [accuracy - 0.6 * np.exp(-6 * s) + rng.normal(0, 0.004) for s in done]
-    (folder / 'metrics.jsonl').write_text(''.join(json.dumps({
-        'position': int(38790 * s), 'step': int(606 * s), 'train/loss': 1.5 * np.exp(-5 * s), 'validation/accuracy': a,
-        'validation/loss': 1 - a, 'learning_rate': 0.05, 'train_seconds': seconds * s,
-    }) + '\n' for s, a in zip(done, learned, strict=True)))
-    final = {'test/accuracy': accuracy, 'test/loss': 1 - accuracy, 'validation/accuracy': learned[-1],
-             'validation/loss': 1 - learned[-1], 'train/loss': 0.01}
+    (folder / 'metrics.jsonl').write_text(
+        ''.join(
+            json.dumps(
+                {
+                    'position': int(38790 * s),
+                    'step': int(606 * s),
+                    'train/loss': 1.5 * np.exp(-5 * s),
+                    'validation/accuracy': a,
+                    'validation/loss': 1 - a,
+                    'learning_rate': 0.05,
+                    'train_seconds': seconds * s,
+                }
+            )
+            + '\n'
+            for s, a in zip(done, learned, strict=True)
+        )
+    )
+    final = {
+        'test/accuracy': accuracy,
+        'test/loss': 1 - accuracy,
+        'validation/accuracy': learned[-1],
+        'validation/loss': 1 - learned[-1],
+        'train/loss': 0.01,
+    }
     if status != 'finished':
         final = {metric: float('nan')} if status == 'diverged' else {}
     size = 0.3 if variant == 'tiny' else 1.0
     (folder / 'config.json').write_text('{}')
-    (folder / 'result.json').write_text(json.dumps({
-        'id': folder.name, 'variant': variant, 'seed': seed, 'study': name, 'status': status,
-        'message': None if status == 'finished' else f'{status} at step 300', 'metrics': final, 'test_examples': EXAMPLES,
-        'cost': {
-            'parameters': int(25000 * size), 'train_flops': int(1.2e8 * size), 'train_multiply_adds': int(6e7 * size),
-            'inference_flops': int(6e5 * size), 'inference_multiply_adds': int(3e5 * size), 'train_seconds': seconds,
-            'compile_seconds': 3.6 if seed == 0 else 0.0, 'evaluate_seconds': 0.2, 'checkpoint_seconds': 0.1,
-            'seconds_per_step': seconds / 606, 'examples': 38790, 'steps': 606, 'predicted_bytes': int(4e6 * size),
-            'peak_bytes': int(6e6 * size),
-        },
-        'fingerprint': {'code': 'c0de', 'versions': 'jax 0.10.2', 'data': 'da7a', 'device': 'cpu', 'cores': 2},
-    }))
+    (folder / 'result.json').write_text(
+        json.dumps(
+            {
+                'id': folder.name,
+                'variant': variant,
+                'seed': seed,
+                'study': name,
+                'status': status,
+                'message': None if status == 'finished' else f'{status} at step 300',
+                'metrics': final,
+                'test_examples': EXAMPLES,
+                'cost': {
+                    'parameters': int(25000 * size),
+                    'train_flops': int(1.2e8 * size),
+                    'train_multiply_adds': int(6e7 * size),
+                    'inference_flops': int(6e5 * size),
+                    'inference_multiply_adds': int(3e5 * size),
+                    'train_seconds': seconds,
+                    'compile_seconds': 3.6 if seed == 0 else 0.0,
+                    'evaluate_seconds': 0.2,
+                    'checkpoint_seconds': 0.1,
+                    'seconds_per_step': seconds / 606,
+                    'examples': 38790,
+                    'steps': 606,
+                    'predicted_bytes': int(4e6 * size),
+                    'peak_bytes': int(6e6 * size),
+                },
+                'fingerprint': {'code': 'c0de', 'versions': 'jax 0.10.2', 'data': 'da7a', 'device': 'cpu', 'cores': 2},
+            }
+        )
+    )
 
 
 def _id(name, variant, seed):

@@ -29,21 +29,24 @@ def test_reads_every_result(workdir):
     assert read.results['adam'][2] == json.loads(result_path(workdir, 'adam', 2).read_text())
 
 
-@pytest.mark.parametrize('spoil, reason', [
-    (lambda path: path.write_text(path.read_text()[:-40]), 'torn'),
-    (lambda path: path.write_bytes(b'\xff\xfe\x00'), 'torn'),
-    (lambda path: path.write_text(''), 'torn'),
-    (lambda path: path.write_text('[1, 2]'), 'expected an object'),
-    (lambda path: path.write_text('{}'), "'id' is missing"),
-    (lambda path: change(path, study='another'), "its study is 'another'"),
-    (lambda path: change(path, id='0'), 'foreign: its id'),
-    (lambda path: change(path, seed=7), 'foreign: its seed'),
-    (lambda path: change(path, seed=True), "'seed' is True"),
-    (lambda path: change(path, variant='baseline'), 'foreign: its variant'),
-    (lambda path: change(path, status='done'), 'its status'),
-    (lambda path: change(path, metrics=None), "'metrics' is None"),
-    (lambda path: change(path, metrics={}), 'no test/accuracy'),
-])
+@pytest.mark.parametrize(
+    'spoil, reason',
+    [
+        (lambda path: path.write_text(path.read_text()[:-40]), 'torn'),
+        (lambda path: path.write_bytes(b'\xff\xfe\x00'), 'torn'),
+        (lambda path: path.write_text(''), 'torn'),
+        (lambda path: path.write_text('[1, 2]'), 'expected an object'),
+        (lambda path: path.write_text('{}'), "'id' is missing"),
+        (lambda path: change(path, study='another'), "its study is 'another'"),
+        (lambda path: change(path, id='0'), 'foreign: its id'),
+        (lambda path: change(path, seed=7), 'foreign: its seed'),
+        (lambda path: change(path, seed=True), "'seed' is True"),
+        (lambda path: change(path, variant='baseline'), 'foreign: its variant'),
+        (lambda path: change(path, status='done'), 'its status'),
+        (lambda path: change(path, metrics=None), "'metrics' is None"),
+        (lambda path: change(path, metrics={}), 'no test/accuracy'),
+    ],
+)
 def test_bad_result_is_reported_and_absent(workdir, spoil, reason):
     path = result_path(workdir, 'adam', 1)
     spoil(path)

@@ -9,8 +9,20 @@ from scipy import stats
 
 from research.study import records, statistics, summary
 
-CONTRAST = {'name', 'weights', 'n', 'failed', 'difference', 'interval', 'p_value', 'p_corrected', 'verdict', 'time_to_quality',
-            'cost', 'null'}
+CONTRAST = {
+    'name',
+    'weights',
+    'n',
+    'failed',
+    'difference',
+    'interval',
+    'p_value',
+    'p_corrected',
+    'verdict',
+    'time_to_quality',
+    'cost',
+    'null',
+}
 
 
 def summarize(workdir):
@@ -42,7 +54,8 @@ def test_differences_are_paired_by_seed(whole):
         paired = scores(read, name, range(10)) - scores(read, 'baseline', range(10))
         np.testing.assert_allclose(contrasts[name]['differences'], paired, atol=1e-12)
         assert contrasts[name]['difference'] == pytest.approx(paired.mean(), abs=1e-12)
-        p = stats.permutation_test((paired,), np.mean, permutation_type='samples', n_resamples=np.inf).pvalue
+        whole_examples = np.round(paired * fabricate.EXAMPLES)
+        p = stats.permutation_test((whole_examples,), np.mean, permutation_type='samples', n_resamples=np.inf).pvalue
         assert contrasts[name]['p_value'] == pytest.approx(p)
 
 
@@ -67,7 +80,8 @@ def test_uses_the_seeds_that_every_variant_has(tmp_path):
     read, found, contrasts = summarize(workdir)
     assert found['seeds'] == list(range(7)) and found['planned_seeds'] == list(range(10))
     assert contrasts['clip']['difference'] == pytest.approx(
-        (scores(read, 'clip', range(7)) - scores(read, 'baseline', range(7))).mean(), abs=1e-12)
+        (scores(read, 'clip', range(7)) - scores(read, 'baseline', range(7))).mean(), abs=1e-12
+    )
     assert all(c['n'] == 7 for c in contrasts.values())
 
 
@@ -91,7 +105,9 @@ def test_a_run_without_a_number_is_never_dropped(tmp_path, status):
 
 def test_time_ratios_carry_paired_intervals(tmp_path):
     read, _, contrasts = summarize(fabricate.study(tmp_path, seeds=4, evaluations=2))
-    ratios = np.log(scores(read, 'tiny', range(4), 'train_seconds', 'cost') / scores(read, 'baseline', range(4), 'train_seconds', 'cost'))
+    ratios = np.log(
+        scores(read, 'tiny', range(4), 'train_seconds', 'cost') / scores(read, 'baseline', range(4), 'train_seconds', 'cost')
+    )
     expected = stats.ttest_1samp(ratios, 0).confidence_interval(0.95)
     found = contrasts['tiny']['cost']['train_seconds']
     assert found['ratio'] == pytest.approx(stats.gmean(np.exp(ratios)))

@@ -1,0 +1,234 @@
+"""The table of a study: for the reader, the terminal, the spreadsheet and LaTeX. All take summary.json as a dict."""
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from research.study import words
+from research.study.summary import BASELINE, COSTS, NULL
+
+_QUALITY_CAPTION = (
+    'Means over {n} seeds. p: exact sign-flip test over paired seeds. Intervals hold over training seeds, on this test set; '
+    'the wider ones over other test examples as well. Could have detected: the true difference that would have been called '
+    'in four of five studies like this one. Time to quality: median until the validation score first reaches {target}, the '
+    "worst final one among the baseline's seeds."
+)
+_COST_CAPTION = (
+    'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
+    'A multiply-add is two FLOPs. FLOPs are of the plain formulation; an inference is one example. A variant that shares '
+    'its program with one before it compiles nothing. Latency: median (10 to 90 % quantile).'
+)
+
+
+class Row(NamedTuple):
+    """A line of the table: a variant beside its difference from the baseline, or a contrast alone; {} for what it lacks."""
+
+    name: str
+    variant: Mapping[str, Any]
+    contrast: Mapping[str, Any]
+
+    @property
+    def cost(self) -> Mapping[str, Any]:
+        return self.variant.get('cost', {})
+
+
+def rows(summary: Mapping[str, Any]) -> list[Row]:
+    """Every variant but the null, then the contrasts that are not one variant against the baseline."""
+    plain = against_baseline(summary)
+    found = [Row(v['name'], v, plain.get(v['name'], {})) for v in summary['variants'] if v['name'] != NULL]
+    shown = [c['name'] for c in plain.values()]
+    others = [c for c in summary['contrasts'] if c['name'] not in shown]
+    return found + [Row(f'{c["name"]}: {words.weights(c["weights"])}', {}, c) for c in others]
+
+
+def against_baseline(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Variant -> its contrast with the baseline, where the study has it."""
+    return {name: c for c in summary['contrasts'] for name in c['weights'] if c['weights'] == {name: 1, BASELINE: -1}}
+
+
+def null(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The null variant's contrast, None in a study without."""
+    return next((contrast for contrast in summary['contrasts'] if contrast['null']), None)
+
+
+def unit(summary: Mapping[str, Any]) -> words.Unit:
+    """The unit of the metric that decides."""
+    return words.unit(summary['metric'], [variant['spread'] for variant in summary['variants']])
+
+
+def table(summary: Mapping[str, Any]):
+    """The table for a terminal of 100 columns: a rich.table.Table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    score, level = unit(summary), words.level(summary['alpha'])
+    found = Table(
+        title=Text(words.null(null(summary), score, summary)),
+        caption=Text(f'{score.of(summary["metric"])}, {len(summary["seeds"])} seeds, {level} intervals, p after Holm'),
+        title_justify='left',
+        caption_justify='left',
+        width=100,
+    )
+    for heading in ('variant', 'mean ± sd', 'difference', 'p', 'verdict', 'params', 'time'):
+        found.add_column(heading, overflow='fold')
+    for row in rows(summary):
+        said = row.contrast.get('verdict', '')
+        style = 'green' if said.startswith('better') else 'red' if said.startswith(('worse', 'failed')) else ''
+        time = _time_ratio(row) if row.contrast else words.duration(row.cost.get('train_seconds'))
+        cells = [row.name, _mean(row, score), _difference(row, score), words.probability(row.contrast.get('p_corrected'))]
+        cells += [Text(_verdict(row), style=style), words.quantity(row.cost.get('parameters')), time]
+        found.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+    return found
+
+
+def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """headings, rows of text, and caption: what each variant buys."""
+    score, level = unit(summary), words.level(summary['alpha'])
+    target = next(v['time_to_quality'].get('target') for v in summary['variants'] if v['name'] == BASELINE)
+    columns = {
+        'variant': lambda row: row.name,
+        f'{summary["metric"]}, mean ± sd': lambda row: _mean(row, score),
+        f'{score.of("difference")} ({level} interval)': lambda row: _difference(row, score),
+        'over other examples too': lambda row: score.span(row.contrast.get('crossed_interval')),
+        'p': lambda row: words.probability(row.contrast.get('p_value')),
+        'p, Holm': lambda row: words.probability(row.contrast.get('p_corrected')),
+        'verdict': _verdict,
+        'could have detected': lambda row: score.value(row.contrast.get('detectable')),
+        'time to quality': _time_to_quality,
+    }
+    return _filled(columns, summary, _QUALITY_CAPTION.format(n=len(summary['seeds']), target=score.value(target)))
+
+
+def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """headings, rows of text, and caption: what each variant costs."""
+    batches = sorted({batch for variant in summary['variants'] for batch in variant['latency']}, key=int)
+    columns = {
+        'variant': lambda row: row.name,
+        'parameters': lambda row: words.quantity(row.cost.get('parameters')),
+        'FLOPs a training step': lambda row: words.quantity(row.cost.get('train_flops')),
+        'multiply-adds a training step': lambda row: words.quantity(row.cost.get('train_multiply_adds')),
+        'FLOPs an inference': lambda row: words.quantity(row.cost.get('inference_flops')),
+        'multiply-adds an inference': lambda row: words.quantity(row.cost.get('inference_multiply_adds')),
+        'memory predicted': lambda row: words.quantity(row.cost.get('predicted_bytes'), 'B'),
+        'memory at its peak': lambda row: words.quantity(row.cost.get('peak_bytes'), 'B'),
+        'training time': _seconds,
+        'training time, ratio': _time_ratio,
+        'compile time, all seeds': lambda row: words.duration(row.cost.get('compile_seconds')),
+        **{f'latency, batch {batch}': lambda row, batch=batch: _latency(row, batch) for batch in batches},
+    }
+    return _filled(columns, summary, _COST_CAPTION.format(level=words.level(summary['alpha'])))
+
+
+def latex(summary: Mapping[str, Any]) -> list[dict[str, dict[str, str]]]:
+    """For each row its cells in report.tex, each a macro of its own: key -> {macro, text}."""
+    score, taken, found = unit(summary), set(), []
+    for row in rows(summary):
+        low, high = row.contrast.get('interval') or (None, None)
+        cells = {
+            'Name': row.name,
+            'Mean': score.value(row.variant.get('mean')),
+            'Spread': score.value(row.variant.get('spread')),
+            'Difference': score.difference(row.contrast.get('difference')),
+            'Low': score.difference(low),
+            'High': score.difference(high),
+            'P': words.probability(row.contrast.get('p_value')),
+            'PHolm': words.probability(row.contrast.get('p_corrected')),
+            'Verdict': _verdict(row),
+            'Parameters': words.quantity(row.cost.get('parameters')),
+            'Flops': words.quantity(row.cost.get('train_flops')),
+            'MultiplyAdds': words.quantity(row.cost.get('train_multiply_adds')),
+            'Seconds': words.duration(row.cost.get('train_seconds')),
+            'Ratio': _time_ratio(row),
+        }
+        macros = {key: Markup('\\res' + words.macro(f'{row.name} {key}', taken)) for key in cells}
+        found.append({key: {'macro': macros[key], 'text': text} for key, text in cells.items()})
+    return found
+
+
+def spreadsheet(summary: Mapping[str, Any]) -> str:
+    """report.csv: one line a variant (the null too) or contrast, numbers unrounded and in the units of the records."""
+    nulls = [Row(NULL, v, null(summary)) for v in summary['variants'] if v['name'] == NULL]
+    lines = [_line(row) for row in nulls + rows(summary)]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for line in lines for key in line)), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows({key: words.spreadsheet(value) for key, value in line.items()} for line in lines)
+    return buffer.getvalue()
+
+
+def _line(row: Row) -> dict[str, Any]:
+    variant, contrast = row.variant, row.contrast
+    time, reached = contrast.get('cost', {}).get('train_seconds', {}), variant.get('time_to_quality', {})
+    pairs = {
+        '': contrast.get('interval'),
+        'crossed_': contrast.get('crossed_interval'),
+        'train_seconds_ratio_': time.get('interval'),
+        'train_seconds_': variant.get('train_seconds_interval'),
+    }
+    return {
+        'name': row.name,
+        **{key: variant.get(key) for key in ('mean', 'spread')},
+        **{
+            key: contrast.get(key)
+            for key in ('difference', 'n', 'failed', 'p_value', 'p_corrected', 'verdict', 'note', 'detectable')
+        },
+        **{
+            f'{prefix}{end}': bound
+            for prefix, pair in pairs.items()
+            for end, bound in zip(('low', 'high'), pair or (None, None))
+        },
+        **{key: row.cost.get(key) for key in COSTS},
+        'train_seconds_ratio': time.get('ratio'),
+        **{f'time_to_quality_{key}': reached.get(key) for key in ('examples', 'seconds', 'reached')},
+        **{f'latency_{b}_{q}': v.get(q) for b, v in variant.get('latency', {}).items() for q in ('p10', 'p50', 'p90')},
+    }
+
+
+def _filled(columns, summary: Mapping[str, Any], caption: str) -> dict[str, Any]:
+    body = [[cell(row) for cell in columns.values()] for row in rows(summary)]
+    return {'headings': list(columns), 'rows': body, 'caption': caption}
+
+
+def _mean(row: Row, score: words.Unit) -> str:
+    spread = row.variant.get('spread')
+    return score.value(row.variant.get('mean')) + (f' ± {score.value(spread)}' if spread is not None else '')
+
+
+def _difference(row: Row, score: words.Unit) -> str:
+    interval = row.contrast.get('interval')
+    return score.difference(row.contrast.get('difference')) + (f' ({score.span(interval)})' if interval else '')
+
+
+def _verdict(row: Row) -> str:
+    note = row.contrast.get('note')
+    return row.contrast.get('verdict', words.MISSING) + (f' ({note})' if note else '')
+
+
+def _time_ratio(row: Row) -> str:
+    return words.ratio(row.contrast.get('cost', {}).get('train_seconds'))
+
+
+def _seconds(row: Row) -> str:
+    interval = row.variant.get('train_seconds_interval')
+    text = words.duration(row.cost.get('train_seconds'))
+    return f'{text} ({words.duration(interval[0])} to {words.duration(interval[1])})' if interval else text
+
+
+def _latency(row: Row, batch: str) -> str:
+    found = row.variant.get('latency', {}).get(batch)
+    if not found:
+        return words.MISSING
+    return f'{words.duration(found["p50"])} ({words.duration(found["p10"])} to {words.duration(found["p90"])})'
+
+
+def _time_to_quality(row: Row) -> str:
+    found = row.variant.get('time_to_quality')
+    if not found:
+        return words.MISSING
+    reached = f'{found["reached"]} of {found["n"]} reached it'
+    if found['examples'] is None:
+        return f'∞ ({reached})'
+    return f'{words.duration(found["seconds"])}, {words.quantity(found["examples"])} examples ({reached})'

@@ -1,0 +1,143 @@
+"""What every model promises: names, channels, counts, the same initial weights whatever the norm layer, errors at the door."""
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import models
+from research.catalogue import ConfigError
+
+NORMS = ['batch', 'virtual_batch', {'name': 'ghost_batch', 'virtual_batch_size': 4}, 'none']
+IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+
+
+class Tiny(nn.Module):
+    """A network of somebody's own, with no batch statistics and so no `axis_name`."""
+
+    num_classes: int
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(self.num_classes, name='head')(nn.Dense(self.width, name='hidden')(x.reshape(len(x), -1)))
+
+
+def shapes(name, images=IMAGES, **kwargs):
+    model = models.create(name, 10, **kwargs)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    return model, variables
+
+
+def count(params):
+    return sum(np.prod(a.shape, dtype=int) for a in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize('name', models.names())
+class TestEveryModel:
+    def test_names_its_layers_itself(self, name):
+        """An auto-named layer (`Conv_0`) would be renamed, and drawn anew, by another inserted before it."""
+        for norm in NORMS:
+            variables = shapes(name, norm=norm)[1]
+            for path, _ in jax.tree.leaves_with_path(variables):
+                assert not re.search(r"'[A-Z]\w*_\d+'", jax.tree_util.keystr(path))
+
+    @pytest.mark.parametrize('channels', [1, 5])
+    @pytest.mark.parametrize('norm', NORMS, ids=str)
+    def test_reads_channels_from_the_images_and_gives_float32_logits(self, name, channels, norm):
+        images = jax.ShapeDtypeStruct((2, 32, 32, channels), jnp.float32)
+        model, variables = shapes(name, images, norm=norm)
+        for train in (False, True):
+            logits, _ = jax.eval_shape(
+                lambda v, x, t=train: model.apply(v, x, train=t, mutable=['batch_stats']), variables, images
+            )
+            assert (logits.shape, logits.dtype) == ((2, 10), jnp.float32)
+
+    def test_takes_train_as_false_when_left_out(self, name):
+        model, variables = shapes(name)
+        assert jax.eval_shape(model.apply, variables, IMAGES).shape == (2, 10)  # would update statistics, and fail, in training
+
+    def test_has_as_many_classes_as_asked_for(self, name):
+        model = models.create(name, num_classes=7)
+        assert jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros(IMAGES.shape)))[0].shape == (2, 7)
+
+
+@pytest.mark.parametrize('name', ['cnn', 'resnet20'])
+def test_begins_with_the_same_weights_whatever_the_norm_layer(name):
+    def weights(norm):
+        init = jax.jit(models.create(name, 10, norm=norm).init)
+        params = init(jax.random.key(3), jnp.zeros((2, 8, 8, 1)))['params']
+        return {jax.tree_util.keystr(path): a for path, a in jax.tree.leaves_with_path(params) if 'kernel' in str(path[-1])}
+
+    batch, other = weights('batch'), weights('virtual_batch')
+    assert batch.keys() == other.keys()
+    for path, kernel in batch.items():
+        np.testing.assert_array_equal(kernel, other[path])
+
+
+@pytest.mark.parametrize('norm', NORMS, ids=str)
+def test_on_a_pmap_axis_a_network_gives_the_logits_of_one_device(norm):
+    x = jax.random.normal(jax.random.key(1), (8, 8, 8, 1))
+    one, split = (models.create('cnn', 10, norm=norm, axis_name=axis) for axis in (None, 'rows'))
+    variables = jax.jit(split.init)(jax.random.key(0), x)
+
+    def logits(model):
+        return lambda variables, x: model.apply(variables, x, train=True, mutable=['batch_stats'])[0]
+
+    together = jax.pmap(logits(split), 'rows', in_axes=(None, 0))(variables, x.reshape(4, 2, 8, 8, 1))
+    np.testing.assert_allclose(together.reshape(8, 10), jax.jit(logits(one))(variables, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('name', 'channels', 'classes', 'expected'),
+    [
+        ('resnet18', 3, 1000, 11_689_512),  # torchvision's and timm's
+        ('resnet20', 3, 10, 269_722),  # He et al. 2015, table 6: 0.27M
+        ('cnn', 1, 10, 9 * 32 + 9 * 32 * 64 + 2 * (32 + 64) + (8 * 8 * 64 + 1) * 128 + 129 * 10),
+    ],
+)
+def test_number_of_parameters(name, channels, classes, expected):
+    images = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
+    variables = jax.eval_shape(models.create(name, classes).init, jax.random.key(0), images)
+    assert count(variables['params']) == expected
+
+
+class TestCreate:
+    def test_names_are_sorted(self):
+        assert models.names() == sorted(models.MODELS)
+
+    def test_takes_an_import_path(self):
+        assert models.create(f'{__name__}:Tiny', 5, width=3) == Tiny(5, 3)
+
+    def test_keeps_the_axis_name_from_a_network_without_one(self):
+        assert models.create(f'{__name__}:Tiny', 5, axis_name='rows') == Tiny(5)
+        assert models.create('cnn', 5, axis_name='rows').axis_name == 'rows'
+
+    @pytest.mark.parametrize(
+        ('name', 'kwargs', 'message'),
+        [
+            ('resnet81', {}, "Did you mean 'resnet18'"),
+            ('cnn', {'width': 3}, "no argument 'width'.*'widths'"),
+            (f'{__name__}:Tinny', {}, 'Cannot import'),
+            (f'{__name__}:count', {}, "no argument 'num_classes'"),
+        ],
+    )
+    def test_refuses_what_it_does_not_know(self, name, kwargs, message):
+        with pytest.raises(ConfigError, match=message):
+            models.create(name, **kwargs)
+
+    @pytest.mark.parametrize(
+        ('name', 'kwargs', 'message'),
+        [
+            ('resnet18', {'stem': 'cifer'}, "Did you mean 'cifar'"),
+            ('research.models.resnet:ResNet', {'shortcut': 'pad'}, 'padding, projection'),
+            ('resnet20', {'norm': 'batsch'}, "Did you mean 'batch'"),
+            ('cnn', {'widths': (8,) * 6}, 'fewer widths'),
+        ],
+    )
+    def test_refuses_when_shapes_are_worked_out_before_anything_is_compiled(self, name, kwargs, message):
+        with pytest.raises(ConfigError, match=message):
+            shapes(name, **kwargs)
