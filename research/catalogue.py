@@ -51,6 +51,25 @@ def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., A
     return found
 
 
+def parameters(constructor: Callable[..., Any], given: Iterable[str] = ()) -> tuple[dict[str, inspect.Parameter], bool]:
+    """What a config may hand to `constructor` beside `given`: the named parameters, and whether it takes any others too."""
+    try:
+        signature = inspect.signature(constructor, eval_str=True)  # annotations may be texts
+    except (NameError, SyntaxError, AttributeError, TypeError):
+        signature = inspect.signature(constructor)
+    except ValueError:  # C code that does not tell
+        return {}, True
+    # A linen module fills in `parent` and `name` by itself.
+    linen = sys.modules.get('flax.linen')
+    implied = ('parent', 'name') if linen and inspect.isclass(constructor) and issubclass(constructor, linen.Module) else ()
+    named = {
+        n: p
+        for n, p in signature.parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in {*given, *implied}
+    }
+    return named, any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+
+
 def check(
     kind: str,
     name: str,
@@ -71,21 +90,11 @@ def check(
     Raises:
       ConfigError: an unknown argument (with the nearest valid one) or a missing one.
     """
-    parameters = {n: p for n, p in inspect.signature(constructor).parameters.items() if n not in ('self', 'parent')}
-    given = set(given)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given]
-    if (
-        inspect.isclass(constructor)
-        and 'name' in named
-        and sys.modules.get('flax.linen')
-        and issubclass(constructor, sys.modules['flax.linen'].Module)
-    ):
-        named.remove('name')
+    named, open_ended = parameters(constructor, given)
     for key in kwargs:
-        if key not in named and (key in given or not open_ended):
+        if key not in named and (key in set(given) or not open_ended):
             raise ConfigError(f"{kind} '{name}' takes no argument '{key}'.{nearest(key, [*named, *fields])}")
-    missing = [n for n in named if parameters[n].default is inspect.Parameter.empty and n not in kwargs]
+    missing = [n for n, p in named.items() if p.default is p.empty and n not in kwargs]
     if missing:
         raise ConfigError(f"{kind} '{name}' needs {', '.join(repr(m) for m in missing)}; set it beside the name.")
 

@@ -83,7 +83,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         labels = read(self.parts['train'][1], 1)
-        return self.dataset_info_from_configs(
+        return tfds.core.DatasetInfo(
+            builder=self,
             features=tfds.features.FeaturesDict(
                 {
                     'image': tfds.features.Image(shape=(None, None, 1), dtype=np.uint8),

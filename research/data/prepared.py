@@ -73,6 +73,7 @@ def load(name: str, path: str, cut: Mapping[str, Any]) -> dataset.Dataset:
         calls manual downloads. Empty: the system's own idx files, else a download.
       cut: see `research.data.order.split`.
     """
+    path = os.path.expanduser(path)
     builder = _find(name, path)
     version = pathlib.Path(builder.data_dir)
     decoded = version / 'decoded'

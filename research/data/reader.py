@@ -4,15 +4,19 @@ It never shuffles, filters, repeats or shards: element i of its source is the ex
 position, so a stream has no state of its own and starts anywhere.
 """
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
 import multiprocessing.connection
-import multiprocessing.util
 import os
+import pathlib
+import re
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import shared_memory
 from typing import Any
 
 import numpy as np
@@ -22,7 +26,8 @@ from research.data.dataset import Arrays, Dataset, Source
 
 _THREADS = 4  # of a reader without processes; decoding and reading let go of Python's lock
 _AHEAD = 2  # batches that each thread or process may be ahead
-_LAST_WORDS = 0.5  # seconds
+_SHARED_MEMORY = pathlib.Path('/dev/shm')
+_OWNED = 'frugal_{}'  # by which process
 
 
 def stream(
@@ -85,27 +90,32 @@ def _read(source: _Picked, batch_size: int, workers: int) -> Iterator[Arrays]:
     batched = grain.MapDataset.source(source).batch(batch_size)
     if not workers:
         return iter(batched.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_THREADS * _AHEAD)))
-    reader = batched.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)).mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_AHEAD), worker_init_fn=_leave_promptly
+    _remove_stale_memory()
+    # Python names both after nobody, so what a killed reader leaves could not be told from what others use.
+    multiprocessing.current_process()._config['semprefix'] = f'/{_OWNED.format(os.getpid())}'
+    return iter(
+        batched.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)).mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_AHEAD), worker_init_fn=_follow_parent
+        )
     )
-    # Through pipes: a killed process leaves its shared memory behind, and nothing tells whose it was.
-    return iter(grain.experimental.WithOptionsIterDataset(reader, grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)))
 
 
-def _leave_promptly(worker: int, workers: int) -> None:
-    """Ends this process when its parent is gone, even killed, and soon after it is told to stop.
+def _follow_parent(worker: int, workers: int) -> None:
+    """Ends this process as soon as its parent is gone, even killed, and names its shared memory after the parent."""
+    parent = multiprocessing.parent_process()
 
-    What it still holds is of no use then, but Python would wait until somebody has read it.
-    """
-
-    def follow() -> None:
-        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
-    def hurry() -> None:
-        last_words = threading.Timer(_LAST_WORDS, os._exit, [1])  # an exception may be on its way to the parent
-        last_words.daemon = True
-        last_words.start()
+    threading.Thread(target=wait, daemon=True).start()
+    shared_memory._make_filename = lambda: f'/{_OWNED.format(parent.pid)}-{secrets.token_hex(8)}'
 
-    threading.Thread(target=follow, daemon=True).start()
-    multiprocessing.util.Finalize(None, hurry, exitpriority=100)
+
+def _remove_stale_memory() -> None:
+    """Removes what readers held that were killed together with Python's own resource tracker."""
+    for path in _SHARED_MEMORY.glob(f'*{_OWNED.format("*")}'):
+        owner = re.fullmatch(rf'(?:sem\.)?{_OWNED.format("([0-9]+)")}-.*', path.name)
+        if owner and not pathlib.Path('/proc', owner[1]).exists():
+            with contextlib.suppress(OSError):  # another user's, or removed meanwhile
+                path.unlink()

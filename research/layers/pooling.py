@@ -56,29 +56,43 @@ def _max_of_slices(x, window, strides, padding):
 def _forward(x, window, strides, padding):
     taps = _taps(x, window, strides, padding)
     y = functools.reduce(jnp.maximum, taps)
-    winner = functools.reduce(
-        lambda later, tap: jnp.where(tap[1] == y, jnp.uint8(tap[0]), later),
-        [*enumerate(taps)][::-1],
-        jnp.zeros(y.shape, jnp.uint8),
-    )
+    # As wide as x although a byte would do: vector code does not mix widths well.
+    winner = functools.reduce(lambda later, tap: jnp.where(tap[1] == y, tap[0], later), [*enumerate(taps)][::-1], jnp.zeros_like(y))
     return y, (winner, x.shape[1:3])
 
 
 def _backward(window, strides, padding, residuals, dy):
-    """Tap i of window o lies at s o + i - low: each residue of that modulo s is a sum of shifted taps, interleaved at the end."""
     winner, size = residuals
+    spread = _to_own_window if window == strides else _to_overlapping_windows
+    return (spread(winner, dy, size, window, strides, padding),)
+
+
+def _to_own_window(winner, dy, size, window, strides, padding):
+    """Windows that do not overlap: each input looks up whether it won, and XLA makes one loop of it and what follows."""
+    del strides
+    batch, rows, columns, channels = dy.shape
+    taps = jnp.arange(window[0] * window[1], dtype=winner.dtype).reshape(1, 1, window[0], 1, window[1], 1)
+    winner, dy = (a.reshape(batch, rows, 1, columns, 1, channels) for a in (winner, dy))
+    zero = jnp.zeros((), dy.dtype)
+    dx = jnp.where(winner == taps, dy, zero).reshape(batch, rows * window[0], columns * window[1], channels)
+    fit = [(-low, n + low - covered, 0) for (low, _), n, covered in zip(padding, size, dx.shape[1:3], strict=True)]
+    return lax.pad(dx, zero, [(0, 0, 0), *fit, (0, 0, 0)])
+
+
+def _to_overlapping_windows(winner, dy, size, window, strides, padding):
+    """Tap i of window o lies at s o + i - low: each residue of that modulo s is a sum of shifted taps, interleaved last."""
     counts = [-(-n // s) for n, s in zip(size, strides, strict=True)]
+    zero = jnp.zeros((), dy.dtype)
     phases = [[[] for _ in range(strides[1])] for _ in range(strides[0])]
     for index, position in enumerate(_positions(window)):
-        shifts, residues = zip(
-            *(divmod(i - low, s) for i, s, (low, _) in zip(position, strides, padding, strict=True)), strict=True
-        )
+        offsets = [i - low for i, (low, _) in zip(position, padding, strict=True)]
+        (row_shift, row), (column_shift, column) = (divmod(offset, s) for offset, s in zip(offsets, strides, strict=True))
+        shifts = (row_shift, column_shift)
         pads = [(shift, n - o - shift, 0) for shift, n, o in zip(shifts, counts, dy.shape[1:3], strict=True)]
-        part = jnp.where(winner == index, dy, jnp.zeros((), dy.dtype))
-        phases[residues[0]][residues[1]].append(lax.pad(part, jnp.zeros((), dy.dtype), [(0, 0, 0), *pads, (0, 0, 0)]))
+        phases[row][column].append(lax.pad(jnp.where(winner == index, dy, zero), zero, [(0, 0, 0), *pads, (0, 0, 0)]))
     dx = jnp.stack([jnp.stack([sum(parts) for parts in row], axis=3) for row in phases], axis=2)
     dx = dx.reshape(dy.shape[0], counts[0] * strides[0], counts[1] * strides[1], dy.shape[3])
-    return (dx[:, : size[0], : size[1]],)
+    return dx[:, :size[0], :size[1]]
 
 
 _max_of_slices.defvjp(_forward, _backward)

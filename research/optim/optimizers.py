@@ -55,7 +55,7 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     """
     optimizer, numbers = config['optimizer'], hyperparameters(config)
     rates = {key: numbers[key] for key in ('learning_rate', 'weight_decay')}
-    rule = catalogue.resolve('optimizer', optimizer['name'], _entries())
+    rule = catalogue.resolve('optimizer', optimizer['name'], entries())
     takes = inspect.signature(rule).parameters
     if 'learning_rate' not in takes:
         raise catalogue.ConfigError(f"Optimizer '{optimizer['name']}' takes no learning_rate, expected one that does.")
@@ -124,7 +124,8 @@ def momentum(learning_rate: Any, momentum: float = 0.9, nesterov: bool = False) 
 
 
 @functools.cache
-def _entries() -> dict[str, str]:
+def entries() -> dict[str, str]:
+    """Every optimizer by name: `OPTIMIZERS`, and what optax and optax.contrib have that takes a learning rate."""
     found = {
         name: f'{module.__name__}:{name}'
         for module in (optax.contrib, optax)

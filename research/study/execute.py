@@ -1,6 +1,7 @@
 """Runs what is not finished in DIR, seed by seed, and keeps what a report needs."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +28,8 @@ from research.train.experiment import Experiment, Session
 RULES = '1.0'
 # Rounds of the interleaved latency measurement; each calls every variant once.
 _LATENCY_ROUNDS = 60
+# A full disk, a quota that is used up, a file system that went read-only.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -42,7 +45,8 @@ def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
     """Holds the workdir against a second launch, after checking that it is this study's and can be written.
 
     Raises:
-      ConfigError: another study's workdir, one that cannot be written, another platform, a launch that is under way.
+      ConfigError: another study's workdir, one that cannot be written or is full, another platform, a launch that is under
+        way.
     """
     platform = jax.default_backend()
     if platform != plan.study['platform']:
@@ -62,7 +66,15 @@ def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
         except OSError as error:
             raise ConfigError(f"Another launch is at work in '{workdir}'. Wait for it, or choose another --workdir.") from error
         own_study(workdir, plan)
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise ConfigError(
+                f"{error.strerror}: '{error.filename or workdir}'. Make room and give the same command again: finished runs "
+                'are kept, and the run under way goes on from its last checkpoint.'
+            ) from error
 
 
 def own_study(workdir: pathlib.Path, plan: Plan) -> None:
@@ -166,8 +178,17 @@ def execute(workdir: pathlib.Path, plan: Plan, session: Session, done: dict[str,
       Exception: what failed in the baseline, or in three runs in a row with the same message.
     """
     todo = [run for run in plan.runs if run.id not in done]
+    if plan.study['keep'] == 'scored':
+        for i in done:
+            checkpoint.remove(workdir / 'runs' / i / 'checkpoints')  # where a kill came between the result and this
     caught: list[int] = []
-    handlers = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def catch(number, _):
+        caught.append(number)
+        if number == signal.SIGINT:
+            signal.signal(number, handlers[number])  # a second Ctrl-C does not wait
+
+    handlers = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
     failures: list[str] = []
     row = 0
     counted: dict[str, dict[str, int]] = {}
@@ -182,6 +203,8 @@ def execute(workdir: pathlib.Path, plan: Plan, session: Session, done: dict[str,
                 except loop.Stopped:
                     raise Interrupted(caught[0]) from None
                 except Exception as error:
+                    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                        raise  # no fault of the run's
                     message = f'{type(error).__name__}: {error}'
                     row = row + 1 if failures and failures[-1] == message else 1
                     failures.append(message)
@@ -204,6 +227,7 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     experiment = experiments.build(run.config, session, run.key)
     model = {**run.config['model'], 'num_classes': experiment.num_classes}
     record.write_json(directory / 'config.json', {**run.config, 'model': model})
+    _own_checkpoints(directory, run, fingerprint)
     outcome = loop.train(experiment, directory, lambda step, rate: progress.step(step, experiment.steps, rate), stop)
     if run.key not in counted:
         counted[run.key] = costs(experiment)
@@ -222,7 +246,18 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
             np.save(file, np.packbits(outcome.correct))
         os.replace(directory / '.correct.npy', directory / 'correct.npy')
     record.write_json(directory / 'result.json', result)
+    if plan.study['keep'] == 'scored':
+        checkpoint.remove(directory / 'checkpoints')  # after the result: a kill in between costs nothing
     return result
+
+
+def _own_checkpoints(directory: pathlib.Path, run: Run, fingerprint: Mapping[str, Any]) -> None:
+    """A run goes on only where the same code, versions, data and device left it; else it begins again."""
+    path = directory / 'fingerprint.json'
+    if (directory / 'checkpoints').exists() and (not path.exists() or json.loads(path.read_text()) != fingerprint):
+        print(f'{run.variant}, seed {run.seed}: begins again, its checkpoint was made by other code or elsewhere ({run.id})')
+        checkpoint.remove(directory / 'checkpoints')
+    record.write_json(path, fingerprint)
 
 
 def _header(plan: Plan, run: Run) -> dict[str, Any]:

@@ -36,21 +36,20 @@ def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'r
 def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str) -> int:
     if mode == 'report':
         return _report(workdir)
-    # Everything that the text of the config shows is refused before jax is imported.
     parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
-    config, _, _ = overrides.load(spec)
-    overrides.check(overrides.apply(config, parsed))
+    overrides.load(spec, parsed)  # what the text of the config shows is refused before jax is imported
+    from research.study import plan
 
-    from research import data
-    from research.study import execute, identity, plan
+    study = plan.make(spec, parsed)  # ... and what signatures show before the rest is
+    from research.study import execute, identity
     from research.train import compilation
     from research.train.experiment import Session, load_data
 
+    session = Session()
     if mode == 'prepare':
-        dataset = data.prepare(config['data'])
-        print(f'{config["data"]["name"]}: ready ({dataset})')
+        plan.prepare(study, session)
+        print(f'The data of {study.study["name"]} is ready: {", ".join(sorted(d.name for d in session.datasets.values()))}')
         return OK
-    study, session = plan.make(spec, parsed), Session()
     if mode == 'plan':
         with compilation.cache():
             plan.show(study, workdir, session, _console(120))

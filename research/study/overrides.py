@@ -1,22 +1,46 @@
-"""Config files, overrides and their checks: everything that can be refused before jax is imported.
+"""Configs as nested dicts, dotted overrides, and every check that needs no more than configs/base.py.
 
-Configs are plain nested dicts from here on; `train.experiment` is handed a locked ConfigDict.
+Nothing here imports jax: a misspelt key is answered at once.
 """
 
 import ast
 import copy
-import importlib.util
-import pathlib
-import sys
-import traceback
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from configs import base
 from research.catalogue import ConfigError, nearest
+from research.study import source
+from research.study.source import Misfit, Source
 
 # Fields whose default shows only one of the types that they take.
-_ALSO = {'study.seeds': tuple, 'study.latency': tuple}
+_ALSO = {'study.seeds': tuple}
+# Dicts whose keys are names that the study makes up.
+_WHOLE = ('study.variants', 'study.contrasts')
+_CHOICES = {
+    'study.score': ('last', 'best'),
+    'study.keep': ('scored', 'all'),
+    'study.platform': ('cpu', 'gpu', 'tpu'),
+    'train.matmul_precision': ('default', 'high', 'highest'),
+}
+_AT_LEAST = {
+    'data.batch_size': 1,
+    'data.eval_batch_size': 1,
+    'data.validation': 0,
+    'data.examples': 0,
+    'data.reference_size': 1,
+    'data.workers': 0,
+    'data.split_seed': 0,
+    'data.redraw': 0,
+    'model.num_classes': 0,
+    'optimizer.learning_rate': 0,
+    'optimizer.weight_decay': 0,
+    'train.devices': 0,
+    'study.margin': 0,
+}
+# jax.random.key takes the lower 32 bits of a seed and drops the others without a word.
+_SEEDS = 2**32
 
 
 def defaults() -> dict[str, Any]:
@@ -24,149 +48,186 @@ def defaults() -> dict[str, Any]:
     return base.get_config().to_dict()
 
 
-def load(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
-    """Reads a config file.
+def load(spec: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], Source, str]:
+    """Reads a config file and lays the command line's changes over it.
 
     Args:
       spec: 'FILE' or 'FILE:ARG', as in --config=FILE:ARG; the file may lie anywhere.
+      changes: dotted key -> value.
 
     Returns:
-      (config as a nested dict, the file's path, the docstring of the file).
+      (config as a nested dict, its source, the docstring of the file).
 
     Raises:
-      ConfigError: no such file, no get_config, an error inside it (with file and line), an unknown key or a wrong type.
+      ConfigError: whatever can be refused from the text of the config, with its file and line, or its flag.
     """
-    name, _, arg = spec.partition(':')
-    path = pathlib.Path(name).expanduser()
-    if not path.is_file():
-        siblings = sorted(str(p) for p in path.parent.glob('*.py')) if path.parent.is_dir() else []
-        raise ConfigError(f"No config file '{name}'.{nearest(name, siblings)}")
-    module_spec = importlib.util.spec_from_file_location(f'frugal_config_{path.stem}', path)
-    module = importlib.util.module_from_spec(module_spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # a paper's own modules lie beside its config
+    config, path, question = source.read(spec)
+    origin = Source(path, changes)
     try:
-        module_spec.loader.exec_module(module)
-        config = module.get_config(arg).to_dict()
-    except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        where = f'{path}:{lines[-1]}' if lines else str(path)
-        hint = nearest(str(error.name), defaults()) if isinstance(error, AttributeError) and error.name else ''
-        if isinstance(error, AttributeError) and not hint:
-            hint = nearest(str(error).strip('\'"'), defaults())
-        raise ConfigError(f'{where}: {type(error).__name__}: {error}.{hint}') from error
-    finally:
-        sys.path.pop(0)
-    check(config, Source(path))
-    config['study']['name'] = config['study']['name'] or path.stem
-    return config, path, (module.__doc__ or '').strip()
-
-
-class Source:
-    """Finds the line of a config file that mentions a key, for error messages."""
-
-    def __init__(self, path: pathlib.Path):
-        self.path, self.lines = path, path.read_text().splitlines()
-
-    def at(self, key: str) -> str:
-        """'FILE:LINE: ' of the first line with the whole dotted key, else with its last part, else of the file."""
-        for needle in (key, key.rpartition('.')[2]):
-            for number, line in enumerate(self.lines, start=1):
-                if needle in line:
-                    return f'{self.path}:{number}: '
-        return f'{self.path}: '
+        config = apply(apply(defaults(), config), changes)
+        config['study']['name'] = config['study']['name'] or path.stem
+        check(config)
+    except Misfit as misfit:
+        raise ConfigError(f'{origin.at(misfit.key)}{misfit}') from misfit
+    for name, overrides in config['study']['variants'].items():
+        try:
+            check_values(apply(config, overrides))
+        except Misfit as misfit:
+            raise ConfigError(f"{origin.at(misfit.key, name)}Variant '{name}': {misfit}") from misfit
+    return config, origin, question
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     """Nested dict -> {dotted key: value}; empty dicts stay values."""
     flat = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and prefix + key not in _WHOLE:
             flat |= flatten(value, f'{prefix}{key}.')
         else:
             flat[prefix + key] = value
     return flat
 
 
-def check(config: Mapping[str, Any], source: 'Source | None' = None) -> None:
-    """Checks groups, fields and their types against configs/base.py, and the variants' shape.
-
-    Keyword arguments of named groups are checked against signatures later, by whoever owns the constructor.
+def check(config: Mapping[str, Any]) -> None:
+    """Checks the study itself, and the values of the baseline's fields.
 
     Raises:
-      ConfigError: with the nearest valid key, and file and line where known.
+      Misfit: with what was expected.
     """
-
-    def refuse(key: str, message: str):
-        raise ConfigError(f'{source.at(key) if source else ""}{message}')
-
-    def walk(node, valid, path):
-        if not isinstance(node, Mapping):
-            refuse(path, f"'{path}' is {node!r}, expected a group with the keys {', '.join(sorted(valid))}.")
-        for key in valid:
-            if key not in node:
-                refuse(path, f"'{path}' lost its field '{key}': set single fields, do not replace the whole group.")
-        for key, value in node.items():
-            dotted = f'{path}.{key}' if path else key
-            if key in valid and isinstance(valid[key], Mapping) and dotted not in ('study.variants', 'study.contrasts'):
-                walk(value, valid[key], dotted)
-            elif key in valid:
-                wrong = _type_error(dotted, valid[key], value)
-                if wrong:
-                    refuse(dotted, wrong)
-            elif 'name' not in valid or path == 'study' or path == 'train':
-                refuse(dotted, f"Unknown key '{dotted}'.{nearest(dotted, [*flatten(defaults())])}")
-
-    walk(config, defaults(), '')
+    check_values(config)
     study = config['study']
+    if config['train']['seed']:
+        raise Misfit('train.seed', f"'train.seed' is {config['train']['seed']}, but a study sets it from 'study.seeds'.")
+    if not 0 < study['alpha'] < 1:
+        raise Misfit('study.alpha', f"'study.alpha' is {study['alpha']!r}, expected a level between 0 and 1, such as 0.05.")
+    split, slash, metric = study['metric'].partition('/')
+    if split not in ('test', 'validation') or not slash:
+        raise Misfit('study.metric', f"'study.metric' is '{study['metric']}', expected 'test/NAME', such as 'test/accuracy'.")
+    if metric.endswith('loss') and study['higher_is_better']:
+        raise Misfit('study.metric', f"'{study['metric']}' decides, but 'study.higher_is_better' is True; set it to False.")
+    try:
+        seeds = seeds_of(study)
+    except TypeError:
+        seeds = ()
+    if not seeds or len(set(seeds)) != len(seeds) or not all(0 <= seed < _SEEDS for seed in seeds):
+        raise Misfit(
+            'study.seeds',
+            f"'study.seeds' is {study['seeds']!r}, expected a count from 1, or distinct whole numbers from 0 below 2**32.",
+        )
     for name, overrides in study['variants'].items():
-        if not isinstance(overrides, Mapping):
-            refuse(name, f"Variant '{name}' is {overrides!r}, expected a dict of dotted overrides.")
-        if name in ('baseline', 'null'):
-            refuse(name, f"Variant '{name}': this name is taken; 'baseline' is the config itself, 'null' comes by itself.")
-        for key in overrides:
-            if key.startswith('study.') or key == 'train.seed':
-                refuse(key, f"Variant '{name}' overrides '{key}', which belongs to the whole study.")
-        try:
-            apply(config, overrides)
-        except ConfigError as error:
-            key = next((k for k in overrides if f"'{k}'" in str(error)), name)
-            refuse(key, f"Variant '{name}': {error}")
-    members = {'baseline', *study['variants']}
+        _check_variant(name, overrides)
     for name, weights in study['contrasts'].items():
-        if not isinstance(weights, Mapping) or not weights:
-            refuse(name, f"Contrast '{name}' is {weights!r}, expected a dict of weights over variants.")
-        for member in weights:
-            if member not in members:
-                refuse(member, f"Contrast '{name}' names no variant of this study: '{member}'.{nearest(member, members)}")
-        if abs(sum(weights.values())) > 1e-9:
-            refuse(name, f"Contrast '{name}': its weights sum to {sum(weights.values()):g}, expected 0.")
-    seeds = seeds_of(study)
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        refuse('study.seeds', f"'study.seeds' is {study['seeds']!r}, expected a count from 1 or distinct seeds from 0.")
+        _check_contrast(name, weights, {'baseline', *study['variants']})
+
+
+def _check_variant(name: str, overrides: Any) -> None:
+    if name in ('baseline', 'null'):
+        raise Misfit(name, f"Variant '{name}': this name is taken; 'baseline' is the config itself, 'null' comes by itself.")
+    _check_title('Variant', name)
+    if not isinstance(overrides, Mapping):
+        raise Misfit(name, f"Variant '{name}' is {overrides!r}, expected a dict of dotted overrides.")
+    for key in flatten(overrides):
+        if key.partition('.')[0] == 'study' or key == 'train.seed':
+            raise Misfit(key, f"Variant '{name}' overrides '{key}', which belongs to the whole study.")
+
+
+def _check_contrast(name: str, weights: Any, members: set[str]) -> None:
+    if name == 'null':
+        raise Misfit(name, "Contrast 'null': this name is taken by the null variant, which has a contrast of its own.")
+    _check_title('Contrast', name)
+    if not isinstance(weights, Mapping) or not weights:
+        raise Misfit(name, f"Contrast '{name}' is {weights!r}, expected a dict of weights over variants.")
+    for member, weight in weights.items():
+        if member not in members:
+            raise Misfit(member, f"Contrast '{name}' names no variant of this study: '{member}'.{nearest(member, members)}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or not weight:
+            raise Misfit(name, f"Contrast '{name}': the weight of '{member}' is {weight!r}, expected a number other than 0.")
+    if abs(sum(weights.values())) > 1e-9:
+        raise Misfit(name, f"Contrast '{name}': its weights sum to {sum(weights.values()):g}, expected 0.")
+
+
+def _check_title(kind: str, name: str) -> None:
+    if not name.strip() or not name.isprintable():
+        raise Misfit(name, f'{kind} {name!r}: expected a name of printable characters, for tables and plots.')
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Checks the ranges and choices of fields whose types are right.
+
+    Raises:
+      Misfit: with the nearest valid value.
+    """
+    flat = flatten(config)
+    for key, choices in _CHOICES.items():
+        if flat[key] not in choices:
+            raise Misfit(key, f"'{key}' is '{flat[key]}'.{nearest(flat[key], choices)}")
+    for key, least in _AT_LEAST.items():
+        if not flat[key] >= least:
+            raise Misfit(key, f"'{key}' is {flat[key]!r}, expected at least {least}.")
 
 
 def seeds_of(study: Mapping[str, Any]) -> tuple[int, ...]:
-    """`study.seeds`, a count or a tuple, as a tuple."""
+    """`study.seeds`, a count or a tuple, as a tuple. Raises TypeError where it holds something else than whole numbers."""
     seeds = study['seeds']
-    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
+    if isinstance(seeds, int):
+        return tuple(range(seeds))
+    if any(isinstance(seed, bool) or not isinstance(seed, int) for seed in seeds):
+        raise TypeError('seeds are whole numbers')
+    return tuple(seeds)
 
 
-def _type_error(key: str, default: Any, value: Any) -> str:
+def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `config` with dotted overrides applied.
+
+    Overriding `GROUP.name` with another name drops the keyword arguments that belonged to the old one; the fields of
+    configs/base.py stay. Names are applied first, so the order of the dict does not matter. Keyword arguments of named
+    groups are taken as they come: `research.study.names` checks them against signatures.
+
+    Raises:
+      Misfit: a key that does not exist, or a wrong type.
+    """
+    config, valid = copy.deepcopy(dict(config)), defaults()
+    flat = flatten(overrides)
+    for key in sorted(flat, key=lambda k: (k.rpartition('.')[2] != 'name', k.count('.'))):
+        value, (*parents, leaf) = source.plain(key, flat[key]), key.split('.')
+        node, fields, named = config, valid, False
+        for depth, part in enumerate(key.split('.')):
+            # Whatever is not in configs/base.py belongs to a thing with a name, or to a dict among its arguments.
+            if part not in fields and not named or not part:
+                raise Misfit(key, f"Unknown key '{key}'.{nearest(key, flatten(valid))}")
+            if depth == len(parents):
+                break
+            whole = '.'.join(parents[: depth + 1])
+            if whole in _WHOLE or not isinstance(fields.get(part, {}), Mapping):
+                raise Misfit(key, f"Unknown key '{key}': '{whole}' is a single value.{nearest(key, flatten(valid))}")
+            if not isinstance(node.get(part), Mapping):
+                # A keyword argument given in short ('batch') becomes a group of its own, with that as its name.
+                node[part] = {'name': node[part]} if isinstance(node.get(part), str) else {}
+            node, fields = node[part], fields.get(part, {})
+            named = not fields or 'name' in fields and part != 'study'
+        if leaf in fields:
+            value = _coerce(fields[leaf], value)
+            _check_type(key, fields[leaf], value)
+        if leaf == 'name' and node.get('name') != value:
+            for old in [k for k in node if k not in fields and named]:
+                del node[old]
+        node[leaf] = value
+    return config
+
+
+def _check_type(key: str, default: Any, value: Any) -> None:
+    if isinstance(default, Mapping) and key not in _WHOLE:
+        raise Misfit(key, f"'{key}' is {value!r}, expected fields of it, such as {next(iter(flatten(default, f'{key}.')))!r}.")
     kinds = (type(default), *((_ALSO[key],) if key in _ALSO else ()))
-    if isinstance(value, list):
-        value = tuple(value)
-    if isinstance(value, bool) != isinstance(default, bool) or not isinstance(
-        value, kinds + ((int,) if float in kinds else ())
-    ):
+    if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, kinds):
         expected = ' or '.join(k.__name__ for k in kinds)
-        return f"'{key}' is {value!r} ({type(value).__name__}), expected {expected}, such as {default!r}."
-    return ''
+        raise Misfit(key, f"'{key}' is {value!r} ({type(value).__name__}), expected {expected}, such as {default!r}.")
+    if key == 'study.latency' and not all(type(size) is int and size > 0 for size in value):
+        raise Misfit(key, f"'{key}' is {value!r}, expected batch sizes from 1, such as {default!r}.")
 
 
 def _coerce(default: Any, value: Any) -> Any:
-    """1e3 over an int is 1000, 1 over a float is 1.0, a list over a tuple is a tuple; anything else stays for `check`."""
-    if isinstance(value, list):
-        return tuple(value)
+    """1e3 over an int is 1000, 1 over a float is 1.0; anything else stays for `_check_type`."""
     if isinstance(default, bool) or isinstance(value, bool):
         return value
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():
@@ -176,53 +237,14 @@ def _coerce(default: Any, value: Any) -> Any:
     return value
 
 
-def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `config` with dotted overrides applied.
-
-    Overriding `GROUP.name` with another name drops the keyword arguments that belonged to the old one; the fields of
-    configs/base.py stay. Names are applied first, so the order of the dict does not matter.
-
-    Raises:
-      ConfigError: a key that does not exist, or a wrong type.
-    """
-    config, valid = copy.deepcopy(dict(config)), defaults()
-    flat = flatten(overrides)
-    for key in sorted(flat, key=lambda k: (not k.endswith('.name'), k.count('.') if k.endswith('.name') else 0)):
-        value = flat[key]
-        *parents, leaf = key.split('.')
-        node, fields, named = config, valid, False
-        for parent in parents:
-            named = 'name' in node and parents[0] not in ('study', 'train')
-            if parent not in node and not named or parent in node and not isinstance(node[parent], Mapping | str):
-                raise ConfigError(f"Unknown key '{key}'.{nearest(key, flatten(valid))}")
-            if not isinstance(node.get(parent), Mapping) and isinstance(fields, Mapping) and parent in fields:
-                raise ConfigError(f"Unknown key '{key}': '{parent}' is a single value.{nearest(key, flatten(valid))}")
-            if not isinstance(node.get(parent), Mapping):
-                # A keyword argument given in short ('batch') becomes a group of its own, with that as its name.
-                node[parent] = {'name': node[parent]} if isinstance(node.get(parent), str) else {}
-            node, fields = node[parent], fields.get(parent, {}) if isinstance(fields, Mapping) else {}
-        if leaf in fields:
-            value = _coerce(fields[leaf], value)
-            wrong = _type_error(key, fields[leaf], value)
-            if wrong:
-                raise ConfigError(wrong)
-        elif not parents or parents[0] in ('study', 'train') or not ('name' in node or leaf == 'name' or len(parents) > 1):
-            raise ConfigError(f"Unknown key '{key}'.{nearest(key, flatten(valid))}")
-        if leaf == 'name' and node.get('name') != value:
-            for old in [k for k in node if k not in fields]:
-                del node[old]
-        node[leaf] = tuple(value) if isinstance(value, list) else value
-    return config
-
-
 def parse(text: str) -> Any:
     """A value from the command line: a Python literal (1e-3, (1, 2), True, 'text'), else the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 def parse_flag(key: str, text: str) -> Any:
-    """`parse`, but where configs/base.py has a string the text stays text, so that a budget of 20 is refused by its own rule."""
+    """`parse`, but where configs/base.py has a string the text stays text, so that a budget of 20 is refused as one."""
     return text if isinstance(flatten(defaults()).get(key), str) else parse(text)

@@ -1,20 +1,24 @@
 """Config + variants x seeds -> runs, programs and cost; refuses what is wrong before anything compiles."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.table
 
 from research import cost
-from research.catalogue import ConfigError
-from research.study import identity, overrides
+from research.catalogue import ConfigError, nearest
+from research.study import identity, names, overrides
+from research.study.source import Misfit, Source
 from research.train import experiment as experiments
 from research.train.clock import Clock
 from research.train.experiment import Experiment, Session
@@ -41,6 +45,7 @@ class Plan:
 
     Attributes:
       config: of the baseline, nested.
+      source: where its values stand, for messages.
       question: the docstring of the config file.
       variants: name -> overrides, 'baseline' first, then 'null' unless switched off.
       contrasts: name -> {variant: weight}; the null is not among them.
@@ -48,7 +53,7 @@ class Plan:
     """
 
     config: Mapping[str, Any]
-    path: pathlib.Path
+    source: Source
     question: str
     variants: Mapping[str, Mapping[str, Any]]
     contrasts: Mapping[str, Mapping[str, float]]
@@ -66,18 +71,15 @@ class Plan:
 
 
 def make(spec: str, changes: Mapping[str, Any]) -> Plan:
-    """Resolves a config file and the command line's overrides.
+    """Resolves the runs of a config file under the command line's changes; reads no data.
 
     Args:
-      spec: 'FILE' or 'FILE:ARG'.
-      changes: dotted overrides of the baseline, from the command line.
+      spec, changes: as in `overrides.load`.
 
     Raises:
-      ConfigError: anything that can be refused from the text of the config.
+      ConfigError: a key, name or argument that does not exist or fit, or two variants that are the same runs.
     """
-    config, path, question = overrides.load(spec)
-    config = overrides.apply(config, changes)
-    overrides.check(config)
+    config, source, question = overrides.load(spec, changes)
     study = config['study']
     variants: dict[str, Any] = {'baseline': {}}
     if study['null']:
@@ -87,10 +89,14 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
     resolved = {name: overrides.apply(config, changed) for name, changed in variants.items()}
     same: dict[str, str] = {}
     for name, variant in resolved.items():
-        text = repr(sorted(overrides.flatten(variant).items(), key=lambda item: item[0]))
-        if text in same:
-            raise ConfigError(f"Variant '{name}' is the same as '{same[text]}': its overrides change nothing. Remove it.")
-        same[text] = name
+        with _located(source, name):
+            names.check(variant)
+        other = same.setdefault(identity.run_id(variant), name)
+        if other != name:
+            raise ConfigError(
+                f"{source.at(name, name)}Variant '{name}' is the same as '{other}': nothing that it overrides changes the "
+                'numbers of a run. Remove it.'
+            )
     keys = {name: identity.compile_key(variant) for name, variant in resolved.items()}
     runs = []
     for seed in seeds:
@@ -98,7 +104,7 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
             seeded = {**variant, 'train': {**variant['train'], 'seed': seed}}
             runs.append(Run(name, seed, seeded, identity.run_id(seeded), keys[name]))
     contrasts = study['contrasts'] or {name: {name: 1, 'baseline': -1} for name in study['variants']}
-    return Plan(config, path, question, variants, contrasts, runs)
+    return Plan(config, source, question, variants, contrasts, runs)
 
 
 def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
@@ -112,14 +118,55 @@ def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
     """
     built = {}
     for run in plan.runs[: len(plan.variants)]:
-        try:
+        with _located(plan.source, run.variant):
             built[run.variant] = experiments.build(run.config, session, run.key)
-        except ConfigError as error:
-            where = overrides.Source(plan.path)
-            raise ConfigError(
-                f"{where.at(run.variant)}variant '{run.variant}': {error}" if run.variant != 'baseline' else str(error)
-            ) from error
+            _check_built(built[run.variant])
     return built
+
+
+def prepare(plan: Plan, session: Session) -> None:
+    """Fetches, checks and prepares the data of every variant."""
+    for run in plan.runs[: len(plan.variants)]:
+        with _located(plan.source, run.variant):
+            experiments.load_data(run.config, session)
+
+
+def _check_built(experiment: Experiment) -> None:
+    """What only data and outputs can tell."""
+    config, task, program = experiment.config, experiment.program.task, experiment.program
+    classes, study = experiment.dataset.num_classes, config['study']
+    if experiment.num_classes < classes:
+        raise Misfit('model.num_classes', f"'model.num_classes' is {experiment.num_classes}, but the data has {classes}.")
+    if not len(experiment.dataset.splits['validation']) and (study['score'] == 'best' or study['metric'][:5] != 'test/'):
+        raise Misfit('data.validation', "'data.validation' is 0, but this study reads the validation split: give it examples.")
+    images = jnp.zeros((2, *experiment.dataset.example_shape))
+    batch = {'label': jnp.zeros(2, jnp.int32), 'mask': jnp.ones(2)}
+    sums = jax.eval_shape(
+        lambda params, collections: task.sums(program.predict(params, collections, images), batch),
+        program.shapes.params,
+        program.shapes.collections,
+    )
+    split, _, metric = study['metric'].partition('/')
+    metrics = task.metrics(dict.fromkeys(sums, 1.0))
+    if metric not in metrics:
+        near = nearest(study['metric'], (f'{split}/{name}' for name in metrics))
+        raise Misfit('study.metric', f"'study.metric' is '{study['metric']}'.{near}")
+
+
+@contextlib.contextmanager
+def _located(source: Source, variant: str) -> Iterator[None]:
+    """Says where in the config the cause of an error stands; what a fork's own code raises becomes an error of the config."""
+    inside, prefix = ('', '') if variant in ('baseline', 'null') else (variant, f"Variant '{variant}': ")
+    try:
+        yield
+    except Misfit as misfit:
+        raise ConfigError(f'{source.at(misfit.key, inside)}{prefix}{misfit}') from misfit
+    except ConfigError as error:
+        raise ConfigError(f'{source.mentions(str(error), inside)}{prefix}{error}') from error
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = f'{type(error).__name__}: {" ".join(str(error).split())} ({frame.filename}:{frame.lineno})'
+        raise ConfigError(f'{source.at(inside, inside)}{prefix}building it failed with {text}') from error
 
 
 def costs(experiment: Experiment) -> dict[str, int]:

@@ -90,8 +90,8 @@ def read(workdir: str | os.PathLike[str]) -> Records:
     study = read_study(workdir)
     results: dict[str, dict[int, dict[str, Any]]] = {variant: {} for variant in study['variants']}
     problems, owned = [], set()
-    for variant, runs in study['runs'].items():
-        for seed, run in runs.items():
+    for variant in results:
+        for seed, run in study['runs'].get(variant, {}).items():
             owned.add(run)
             path = workdir / 'runs' / run / 'result.json'
             try:

@@ -77,7 +77,7 @@ def _page(study: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any
         'notices': _notices(summary),
         'answers': [
             {
-                'name': contrast['name'],
+                'name': tables.title(contrast),
                 'verdict': contrast['verdict'],
                 'kind': contrast['verdict'].split()[0].strip(','),
                 'sentence': words.answer(contrast, score, summary),

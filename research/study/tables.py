@@ -41,7 +41,13 @@ def rows(summary: Mapping[str, Any]) -> list[Row]:
     found = [Row(v['name'], v, plain.get(v['name'], {})) for v in summary['variants'] if v['name'] != NULL]
     shown = [c['name'] for c in plain.values()]
     others = [c for c in summary['contrasts'] if c['name'] not in shown]
-    return found + [Row(f'{c["name"]}: {words.weights(c["weights"])}', {}, c) for c in others]
+    return found + [Row(title(contrast), {}, contrast) for contrast in others]
+
+
+def title(contrast: Mapping[str, Any]) -> str:
+    """A contrast's name, with its weights unless it is the variant of that name against the baseline."""
+    name = contrast['name']
+    return name if contrast['weights'] == {name: 1, BASELINE: -1} else f'{name}: {words.weights(contrast["weights"])}'
 
 
 def against_baseline(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -178,7 +184,7 @@ def _line(row: Row) -> dict[str, Any]:
         **{
             f'{prefix}{end}': bound
             for prefix, pair in pairs.items()
-            for end, bound in zip(('low', 'high'), pair or (None, None))
+            for end, bound in zip(('low', 'high'), pair or (None, None), strict=True)
         },
         **{key: row.cost.get(key) for key in COSTS},
         'train_seconds_ratio': time.get('ratio'),

@@ -124,37 +124,41 @@ def level(alpha: float) -> str:
 
 def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any]) -> str:
     """One sentence: what a contrast came to, over what the claim reaches, and what it costs in training time."""
-    verdict, percent = contrast['verdict'], level(summary['alpha'])
     if contrast['failed']:
         return f'{contrast["failed"]} of {contrast["n"]} seeds did not finish with a number, so there is no mean to compare.'
     if not contrast['n']:
         return 'No seed has a result in every variant yet.'
-    size = score.value(abs(contrast['difference'])) + score.name
-    reach = f'{percent} interval {score.span(contrast["interval"])}, over training seeds, on this test set'
-    if contrast['crossed_interval'] and not contrast['descriptive']:
-        reach += f'; over other test examples too: {score.span(contrast["crossed_interval"])}'
-    cost = _time(contrast['cost'].get('train_seconds'))
+    verdict, difference = contrast['verdict'], score.difference(contrast['difference']) + score.name
+    is_pair = sorted(contrast['weights'].values()) == [-1, 1]
+    cost = _time(contrast['cost'].get('train_seconds')) if is_pair else ''
+    interval = f'{level(summary["alpha"])} interval {score.span(contrast["interval"])}'
     if contrast['descriptive']:
-        so_far = score.difference(contrast['difference']) + score.name
-        return (
-            f'Too few seeds for a claim ({contrast["n"]}; {contrast["note"]}). So far {so_far}'
-            f', descriptive {percent} interval {score.span(contrast["interval"])}{cost}.'
-        )
+        why = f'{contrast["n"]}; {contrast["note"]}'
+        return f'Too few seeds for a claim ({why}): so far {difference}, descriptive {interval}{cost}.'
+    reach = f'{interval}, over training seeds, on this test set'
+    if contrast['crossed_interval']:
+        reach += f'; over other test examples too: {score.span(contrast["crossed_interval"])}'
+    margin = f'within the margin of {score.value(summary["margin"])}{score.name}'
     if verdict.startswith(('better', 'worse')):
-        verb = {(True, True): 'Gains', (True, False): 'Loses', (False, True): 'Lowers it by', (False, False): 'Raises it by'}[
-            summary['higher_is_better'], verdict.startswith('better')
-        ]
-        inside = f', within the margin of {score.value(summary["margin"])}{score.name}' if contrast['within_margin'] else ''
-        return f'{verb} {size}{inside} ({reach}){cost}.'
-    if verdict == 'equivalent':
-        return (
-            f'The difference of {score.difference(contrast["difference"])}{score.name} lies within the margin of '
-            f'{score.value(summary["margin"])}{score.name} ({reach}){cost}.'
+        size = score.value(abs(contrast['difference'])) + score.name
+        verb = (
+            _verb(summary['metric'], summary['higher_is_better'], contrast['difference']) + size
+            if is_pair
+            else f'Comes to {difference}'
         )
-    found = f'Differs by {score.difference(contrast["difference"])}{score.name} ({reach}){cost}'
+        return f'{verb}{", " + margin if contrast["within_margin"] else ""} ({reach}){cost}.'
+    if verdict == 'equivalent':
+        return f'The difference of {difference} lies {margin} ({reach}){cost}.'
+    found = f'Differs by {difference} ({reach}){cost}'
     if contrast['detectable'] is not None:
         found += f'; this study could have detected {score.value(contrast["detectable"])}{score.name}'
     return f'{found}{"; " + contrast["note"] if contrast["note"] else ""}.'
+
+
+def _verb(metric: str, higher_is_better: bool, difference: float) -> str:
+    if higher_is_better:
+        return 'Gains ' if difference > 0 else 'Loses '
+    return f'Raises {metric} by ' if difference > 0 else f'Lowers {metric} by '
 
 
 def null(contrast: Mapping[str, Any] | None, score: Unit, summary: Mapping[str, Any]) -> str:
@@ -175,13 +179,16 @@ def null(contrast: Mapping[str, Any] | None, score: Unit, summary: Mapping[str, 
 def _time(entry: Mapping[str, Any] | None) -> str:
     if not entry:
         return ''
-    percent, interval = 100 * (entry['ratio'] - 1), entry.get('interval')
-    if not interval:
-        return f', for {abs(percent):.0f} % {"more" if percent > 0 else "less"} training time'
-    span = _minus(f'{100 * (interval[0] - 1):+.0f} to {100 * (interval[1] - 1):+.0f} %')
-    if interval[0] <= 1 <= interval[1]:
-        return f', at no measurable difference in training time ({span})'
-    return f', for {abs(percent):.0f} % {"more" if percent > 0 else "less"} training time ({span})'
+    percent = f', for {abs(_percent(entry["ratio"]))} % {"more" if entry["ratio"] > 1 else "less"} training time'
+    if 'interval' not in entry:
+        return percent
+    low, high = entry['interval']
+    span = _minus(f' ({_percent(low):+d} to {_percent(high):+d} %)')
+    return (', at no measurable difference in training time' if low <= 1 <= high else percent) + span
+
+
+def _percent(factor: float) -> int:
+    return round(100 * (factor - 1))
 
 
 def _minus(text: str) -> str:

@@ -27,7 +27,7 @@ def create(loss: str) -> Task:
         return jnp.argmax(logits, axis=-1) == batch['label']
 
     def sums(logits, batch):
-        logits = logits.astype(jnp.float32)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         mask = batch['mask']
         return {
             'loss': jnp.sum(per_example(logits, batch['label']) * mask),

@@ -1,9 +1,14 @@
 """Checkpoints through orbax, written while training goes on; and the variables that a finished run was scored with."""
 
+import contextlib
+import os
 import pathlib
+import re
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
+import absl.logging
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
@@ -14,6 +19,9 @@ class Checkpoints:
 
     A kill during a save leaves an unfinished folder that orbax ignores; the previous checkpoint is deleted only after the
     new one is complete. Errors of a save in the background are raised by the next save or by `close`.
+
+    Raises:
+      OSError: from `save` and `close`, when the disk is full and the like.
     """
 
     def __init__(self, directory: pathlib.Path):
@@ -22,7 +30,8 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:  # a short run that saves nothing does without its threads
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=True)
+            absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs an error six times, and then raises it
+            options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=True, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=('state', 'meta'))
         return self._manager
 
@@ -30,9 +39,10 @@ class Checkpoints:
         """Saves in the background; the arrays of `state` must stay untouched. `wait` returns when it is on disk."""
         manager = self._open()
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        manager.save(step, args=args, force=True)
-        if wait:
-            manager.wait_until_finished()
+        with _system_errors(self._directory):
+            manager.save(step, args=args, force=True)
+            if wait:
+                manager.wait_until_finished()
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest complete checkpoint as (state, meta), or None.
@@ -48,19 +58,37 @@ class Checkpoints:
         restored = self._open().restore(self._open().latest_step(), args=args)
         return restored['state'], restored['meta']
 
-    def close(self, remove: bool = False) -> None:
-        """Waits for what is being written, and raises its errors; `remove` deletes the checkpoints of a finished run."""
+    def close(self) -> None:
+        """Waits for what is being written, and raises its errors."""
         if self._manager is not None:
-            self._manager.wait_until_finished()
-            self._manager.close()
-            self._manager = None
-        if remove and self._directory.exists():
-            shutil.rmtree(self._directory)
+            manager, self._manager = self._manager, None
+            with _system_errors(self._directory):
+                manager.close()
+
+
+@contextlib.contextmanager
+def _system_errors(path: pathlib.Path) -> Iterator[None]:
+    """Turns what orbax's storage raises back into the system's error that it was."""
+    try:
+        yield
+    except ValueError as error:
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
+
+
+def remove(directory: pathlib.Path) -> None:
+    """Deletes all checkpoints of a run, if it has any; a kill meanwhile leaves no half one that would be restored."""
+    aside = directory.with_name(f'.{directory.name}')
+    if directory.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        directory.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def save_variables(directory: pathlib.Path, variables: Any) -> None:
     """Keeps the variables that a run was scored with."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _system_errors(directory), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory.absolute(), variables, force=True)
 
 

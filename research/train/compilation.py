@@ -1,7 +1,7 @@
 """The persistent compilation cache, and care for what jax leaves in it.
 
 jax writes entries non-atomically and never overwrites one: an entry that a kill cut short means a warning and a full
-recompilation at every later launch. So entries written since the last clean exit are checked at start.
+recompilation at every later launch. So each launch checks the entries that were written since the last check.
 """
 
 import contextlib
@@ -28,36 +28,42 @@ def cache() -> Iterator[list[str]]:
     Without a folder that can be written it stays off.
     """
     folder = directory()
-    clean = folder / '.last-clean-exit'
+    removed = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        since = clean.stat().st_mtime if clean.exists() else 0.0
-        removed = [
-            entry.name for entry in sorted(folder.glob('*-cache')) if entry.stat().st_mtime >= since and not whole(entry)
-        ]
-        for name in removed:
-            (folder / name).unlink()
+        removed = remove_truncated(folder)
     except OSError:
-        yield []
-        return
-    jax.config.update('jax_compilation_cache_dir', str(folder))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+        jax.config.update('jax_compilation_cache_dir', None)  # jax reads the variable too, and would warn at each program
+    else:
+        jax.config.update('jax_compilation_cache_dir', str(folder))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+        jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
     yield removed
-    with contextlib.suppress(OSError):
-        clean.touch()
+
+
+def remove_truncated(folder: pathlib.Path) -> list[str]:
+    """Removes truncated entries among those written since the last check; returns their names."""
+    checked = folder / '.checked'
+    since = checked.stat().st_mtime if checked.exists() else 0.0
+    aside = folder / f'.checked.{os.getpid()}'
+    aside.touch()  # before the check: what another launch writes meanwhile belongs to the next one
+    removed = [e.name for e in sorted(folder.glob('*-cache')) if e.stat().st_mtime >= since and not whole(e)]
+    for name in removed:
+        (folder / name).unlink(missing_ok=True)
+    aside.replace(checked)
+    return removed
 
 
 def whole(entry: pathlib.Path) -> bool:
-    """Whether an entry can be unpacked to its end."""
+    """Whether an entry can be unpacked to its end, as far as can be told here."""
     content = entry.read_bytes()
+    unpacker, failure = zlib.decompressobj(), zlib.error
     if content.startswith(_ZSTANDARD_MAGIC):
-        import zstandard  # jax packs with it where it is installed
-
-        unpacker = zstandard.ZstdDecompressor().decompressobj()
-        failure = zstandard.ZstdError
-    else:
-        unpacker, failure = zlib.decompressobj(), zlib.error
+        try:
+            import zstandard  # jax packs with it where it is installed
+        except ImportError:
+            return True
+        unpacker, failure = zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError
     try:
         unpacker.decompress(content)
     except failure:

@@ -71,8 +71,15 @@ class Feed:
                 data = self._placed(list(examples), len(mask))
             yield data, indices.reshape(capacity, size), mask.reshape(capacity, size), -(-len(block) // size)
 
+    def close(self) -> None:
+        """Ends the reader's threads or processes."""
+        if self._stream is not None and hasattr(self._stream, 'close'):
+            self._stream.close()
+        self._stream = None
+
     def _batches(self, position: int, steps: int) -> list[Any]:
         if self._stream is None or position != self._next:
+            self.close()
             config = self.data_config
             self._stream = reader.stream(
                 self.dataset, self.experiment.order_seed, position, config['batch_size'], workers=config['workers']

@@ -6,7 +6,7 @@ The loop stops at boundaries alone (an evaluation, a checkpoint, the end), so be
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -98,13 +98,14 @@ class _Run:
 
     def run(self) -> Outcome:
         """Everything from the first step, or the last checkpoint, to the outcome."""
-        try:
-            with cost.peak_memory() as peak:
+        with cost.peak_memory() as peak:
+            try:
                 outcome = self._run()
-        except _Diverged as diverged:
-            outcome = Outcome('diverged', str(diverged), {}, self._cost(), None)
-        finally:
-            self.checkpoints.close()
+            except _Diverged as diverged:
+                outcome = Outcome('diverged', str(diverged), {}, self._cost(), None)
+            finally:
+                self.feed.close()
+                self.checkpoints.close()
         outcome.cost['peak_bytes'] = peak['bytes']
         return outcome
 
@@ -177,8 +178,7 @@ class _Run:
             step = self.at.step + int(np.argmin(finite))
             rate = float(self.experiment.rates(step * self.experiment.batch_size))
             raise _Diverged(f'loss is {sums["loss"][~finite][0]} at step {step}, learning rate {rate:.3g}')
-        for name, values in sums.items():
-            self.at.sums[name] = self.at.sums.get(name, 0.0) + float(values.sum())
+        _add(self.at.sums, sums)
         self.at.step += steps
         self.progress(self.at.step, self.program.rate)
         return now
@@ -248,8 +248,7 @@ class _Run:
         for data, indices, mask, batches in self.feed.blocks(split):
             arguments = self.engine.replicate((indices, mask, np.int32(batches)))
             sums, right = self.engine.host(self.program.evaluate(self.clock, params, masks, collections, data, *arguments))
-            for name, values in sums.items():
-                total[name] = total.get(name, 0.0) + float(np.asarray(values, np.float64)[:batches].sum())
+            _add(total, {k: np.asarray(v, np.float64)[:batches] for k, v in sums.items()})
             correct.append(np.asarray(right)[mask > 0])
         metrics = self.program.task.metrics(total) if total else {}
         return {f'{split}/{k}': v for k, v in metrics.items()}, np.concatenate([np.zeros(0, bool), *correct])
@@ -268,7 +267,7 @@ class _Run:
             host = self.engine.host(scored)
             seen = self.program.stages.weights(host['params'], host['masks'])
             save_variables(self.directory / 'scored', {'params': seen, **host['collections']})
-            self.checkpoints.close(remove=self.config['study']['keep'] == 'scored')
+            self.checkpoints.close()
         return Outcome('finished', None, {**test, **validation, **self.at.train}, self._cost(), correct)
 
     def _cost(self) -> dict[str, float]:
@@ -279,3 +278,9 @@ class _Run:
             'steps': self.at.step,
             'examples': self.at.step * self.experiment.batch_size,
         }
+
+
+def _add(total: dict[str, float], sums: Mapping[str, np.ndarray]) -> None:
+    """Adds up strictly from left to right, so that how steps fell into chunks does not show in the last bits."""
+    for name, values in sums.items():
+        total[name] = float(np.cumsum([total.get(name, 0.0), *values])[-1])

@@ -9,7 +9,7 @@ from typing import Any
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes whole or not at all: a kill leaves the old file or the new one, never half of one."""
-    aside = path.with_name(f'.{path.name}.{os.getpid()}')
+    aside = path.with_name(f'.{path.name}')  # one launch at a time writes here, and overwrites what a kill left
     with open(aside, 'w') as file:
         json.dump(content, file, indent=1)
         file.flush()

@@ -116,13 +116,13 @@ class TestVirtualBatchNorm:
             np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
     def test_a_refresh_after_an_update_of_the_weights_brings_the_statistics_up_to_date(self):
-        network = nn.Sequential([nn.Dense(5), norm.VirtualBatchNorm()])
+        network = nn.Sequential((nn.Dense(5), norm.VirtualBatchNorm()))
         reference, x = values(8, 4), values(3, 4, seed=1)
         stale = jax.jit(network.init)(jax.random.key(0), reference)
-        params = jax.tree.map(lambda a: a + 0.5, stale['params'])
+        params = jax.tree.map(lambda a: np.asarray(a) + 0.5, stale['params'])
         kernel, bias = (np.asarray(params['layers_0'][k], np.float64) for k in ('kernel', 'bias'))
         expected = virtual(reference @ kernel + bias, x @ kernel + bias, params['layers_1'])
-        assert np.abs(live(network, {**stale, 'params': params}, x) - expected).max() > 1e-2
+        assert np.abs(np.asarray(live(network, {**stale, 'params': params}, x)) - expected).max() > 1e-2
         _, fresh = refer(network, params, reference)
         np.testing.assert_allclose(live(network, fresh, x), expected, rtol=0, atol=1e-5)
 

@@ -1,5 +1,6 @@
 """What every model promises: names, channels, counts, the same initial weights whatever the norm layer, errors at the door."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -51,9 +52,8 @@ class TestEveryModel:
         images = jax.ShapeDtypeStruct((2, 32, 32, channels), jnp.float32)
         model, variables = shapes(name, images, norm=norm)
         for train in (False, True):
-            logits, _ = jax.eval_shape(
-                lambda v, x, t=train: model.apply(v, x, train=t, mutable=['batch_stats']), variables, images
-            )
+            apply = functools.partial(model.apply, train=train, mutable=['batch_stats'])
+            logits, _ = jax.eval_shape(apply, variables, images)
             assert (logits.shape, logits.dtype) == ((2, 10), jnp.float32)
 
     def test_takes_train_as_false_when_left_out(self, name):
@@ -65,17 +65,23 @@ class TestEveryModel:
         assert jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros(IMAGES.shape)))[0].shape == (2, 7)
 
 
-@pytest.mark.parametrize('name', ['cnn', 'resnet20'])
-def test_begins_with_the_same_weights_whatever_the_norm_layer(name):
-    def weights(norm):
-        init = jax.jit(models.create(name, 10, norm=norm).init)
-        params = init(jax.random.key(3), jnp.zeros((2, 8, 8, 1)))['params']
-        return {jax.tree_util.keystr(path): a for path, a in jax.tree.leaves_with_path(params) if 'kernel' in str(path[-1])}
+def kernels(params):
+    return {jax.tree_util.keystr(path): a for path, a in jax.tree.leaves_with_path(params) if "'kernel'" in str(path[-1])}
 
-    batch, other = weights('batch'), weights('virtual_batch')
-    assert batch.keys() == other.keys()
-    for path, kernel in batch.items():
-        np.testing.assert_array_equal(kernel, other[path])
+
+@pytest.mark.parametrize('name', models.names())
+def test_has_the_same_kernels_whatever_the_norm_layer(name):
+    batch, *others = (kernels(shapes(name, norm=norm)[1]['params']) for norm in NORMS)
+    assert batch and all(other == batch for other in others)
+
+
+def test_begins_with_the_same_weights_whatever_the_norm_layer():
+    batch, *others = (
+        kernels(jax.jit(models.create('cnn', 10, norm=norm).init)(jax.random.key(3), jnp.zeros((2, 8, 8, 1)))['params'])
+        for norm in NORMS[:2]
+    )
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, other, batch)
 
 
 @pytest.mark.parametrize('norm', NORMS, ids=str)

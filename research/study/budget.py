@@ -1,0 +1,61 @@
+"""A budget of seconds, made repeatable: measured once a program on this machine, then pinned as examples."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import time
+
+import jax
+import numpy as np
+
+from research.study import identity
+from research.study.plan import Plan
+from research.train import experiment as experiments
+from research.train import record
+from research.train.clock import Clock
+from research.train.experiment import Experiment, Session
+from research.train.feed import Feed
+
+# Steps are timed over at least this long.
+_SECONDS = 2.0
+
+
+def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
+    """The plan with `study.budget = '60s'` turned into examples for each run; any other plan as it is.
+
+    A clock that ended runs would make them unrepeatable, and the schedule could not know its end. So the step rate of each
+    program is measured first, kept in DIR/budget.json, and every launch of the study trains that many examples.
+    """
+    match = re.fullmatch(r'([0-9.]+)s', plan.study['budget'])
+    if not match:
+        return plan
+    path = workdir / 'budget.json'
+    pinned = json.loads(path.read_text()) if path.exists() else {}
+    runs = []
+    for run in plan.runs:
+        if run.key not in pinned:
+            config = {**run.config, 'study': {**run.config['study'], 'budget': '1st'}}
+            steps = float(match[1]) / _seconds_per_step(experiments.build(config, session, run.key))
+            pinned[run.key] = max(1, int(steps)) * run.config['data']['batch_size']
+            if workdir.exists():
+                record.write_json(path, pinned)
+        config = {**run.config, 'study': {**run.config['study'], 'budget': f'{pinned[run.key]}ex'}}
+        runs.append(dataclasses.replace(run, config=config, id=identity.run_id(config)))
+    return dataclasses.replace(plan, runs=runs)
+
+
+def _seconds_per_step(experiment: Experiment) -> float:
+    clock, program, feed = Clock(), experiment.program, Feed(experiment)
+    state, steps, seconds = experiment.init(clock), 1, 0.0
+    *arguments, _ = feed.chunk(0, 1)
+    program.chunk.prepare(clock, state, *arguments, program.engine.replicate(np.int32(1)))
+    while True:
+        start = time.perf_counter()
+        state, sums = program.chunk(clock, state, *arguments, program.engine.replicate(np.int32(steps)))
+        jax.block_until_ready(sums)
+        seconds = time.perf_counter() - start
+        if seconds >= _SECONDS or steps == feed.capacity:
+            feed.close()
+            return seconds / steps
+        steps = min(feed.capacity, steps * 4)

@@ -1,0 +1,155 @@
+"""Named groups of a config against the constructors that they name, before any data is read or program compiled."""
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from research import augment, catalogue, compress, gradients, models, optim, tasks
+from research.catalogue import ConfigError, nearest
+from research.data import sources
+from research.layers import norm
+from research.optim import optimizers, schedules
+from research.study.overrides import defaults
+from research.study.source import Misfit
+from research.train import parallel
+
+_UNIONS = (typing.Union, types.UnionType)
+_SEQUENCES = (Sequence, tuple, list)
+
+
+class Group(NamedTuple):
+    """What may stand in a named group.
+
+    Attributes:
+      kind: of thing, for messages.
+      entries: the catalogue.
+      given: arguments of the constructor that the caller fills in.
+      own: fields of configs/base.py that the constructor is not handed.
+    """
+
+    kind: str
+    entries: Mapping[str, str]
+    given: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+
+
+GROUPS = {
+    'task': Group('task', tasks.TASKS),
+    'augment': Group('augmentation', augment.AUGMENTATIONS, ('keys', 'images')),
+    'model': Group('model', models.MODELS, ('axis_name',)),
+    'compress': Group('compression', compress.COMPRESSIONS, ('params', 'masks')),
+    'gradient': Group('gradient', gradients.GRADIENTS),
+    'optimizer': Group(
+        'optimizer',
+        optimizers.entries(),
+        ('learning_rate', 'weight_decay', 'mask', 'weight_decay_mask'),
+        ('learning_rate', 'weight_decay', 'clip'),
+    ),
+    'optimizer.clip': Group('clip', optimizers.CLIPS),
+    'schedule': Group('schedule', schedules.SCHEDULES, ('position', 'total', 'convert'), ('warmup',)),
+}
+
+_NORM = Group('norm layer', norm.NORMS, ('use_running_average', 'axis_name'))
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Checks every named group: its name, its keyword arguments and their types.
+
+    Args:
+      config: resolved, its fields checked.
+
+    Raises:
+      ConfigError: with the nearest valid name over the fields of the group and the arguments of the constructor; a Misfit
+        where one key is to blame.
+    """
+    for path, group in GROUPS.items():
+        node = config
+        for part in path.split('.'):
+            node = node[part]
+        _check_group(path, node, group)
+    if config['model']['name'] in models.MODELS and 'norm' in config['model']:  # what a fork's model calls norm is its own
+        layer = config['model']['norm']
+        _check_group('model.norm', {'name': layer} if isinstance(layer, str) else layer, _NORM)
+    fields = defaults()['data']
+    for key in config['data']:
+        if key not in fields:
+            raise Misfit(f'data.{key}', f"Unknown key 'data.{key}'.{nearest(key, fields)}")
+    if ':' in config['data']['name']:
+        _resolve('data.name', 'data', config['data']['name'], sources.ARRAYS)
+    _resolve('train.engine', 'engine', config['train']['engine'], parallel.ENGINES)
+    # These refuse more than a signature shows, and a program may be shared by configs of which they refuse one.
+    tasks.create(config['task'])
+    optim.create(config)
+
+
+def _check_group(path: str, config: Mapping[str, Any], group: Group) -> None:
+    if not isinstance(config.get('name'), str):
+        raise Misfit(path, f"'{path}' is {dict(config)!r}, expected a 'name' in it.{nearest('', group.entries)}")
+    name = config['name']
+    constructor = _resolve(f'{path}.name', group.kind, name, group.entries)
+    named, open_ended = catalogue.parameters(constructor, group.given)
+    kwargs = {key: value for key, value in config.items() if key not in ('name', *group.own)}
+    for key, value in kwargs.items():
+        if key not in named and (key in group.given or not open_ended):
+            hint = nearest(key, [*named, *group.own]) or f" It takes none; is '{path}.name' as you want it?"
+            raise Misfit(f'{path}.{key}', f"Unknown key '{path}.{key}': {group.kind} '{name}' takes no such argument.{hint}")
+        if key in named and (expected := _expected(named[key], value)):
+            raise Misfit(f'{path}.{key}', f"'{path}.{key}' is {value!r} ({type(value).__name__}), expected {expected}.")
+    missing = [key for key, parameter in named.items() if parameter.default is parameter.empty and key not in kwargs]
+    if missing:
+        raise Misfit(f'{path}.name', f"{group.kind} '{name}' needs '{path}.{missing[0]}'; set it beside the name.")
+
+
+def _resolve(key: str, kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., Any]:
+    try:
+        return catalogue.resolve(kind, name, entries)
+    except ConfigError as error:
+        raise Misfit(key, str(error)) from error
+
+
+def _expected(parameter: inspect.Parameter, value: Any) -> str:
+    """What a parameter takes, where its annotation or else its default says so and `value` is something else; else ''."""
+    hint = parameter.annotation
+    if hint is parameter.empty or not _says_something(hint):
+        hint = _type_of(parameter.default)
+    if value == parameter.default or _fits(hint, value):
+        return ''
+    text = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+    return f'{re.sub(r"[a-zA-Z_]+[.]", "", text)}, such as {parameter.default!r}'.removesuffix(f', such as {parameter.empty!r}')
+
+
+def _type_of(default: Any) -> Any:
+    """The type that a default shows: whole numbers stand for any number, a text for whatever else may have a name."""
+    if isinstance(default, tuple | list):
+        return Sequence[_type_of(default[0])] if default else Sequence
+    kinds = {bool: bool, int: float, float: float, str: str | Mapping}
+    return kinds.get(type(default), Any)
+
+
+def _says_something(hint: Any) -> bool:
+    """Whether a type holds some value of a config beside None, but not all of them."""
+    if typing.get_origin(hint) in _UNIONS:
+        alternatives = [h for h in typing.get_args(hint) if h is not types.NoneType]
+        return Any not in alternatives and any(map(_says_something, alternatives))
+    return (typing.get_origin(hint) or hint) in (*_SEQUENCES, bool, int, float, str, dict, Mapping, typing.Literal)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    origin, inside = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in _UNIONS:
+        return any(_fits(h, value) for h in inside if h is types.NoneType or _says_something(h))
+    if hint is types.NoneType:
+        return value is None
+    if not _says_something(hint):
+        return True
+    if origin is typing.Literal:
+        return value in inside
+    if origin in _SEQUENCES:
+        same = {h for h in inside if h is not Ellipsis}
+        return isinstance(value, tuple) and (len(same) != 1 or all(_fits(*same, v) for v in value))
+    if isinstance(value, bool):
+        return origin is bool
+    return isinstance(value, {float: int | float, dict: Mapping}.get(origin, origin))

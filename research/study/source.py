@@ -1,0 +1,144 @@
+"""Config files: read, and where in them a key stands."""
+
+import importlib.util
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from research.catalogue import ConfigError, nearest
+
+
+class Misfit(ConfigError):
+    """A ConfigError about one dotted key of the config, whose line a `Source` can find."""
+
+    def __init__(self, key: str, message: str):
+        super().__init__(message)
+        self.key = key
+
+
+class Source:
+    """Where the values of a config come from: the lines of its file, and flags.
+
+    Attributes:
+      path: of the file.
+      flags: dotted key -> value, from the command line.
+    """
+
+    def __init__(self, path: pathlib.Path, flags: Mapping[str, Any]):
+        self.path, self.flags = path, flags
+        self._lines = path.read_text(errors='replace').splitlines()
+
+    def at(self, key: str, variant: str = '') -> str:
+        """'--config.KEY: ', or 'FILE:LINE: ' of the first line that has the dotted key, else its last part, else the file.
+
+        With `variant` the search begins where that stands, and ends there when nothing else is found.
+        """
+        own = 'study.variants' if variant else key
+        for flag in self.flags:
+            if own == flag or flag.startswith(f'{own}.'):
+                return f'--config.{flag}: '
+        first = self._line_of(variant, 1) if variant else 1
+        for word in (key, key.rpartition('.')[2]):
+            if found := self._line_of(word, first or 1):
+                return f'{self.path}:{found}: '
+        return f'{self.path}:{first}: ' if variant and first else f'{self.path}: '
+
+    def mentions(self, message: str, variant: str = '') -> str:
+        """Like `at`, for a message without a key: the first text in its quotes that is a flag's, or stands in the file."""
+        for text in re.findall(r"'([^']+)'", message):
+            for flag, value in self.flags.items():
+                if text in (flag, str(value)):
+                    return f'--config.{flag}: '
+            if self._line_of(text, 1):
+                return self.at(text, variant)
+        return self.at(variant, variant) if variant else f'{self.path}: '
+
+    def _line_of(self, word: str, first: int) -> int:
+        """The first line from `first` on that has `word`, 0 when none has."""
+        pattern = rf'(?<!\w){re.escape(word)}(?!\w)'
+        return next((n for n, line in enumerate(self._lines, 1) if n >= first and re.search(pattern, line)), 0)
+
+
+def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
+    """Runs a config file.
+
+    Its folder is put at the end of sys.path and stays there: a paper's own modules lie beside its config.
+
+    Args:
+      spec: 'FILE' or 'FILE:ARG'; the file may lie anywhere.
+
+    Returns:
+      (what its get_config returned as nested dicts of plain values, the file's path, the docstring of the file).
+
+    Raises:
+      ConfigError: no such file, no get_config, an error inside it (with file and line), a value that no config can hold.
+    """
+    name, colon, arg = spec.partition(':')
+    path = pathlib.Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"No config file '{name}'.{nearest(name, map(str, path.parent.glob('*.py')))}")
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    module_spec = importlib.util.spec_from_file_location(f'frugal_config_{path.stem}', path)
+    if module_spec is None:
+        raise ConfigError(f"'{name}' is no Python file, expected a config such as configs/quickstart.py.")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        if not callable(getattr(module, 'get_config', None)):
+            raise ConfigError(f'{path}: it has no function get_config, expected one that returns the config of a study.')
+        config = module.get_config(arg) if colon else module.get_config()
+        if not isinstance(config, ml_collections.ConfigDict | Mapping):
+            raise ConfigError(f'{path}: get_config returned {config!r:.80}, expected base.get_config() with changes.')
+        return plain('', config), path, (module.__doc__ or '').strip()
+    except Misfit as misfit:
+        raise ConfigError(f'{Source(path, {}).at(misfit.key)}{misfit}') from misfit
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = ' '.join(str(error).split())
+        raise ConfigError(f'{_place(error, path)}: {type(error).__name__}: {text}') from error
+
+
+def plain(key: str, value: Any) -> Any:
+    """Nested dicts, tuples, texts, numbers, booleans and None: what JSON holds, with references and NumPy resolved.
+
+    Raises:
+      Misfit: anything else.
+    """
+    if isinstance(value, ml_collections.FieldReference):
+        value = value.get()
+    if isinstance(value, ml_collections.ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        for inner in value:
+            if not isinstance(inner, str):
+                raise Misfit(key, f"'{key}' has the key {inner!r}, expected texts as keys.")
+        return {inner: plain(f'{key}.{inner}' if key else inner, content) for inner, content in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(plain(key, item) for item in value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise Misfit(
+        key,
+        f"'{key}' is {value!r:.80} ({type(value).__name__}), expected numbers, texts, or tuples and dicts of them; "
+        "code is named by its import path, 'my_paper.nets:Net'.",
+    )
+
+
+def _place(error: Exception, path: pathlib.Path) -> str:
+    """FILE:LINE of the config file where an error came up, or of the file that cannot be parsed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f'{error.filename}:{error.lineno}'
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename).resolve() == path.resolve()]
+    return f'{path}:{lines[-1]}' if lines else str(path)

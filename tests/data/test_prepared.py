@@ -1,0 +1,255 @@
+"""Data sets that TFDS prepares, without TensorFlow and without a network."""
+
+import contextlib
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import catalogue_builder
+import numpy as np
+import pytest
+import synthetic
+import tensorflow_datasets as tfds
+from tensorflow_datasets.image_classification import mnist
+
+from research import data
+from research.catalogue import ConfigError
+from research.data import prepared
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'prepared'))
+    return tmp_path / 'prepared'
+
+
+def config(folder, **changes):
+    return {**synthetic.BASE, 'name': 'mnist', 'path': str(folder), **changes}
+
+
+def sorted_rows(images, labels):
+    rows = np.column_stack([np.asarray(images).reshape(len(images), -1), labels])
+    return rows[np.lexsort(rows.T)]
+
+
+def test_idx_files_come_through_unchanged(tmp_path):
+    dataset = data.load(config(synthetic.write_folder(tmp_path / 'raw'), validation=0.2))
+    arrays, parts = dataset.resident(), synthetic.load('')
+    training = np.concatenate([dataset.splits['train'], dataset.splits['validation']])
+    for examples, part in ((training, 'train'), (dataset.splits['test'], 'test')):
+        assert np.array_equal(sorted_rows(arrays['image'][examples], arrays['label'][examples]), sorted_rows(*parts[part]))
+    assert (dataset.example_shape, dataset.dtype, arrays['label'].dtype) == ((6, 6, 1), np.uint8, np.int32)
+    assert dataset.num_classes == parts['train'][1].max() + 1
+    for index in (0, 30, len(dataset.source) - 1):
+        assert np.array_equal(dataset.source[index]['image'], arrays['image'][index])
+        assert dataset.source[index]['label'] == arrays['label'][index]
+    assert 'tensorflow' not in sys.modules
+
+
+def test_preparing_again_does_nothing(tmp_path, data_dir):
+    folder = synthetic.write_folder(tmp_path / 'raw')
+    data.prepare(config(folder))
+    before = {path: path.stat().st_mtime_ns for path in data_dir.rglob('*') if path.is_file()}
+    first, again = data.load(config(folder)), data.load(config(folder))
+    assert {path: path.stat().st_mtime_ns for path in data_dir.rglob('*') if path.is_file()} == before
+    assert first.checksum == again.checksum
+
+
+def test_other_files_are_other_data(tmp_path):
+    folder = synthetic.write_folder(tmp_path / 'raw')
+    before = data.load(config(folder))
+    synthetic.write_idx(folder / 'train-images-idx3-ubyte.gz', synthetic.images(synthetic.TRAIN, 5))
+    assert data.load(config(folder)).checksum != before.checksum
+
+
+def test_what_a_dead_process_left_is_done_again(tmp_path, data_dir):
+    folder = synthetic.write_folder(tmp_path / 'raw')
+    whole = data.load(config(folder))
+    decoded = next(data_dir.rglob('decoded'))
+    torn = decoded.with_name('decoded.incomplete')
+    decoded.rename(torn)
+    (torn / 'content.json').unlink()
+    assert data.load(config(folder)).checksum == whole.checksum
+    assert not torn.exists()
+
+
+PREPARE = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import synthetic
+from research import data
+print('ready', flush=True)
+sys.stdin.readline()
+print(data.load({**synthetic.BASE, 'name': 'mnist', 'path': sys.argv[1]}).checksum)
+"""
+
+
+@contextlib.contextmanager
+def processes(count, folder):
+    command = [sys.executable, '-c', PREPARE, str(folder), os.path.dirname(__file__)]
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    for process in started:
+        assert process.stdout.readline() == 'ready\n'
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_four_processes_at_once_prepare_it_once(tmp_path, data_dir):
+    with processes(4, synthetic.write_folder(tmp_path / 'raw')) as started:
+        for process in started:
+            process.stdin.write('go\n')
+            process.stdin.flush()
+        said = [process.communicate(timeout=100)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * 4
+    assert len({text.splitlines()[-1] for text in said}) == 1
+    assert sum('Downloading and preparing' in text for text in said) == 1
+    assert not list(data_dir.rglob('*incomplete*'))
+
+
+def test_a_lock_is_free_once_its_holder_is_killed(tmp_path, data_dir):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            '-c',
+            (
+                'import pathlib, sys, time\nfrom research.data import prepared\n'
+                'with prepared._alone(pathlib.Path(sys.argv[1])):\n    print(1, flush=True)\n    time.sleep(100)'
+            ),
+            str(data_dir / '.mnist.lock'),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    holder.stdout.readline()
+    with processes(1, synthetic.write_folder(tmp_path / 'raw')) as [waiting]:
+        waiting.stdin.write('go\n')
+        waiting.stdin.flush()
+        time.sleep(1)
+        assert waiting.poll() is None
+        holder.send_signal(signal.SIGKILL)
+        assert waiting.communicate(timeout=100)[0]
+        assert waiting.returncode == 0
+    holder.communicate()
+
+
+def test_a_builder_of_the_catalogue_needs_no_tensorflow(tmp_path):
+    raw = catalogue_builder.write_folder(tmp_path / 'raw')
+    dataset = data.load(config(raw, name='frugal_toy'))
+    arrays = dataset.resident()
+    for part, files in (('train', 'train'), ('test', 'test')):
+        expected = [np.load(file) for file in sorted((raw / files).iterdir())]
+        examples = dataset.splits[part]
+        assert np.array_equal(
+            sorted_rows(arrays['image'][examples], arrays['label'][examples]),
+            sorted_rows(expected, np.arange(len(expected)) % 10),
+        )
+    assert (dataset.num_classes, dataset.example_shape) == (10, (6, 6, 3))
+    assert 'tensorflow' not in sys.modules
+
+
+def test_mnist_of_the_catalogue_needs_no_tensorflow(tmp_path, monkeypatch):
+    def downloaded(manager, urls):
+        paths = {}
+        for key, url in urls.items():
+            paths[key] = tmp_path / key
+            paths[key].write_bytes(gzip.decompress((raw / url.split('/')[-1]).read_bytes()))
+        return paths
+
+    raw = tmp_path / 'raw'
+    raw.mkdir()
+    for name, count in (('train', 30), ('t10k', 12)):
+        synthetic.write_idx(raw / f'{name}-images-idx3-ubyte.gz', synthetic.images(count, count, 28))
+        synthetic.write_idx(raw / f'{name}-labels-idx1-ubyte.gz', synthetic.labels(count, count))
+    monkeypatch.setattr(tfds.download.DownloadManager, 'download_and_extract', downloaded)
+    monkeypatch.setattr(mnist, '_TRAIN_EXAMPLES', 30)
+    monkeypatch.setattr(mnist, '_TEST_EXAMPLES', 12)
+    monkeypatch.setattr(prepared, '_IDX_FOLDERS', {})
+    dataset = data.load(config(''))
+    arrays = dataset.resident()
+    assert np.array_equal(
+        sorted_rows(arrays['image'][:30], arrays['label'][:30]),
+        sorted_rows(synthetic.images(30, 30, 28), synthetic.labels(30, 30)),
+    )
+    assert dataset.example_shape == (28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    'name, said',
+    [
+        ('frugal_decoder', 'tf.io.decode_jpeg'),
+        ('frugal_jpeg', 'expected uint8 as png'),
+        ('frugal_sizes', 'expected one size'),
+        ('frugal_texts', 'no classification'),
+        ('emnist/balancd', 'balanced'),
+        ('frugal_toi', "Did you mean 'frugal_toy'?"),
+    ],
+)
+def test_what_cannot_be_had_without_tensorflow_says_why(tmp_path, name, said):
+    with pytest.raises(ConfigError) as caught:
+        data.load(config(catalogue_builder.write_folder(tmp_path / 'raw'), name=name))
+    assert said in str(caught.value)
+
+
+def test_no_network_is_said_with_a_way_out(monkeypatch):
+    def fails(manager, urls):
+        raise ConnectionError('no route')
+
+    monkeypatch.setattr(tfds.download.DownloadManager, 'download_and_extract', fails)
+    monkeypatch.setattr(prepared, '_IDX_FOLDERS', {'mnist': '/nowhere'})
+    with pytest.raises(ConfigError) as caught:
+        data.load(config(''))
+    assert 'no route' in str(caught.value)
+    assert 'idx files' in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'file'))
+    with pytest.raises(ConfigError, match='TFDS_DATA_DIR'):
+        data.load(config(synthetic.write_folder(tmp_path / 'raw')))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def swap(path):
+    shutil.copy(path.with_name('train-labels-idx1-ubyte'), path)
+
+
+def shorten(path):
+    synthetic.write_idx(path, synthetic.images(synthetic.TEST - 1, 0))
+
+
+@pytest.mark.parametrize(
+    'name, harm, said',
+    [
+        ('t10k-images-idx3-ubyte', truncate, 'expected 628'),
+        ('train-images-idx3-ubyte.gz', truncate, 'Cannot read'),
+        ('t10k-images-idx3-ubyte', swap, 'starts with the bytes 00000801'),
+        ('t10k-labels-idx1-ubyte.gz', os.remove, 'lacks'),
+        ('t10k-images-idx3-ubyte', shorten, 'a pair'),
+        ('train-labels-idx1-ubyte', truncate, 'expected 61'),
+    ],
+)
+def test_broken_files_are_named(tmp_path, data_dir, name, harm, said):
+    folder = synthetic.write_folder(tmp_path / 'raw')
+    harm(folder / name)
+    with pytest.raises(ConfigError) as caught:
+        data.load(config(folder))
+    assert said in str(caught.value)
+    assert name.removesuffix('.gz') in str(caught.value)
+    assert not list(data_dir.rglob('*incomplete*'))
+
+
+def test_an_empty_folder_is_said(tmp_path):
+    with pytest.raises(ConfigError, match='holds none of train-images'):
+        data.load(config(tmp_path))

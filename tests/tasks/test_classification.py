@@ -1,0 +1,120 @@
+"""Sums of a classification against NumPy in float64 and torch; what the mask hides must not count."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special
+
+from research import tasks
+from research.catalogue import ConfigError
+
+LOSSES = ('softmax', 'sigmoid')
+
+
+def task(loss):
+    return tasks.create({'name': 'classification', 'loss': loss})
+
+
+def examples(seed, rows, classes, scale=3.0):
+    """(logits float32 [rows, classes], labels, mask with zeros in it)."""
+    rng = np.random.default_rng(seed)
+    logits = (scale * rng.normal(size=(rows, classes))).astype(np.float32)
+    mask = (rng.random(rows) < 0.7).astype(np.float32)
+    return logits, rng.integers(classes, size=rows).astype(np.int32), mask
+
+
+def reference(loss, logits, labels):
+    """Loss of each example, float64, straight from the definition."""
+    logits = logits.astype(np.float64)
+    if loss == 'softmax':
+        return -special.log_softmax(logits, axis=-1)[np.arange(len(labels)), labels]
+    signs = np.where(np.eye(logits.shape[-1], dtype=bool)[labels], 1, -1)
+    return -special.log_expit(signs * logits).sum(-1)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), rows=st.sampled_from((1, 7, 32)), classes=st.sampled_from((2, 10)))
+def test_sums_are_those_of_the_definition(loss, seed, rows, classes):
+    logits, labels, mask = examples(seed, rows, classes)
+    sums = task(loss).sums(logits, {'label': labels, 'mask': mask})
+    np.testing.assert_allclose(sums['loss'], (reference(loss, logits, labels) * mask).sum(), rtol=1e-5, atol=1e-5)
+    assert sums['correct'] == ((logits.argmax(-1) == labels) * mask).sum()
+    assert sums['count'] == mask.sum()
+    assert {np.dtype(s.dtype) for s in sums.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_masked_rows_have_no_say_and_no_gradient(loss):
+    logits, labels, mask = examples(0, 32, 10)
+    sums, hidden = task(loss).sums, mask == 0
+    assert hidden.any()
+    other = np.where(hidden[:, None], 100 * logits[::-1], logits)
+    for name, value in sums(other, {'label': labels, 'mask': mask}).items():
+        assert value == sums(logits, {'label': labels, 'mask': mask})[name]
+    gradient = jax.grad(lambda x: sums(x, {'label': labels, 'mask': mask})['loss'])(logits)
+    assert not gradient[hidden].any()
+    assert gradient[~hidden].any(axis=1).all()
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_sums_of_parts_add_up_to_the_metrics_of_the_whole(loss):
+    """Batches of unequal size, one of them padded: one division at the end, never an average of averages."""
+    logits, labels, mask = examples(1, 30, 10)
+    judge = task(loss)
+    parts = [judge.sums(logits[s], {'label': labels[s], 'mask': mask[s]}) for s in (slice(0, 4), slice(4, 23), slice(23, 30))]
+    metrics = judge.metrics({name: sum(float(part[name]) for part in parts) for name in parts[0]})
+    seen = mask == 1
+    assert metrics['accuracy'] == pytest.approx((logits[seen].argmax(-1) == labels[seen]).mean(), abs=1e-12)
+    assert metrics['loss'] == pytest.approx(reference(loss, logits, labels)[seen].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_large_logits_stay_finite(loss):
+    logits = np.array([[1e4, -1e4], [-1e4, 1e4]], np.float32)
+    batch = {'label': np.zeros(2, np.int32), 'mask': np.ones(2, np.float32)}
+    value, gradient = jax.value_and_grad(lambda x: task(loss).sums(x, batch)['loss'])(logits)
+    assert value == pytest.approx(2e4)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_bfloat16_logits_are_summed_in_float32(loss):
+    logits, labels, mask = examples(2, 32, 10)
+    short = jnp.asarray(logits, jnp.bfloat16)
+    sums = task(loss).sums(short, {'label': labels, 'mask': mask})
+    expected = (reference(loss, np.asarray(short, np.float32), labels) * mask).sum()
+    np.testing.assert_allclose(sums['loss'], expected, rtol=1e-5)
+
+
+def test_correct_is_the_largest_logit():
+    logits, labels, _ = examples(3, 64, 10)
+    np.testing.assert_array_equal(task('sigmoid').correct(logits, {'label': labels}), logits.argmax(-1) == labels)
+
+
+def test_a_misspelt_loss_names_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'sigmoid'"):
+        task('sigmoyd')
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('loss', LOSSES)
+def test_value_and_gradient_are_torchs(loss):
+    torch = pytest.importorskip('torch')
+    functional = torch.nn.functional
+    logits, labels, mask = examples(4, 32, 10)
+    theirs = torch.tensor(logits, requires_grad=True)
+    target = torch.tensor(labels, dtype=torch.long)
+    if loss == 'softmax':
+        per_example = functional.cross_entropy(theirs, target, reduction='none')
+    else:
+        yes = functional.one_hot(target, 10).float()
+        per_example = functional.binary_cross_entropy_with_logits(theirs, yes, reduction='none').sum(-1)
+    total = (per_example * torch.tensor(mask)).sum()
+    total.backward()
+    value, gradient = jax.value_and_grad(lambda x: task(loss).sums(x, {'label': labels, 'mask': mask})['loss'])(logits)
+    np.testing.assert_allclose(value, total.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy(), atol=1e-6)

@@ -1,0 +1,74 @@
+"""Every config and each of its variants is built, and its training step typed, without computing anything."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.data.idx import FILES
+from research.study import overrides, plan
+from research.train import step
+from research.train.experiment import Session
+from research.train.feed import Feed
+
+CONFIGS = sorted(path for path in pathlib.Path(__file__).parents[1].glob('configs/*.py') if path.stem != '__init__')
+IDX = ('fashion_mnist', 'mnist')
+
+
+@pytest.fixture(scope='session')
+def idx_folder(tmp_path_factory):
+    """Files as Fashion-MNIST has them, with 6,000 training images that are all but empty."""
+    folder = tmp_path_factory.mktemp('idx')
+    for part, count in (('train', 6000), ('test', 40)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 0, 0] = np.arange(count) % 256
+        for name, array in zip(FILES[part], (images, (np.arange(count) % 10).astype(np.uint8)), strict=True):
+            sizes = np.array(array.shape, '>i4').tobytes()
+            (folder / name).write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+    return folder
+
+
+@pytest.fixture(scope='session')
+def prepared(tmp_path_factory):
+    """Where TFDS keeps what it prepared from them."""
+    return tmp_path_factory.mktemp('tfds')
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatch):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(prepared))
+    name = overrides.load(str(path))[0]['data']['name']
+    made = plan.make(str(path), {'data.path': str(idx_folder)} if name in IDX else {})
+    built = plan.verify(made, Session())
+    assert set(built) == {'baseline', 'null', *made.study['variants']}
+    for experiment in built.values():
+        program, feed = experiment.program, Feed(experiment)
+        arguments = feed.chunk(0, 1)
+        chunk = functools.partial(step.train_chunk, program.stages, program.engine)
+        state, sums = jax.eval_shape(chunk, program.shapes, *arguments)
+        assert shapes(state) == shapes(program.shapes)
+        assert {value.shape for value in sums.values()} == {(feed.capacity,)}
+
+        data, indices, mask, batches = next(feed.blocks('validation'))
+        evaluate = functools.partial(step.evaluate, program.stages, program.engine)
+        sums, correct = jax.eval_shape(
+            evaluate, state.params, state.masks, state.collections, data, indices, jnp.asarray(mask), batches
+        )
+        assert correct.shape == indices.shape
+        assert experiment.rates(np.arange(0, experiment.total, experiment.batch_size)).max() > 0
+
+
+def shapes(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
+
+
+@pytest.mark.parametrize('path', [path for path in CONFIGS if path.stem != 'base'], ids=lambda path: path.stem)
+def test_every_experiment_says_what_it_asks_and_how_to_run_it(path):
+    config, _, text = overrides.load(str(path))
+    assert text.startswith('Question: ')
+    assert '?' in text.partition('\n\n')[0]
+    assert f'python launch.py --config=configs/{path.name} --workdir=' in text
+    assert config['study']['variants']

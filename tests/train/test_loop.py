@@ -1,0 +1,240 @@
+"""One run from its first step to its outcome: what is counted, what steers it, where it stops and how it goes on."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from scipy import special
+
+from research.catalogue import ConfigError
+from research.train import loop, record
+from research.train.checkpoint import Checkpoints
+from research.train.clock import Clock
+from research.train.feed import Feed
+
+
+@pytest.fixture(scope='module')
+def finished(session, tmp_path_factory):
+    """An uninterrupted run: (experiment, outcome, folder)."""
+    directory = tmp_path_factory.mktemp('finished')
+    built = tiny.build(session)
+    return built, tiny.train(built, directory), directory
+
+
+@pytest.fixture
+def single_steps(monkeypatch):
+    """Chunks of one step, so that a run can be stopped anywhere."""
+    monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
+
+
+@pytest.mark.parametrize('split', ['validation', 'test'])
+def test_an_evaluation_counts_each_example_once(finished, split):
+    """Against NumPy over the logits of the variables that were scored, in one batch without padding."""
+    built, outcome, directory = finished
+    examples = built.dataset.splits[split]
+    assert len(examples) % built.config['data']['eval_batch_size']  # the last batch is padded
+    images, labels = (built.dataset.resident()[name][examples] for name in ('image', 'label'))
+    mean, std = (np.reshape(v, (1, 1, 1, -1)) for v in built.dataset.normalize)
+    logits = built.program.module.apply(tiny.scored(directory), ((images - mean) / std).astype(np.float32))
+    right = np.asarray(logits).argmax(-1) == labels
+    assert outcome.metrics[f'{split}/accuracy'] == right.sum() / len(examples)
+    log_probabilities = special.log_softmax(np.asarray(logits, np.float64), axis=-1)
+    loss = -log_probabilities[np.arange(len(labels)), labels].mean()
+    assert outcome.metrics[f'{split}/loss'] == pytest.approx(loss, rel=1e-5)
+    if split == 'test':
+        np.testing.assert_array_equal(outcome.correct, right)
+
+
+def test_the_training_loss_is_the_mean_since_the_last_evaluation(finished):
+    built, outcome, directory = finished
+    _, losses = tiny.steps(built, 60)
+    found = [row['train/loss'] for row in tiny.rows(directory)]
+    np.testing.assert_allclose(found, losses.reshape(3, 20).astype(np.float64).mean(1), rtol=1e-6)
+    assert outcome.metrics['train/loss'] == found[-1]
+
+
+def test_a_row_says_where_it_was_written(finished):
+    built, _, directory = finished
+    rows = tiny.rows(directory)
+    assert [row['step'] for row in rows] == [20, 40, 60]
+    assert [row['position'] for row in rows] == [640, 1280, 1920]
+    assert {row['learning_rate'] for row in rows} == {0.0625}
+
+
+def test_costs_add_up(finished):
+    built, outcome, _ = finished
+    cost = outcome.cost
+    assert (cost['steps'], cost['examples']) == (60, 1920)
+    assert cost['seconds_per_step'] == pytest.approx(cost['train_seconds'] / 60)
+    assert all(cost[f'{kind}_seconds'] > 0 for kind in ('train', 'evaluate', 'checkpoint'))
+    assert not any('second' in name for name in outcome.metrics)
+
+
+def test_the_test_split_is_read_once_and_last(session, tmp_path, monkeypatch):
+    events = []
+    blocks, chunk = Feed.blocks, Feed.chunk
+    monkeypatch.setattr(Feed, 'blocks', lambda self, split: events.append(split) or blocks(self, split))
+    monkeypatch.setattr(Feed, 'chunk', lambda self, *where: events.append('train') or chunk(self, *where))
+    tiny.train(tiny.build(session), tmp_path)
+    assert events.count('test') == 1
+    assert events.count('validation') >= 3
+    assert 'train' in events
+    assert 'train' not in events[events.index('test') :]
+
+
+@pytest.mark.parametrize('higher_is_better', [True, False])
+def test_validation_picks_the_best_parameters(session, tmp_path, single_steps, higher_is_better):
+    """With lower as better the best ones are the first, which the last training steps have long left; a stop keeps them."""
+    best = {'study.score': 'best', 'study.higher_is_better': higher_is_better}
+    outcome = tiny.train(tiny.build(session, best), tmp_path / 'whole')
+    rows = tiny.rows(tmp_path / 'whole')
+    pick = max if higher_is_better else min
+    row = pick(rows, key=lambda row: row['validation/accuracy'])
+    assert outcome.metrics['validation/accuracy'] == row['validation/accuracy']
+    assert outcome.metrics['validation/loss'] == pytest.approx(row['validation/loss'], rel=1e-6)
+    assert higher_is_better or row['step'] < 60
+    with pytest.raises(loop.Stopped):
+        tiny.train(tiny.build(session, best), tmp_path / 'stopped', stop_at=47)
+    resumed = tiny.train(tiny.build(session, best), tmp_path / 'stopped')
+    assert resumed.metrics == outcome.metrics
+    tiny.assert_same_bits(tiny.scored(tmp_path / 'stopped'), tiny.scored(tmp_path / 'whole'))
+
+
+def test_the_best_needs_something_to_be_judged_by(session, tmp_path):
+    """An empty validation split is refused before a step is trained."""
+    with pytest.raises(ConfigError, match='validation'):
+        tiny.train(tiny.build(session, {'study.score': 'best', 'data.validation': 0.0}), tmp_path)
+
+
+def test_a_run_that_diverges_says_when(session, tmp_path):
+    built = tiny.build(session, {'optimizer.learning_rate': 1e30})
+    _, losses = tiny.steps(built, 60)
+    first = int(np.argmin(np.isfinite(losses)))
+    assert 0 < first < 60
+    outcome = tiny.train(built, tmp_path)
+    assert outcome.status == 'diverged'
+    assert outcome.message in {f'loss is {value} at step {first}, learning rate 1e+30' for value in ('nan', 'inf')}
+    assert outcome.metrics == {}
+    assert outcome.correct is None
+    assert outcome.cost['steps'] <= first
+    assert not (tmp_path / 'scored').exists()
+
+
+def test_a_stop_saves_everything_and_the_run_goes_on_from_there(finished, session, tmp_path, single_steps):
+    built, outcome, directory = finished
+    with pytest.raises(loop.Stopped):
+        tiny.train(tiny.build(session), tmp_path, stop_at=33)
+    assert not (tmp_path / 'scored').exists()
+    assert tiny.rows(tmp_path) == tiny.rows(directory)[:1]
+
+    run = loop._Run(tiny.build(session), tmp_path, lambda *_: None, lambda: False)
+    state = run._restore()
+    saved = newest(tmp_path, run, state)
+    step = run.at.step
+    assert 33 <= step < 36  # what was on its way is trained to its end
+    expected, losses = tiny.steps(built, step)
+    tiny.assert_same_bits(built.program.engine.host(state), expected)
+    assert run.at.sums['count'] == (step - 20) * 32
+    assert run.at.sums['loss'] == pytest.approx(losses[20:].sum() * 32, rel=1e-6)
+    assert run.clock.seconds == saved['seconds']
+    assert run.clock.seconds['train'] > 0
+    run.checkpoints.close()
+
+    resumed = tiny.train(tiny.build(session), tmp_path)
+    assert resumed.metrics == outcome.metrics
+    assert resumed.cost['train_seconds'] > saved['seconds']['train']
+    assert (resumed.cost['steps'], resumed.cost['examples']) == (60, 1920)
+    assert tiny.rows(tmp_path) == tiny.rows(directory)
+    tiny.assert_same_bits(tiny.scored(tmp_path), tiny.scored(directory))
+
+
+def newest(directory, run, state):
+    """What lies beside the state in the newest checkpoint."""
+    checkpoints = Checkpoints((directory / 'checkpoints').absolute())
+    _, meta = checkpoints.restore({'state': run.engine.host(state), 'best': {}})
+    checkpoints.close()
+    return meta
+
+
+def test_stopping_again_and_again_changes_nothing(finished, session, tmp_path, single_steps):
+    _, outcome, directory = finished
+    stops = 0
+    for stop_at in (1, 20, 21, 50):
+        with pytest.raises(loop.Stopped):
+            tiny.train(tiny.build(session), tmp_path, stop_at=stop_at)
+        stops += 1
+    assert stops == 4
+    assert tiny.train(tiny.build(session), tmp_path).metrics == outcome.metrics
+    assert tiny.rows(tmp_path) == tiny.rows(directory)
+
+
+def test_how_steps_fall_into_chunks_does_not_show(finished, session, tmp_path, single_steps):
+    _, outcome, directory = finished
+    assert tiny.train(tiny.build(session), tmp_path).metrics == outcome.metrics
+    assert tiny.rows(tmp_path) == tiny.rows(directory)
+
+
+@pytest.mark.parametrize(
+    ('every', 'expected'),
+    [('25st', [1, 25, 50]), ('800ex', [1, 25, 50]), ('0.5run', [1, 30]), ('600s', []), ('0s', list(range(1, 60)))],
+)
+def test_checkpoints_are_written_where_they_are_due(session, tmp_path, monkeypatch, single_steps, every, expected):
+    """By steps: after the first one too, so that a full disk shows now. By seconds: at the next chunk's end."""
+    saved, closed = [], Checkpoints.close
+    monkeypatch.setattr(Checkpoints, 'save', lambda self, step, *_, **__: saved.append(step))
+    monkeypatch.setattr(Checkpoints, 'close', closed)
+    tiny.train(tiny.build(session, {'train.checkpoint_every': every}), tmp_path)
+    assert saved == expected if every != '0s' else len(saved) > 20
+
+
+def test_progress_is_told_in_order(session, tmp_path):
+    built, told = tiny.build(session), []
+    loop.train(built, tmp_path, lambda step, rate: told.append((step, rate)), lambda: False)
+    steps = [step for step, _ in told]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 60
+    assert all(rate > 0 for _, rate in told)
+
+
+def test_rows_behind_the_checkpoint_are_dropped(tmp_path):
+    """A kill comes after rows that the checkpoint does not know, and may cut the last one short."""
+    path = tmp_path / 'metrics.jsonl'
+    rows = [{'position': position, 'loss': 1 / 3} for position in (10, 20, 30)]
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows) + '{"position": 15, "lo')
+    record.Metrics(path, 20).append({'position': 25})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [*rows[:2], {'position': 25}]
+    record.Metrics(path, 0)
+    assert path.read_text() == ''
+
+
+def test_a_record_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / 'result.json'
+    record.write_json(path, {'a': 1})
+    with pytest.raises(TypeError):
+        record.write_json(path, {'a': 2, 'b': object()})
+    assert json.loads(path.read_text()) == {'a': 1}
+
+
+def test_a_clock_keeps_compilation_apart(monkeypatch):
+    now = iter(range(100))
+    monkeypatch.setattr('time.perf_counter', lambda: next(now))
+    clock = Clock({'train': 5.0})
+    with clock.measure('train'):  # 0 to 3
+        with clock.measure('compile'):  # 1 to 2
+            pass
+    assert clock.seconds == {'train': 7.0, 'compile': 1.0, 'evaluate': 0.0, 'checkpoint': 0.0}
+
+
+def test_checkpoints_restore_what_was_saved_and_keep_the_newest(tmp_path):
+    tree = {'key': jax.random.key(3), 'x': jax.numpy.arange(3.0), 'empty': {}}
+    checkpoints = Checkpoints(tmp_path / 'checkpoints')
+    assert checkpoints.restore(tree) is None
+    for step in (1, 2):
+        checkpoints.save(step, {**tree, 'x': tree['x'] + step}, {'step': step, 'third': 1 / 3})
+    checkpoints.close()
+    state, meta = Checkpoints(tmp_path / 'checkpoints').restore(tree)
+    tiny.assert_same_bits(state, {**tree, 'x': tree['x'] + 2})
+    assert meta == {'step': 2, 'third': 1 / 3}
+    assert [folder.name for folder in (tmp_path / 'checkpoints').iterdir()] == ['2']

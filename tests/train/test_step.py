@@ -1,0 +1,123 @@
+"""Bits that must not depend on how a run is cut up or read: chunk lengths, streaming, positions beyond 2^32."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from research.train import feed, parallel, step
+from research.train.experiment import Session
+
+STREAMING = {'data.streaming': True}
+# Statistics of the batch, and those of a reference batch with its own pass.
+NORMS = {'batch': {}, 'virtual': {'model.norm.name': 'virtual_batch'}}
+
+
+@pytest.mark.parametrize('norm', NORMS.values(), ids=NORMS)
+def test_chunk_length_leaves_no_trace(session, norm):
+    built = tiny.build(session, norm)
+    state, losses = tiny.steps(built, 20)
+    for lengths in ((7, 7, 6), (1,) * 20):
+        other_state, other_losses = tiny.steps(built, *lengths)
+        np.testing.assert_array_equal(other_losses, losses)
+        tiny.assert_same_bits(other_state, state)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_streamed_data_give_the_bits_of_resident_data(session, workers):
+    """Over an end of an epoch, too: 45 steps of 32 are more than the 1,294 examples of one."""
+    streamed = tiny.build(session, STREAMING, {'data.workers': workers})
+    resident = tiny.build(session)
+    assert 45 * 32 > len(resident.dataset.splits['train'])
+    (state, losses), (expected_state, expected_losses) = tiny.steps(streamed, 20, 25), tiny.steps(resident, 45)
+    np.testing.assert_array_equal(losses, expected_losses)
+    tiny.assert_same_bits(state, expected_state)
+    (sums, correct), (expected_sums, expected) = (tiny.evaluate(run, state, 'test') for run in (streamed, resident))
+    assert sums == expected_sums
+    np.testing.assert_array_equal(correct, expected)
+
+
+def test_streamed_data_come_in_bounded_pieces(session, monkeypatch):
+    monkeypatch.setattr(feed, '_STREAM_BYTES', 250 * 8 * 8)  # 250 digits: 7 batches of training, 2 of evaluation
+    streamed, resident = tiny.build(Session(), STREAMING), tiny.build(session)
+    assert feed.Feed(streamed).capacity == 7
+    assert [batches for *_, batches in feed.Feed(streamed).blocks('test')] == [2, 2]
+    (state, losses), (expected_state, expected_losses) = tiny.steps(streamed, 7, 7, 6), tiny.steps(resident, 20)
+    np.testing.assert_array_equal(losses, expected_losses)
+    tiny.assert_same_bits(state, expected_state)
+    (sums, correct), (expected_sums, expected) = (tiny.evaluate(run, state, 'test') for run in (streamed, resident))
+    assert sums['loss'] == pytest.approx(expected_sums['loss'], rel=1e-12)  # added up by block
+    np.testing.assert_array_equal(correct, expected)
+
+
+def test_a_stream_goes_on_anywhere(session):
+    """A feed that was asked for other steps meanwhile finds its place again."""
+    streamed, resident = tiny.build(session, STREAMING), tiny.build(session)
+    reader = feed.Feed(streamed)
+    for first in (0, 3, 50, 3):
+        data, _, rows, *_ = reader.chunk(first, 3)
+        expected, _, expected_rows, *_ = feed.Feed(resident).chunk(first, 3)
+        for name in ('image', 'label'):
+            np.testing.assert_array_equal(data[name][rows[:3]], expected[name][expected_rows[:3]])
+
+
+def test_keys_fold_in_purpose_and_both_halves_of_the_position():
+    rng = jax.random.key(7)
+    positions = np.array([0, 1, 2**32 - 1, 2**32, 2**32 + 1, 5 * 2**32 + 3], np.uint64)
+    halves = np.stack([positions >> np.uint64(32), positions & np.uint64(2**32 - 1)], -1).astype(np.uint32)
+    keys = step.example_keys(rng, 'augment', halves)
+    purpose = jax.random.fold_in(rng, 0xEB167A19)  # the CRC-32 of 'augment'
+    for key, position in zip(keys, positions.tolist(), strict=True):
+        expected = jax.random.fold_in(jax.random.fold_in(purpose, position >> 32), position % 2**32)
+        np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
+    drawn = np.concatenate([jax.random.key_data(keys), jax.random.key_data(step.example_keys(rng, 'dropout', halves))])
+    assert len(np.unique(drawn, axis=0)) == 2 * len(positions)
+
+
+def test_a_key_does_not_depend_on_the_batch():
+    rng, halves = jax.random.key(7), np.stack([np.zeros(8), np.arange(8)], -1).astype(np.uint32)
+    whole = jax.random.key_data(step.example_keys(rng, 'augment', halves))
+    parts = [jax.random.key_data(step.example_keys(rng, 'augment', halves[i : i + 1])) for i in range(8)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+
+
+@pytest.mark.parametrize('start', [0, 2**32 - 3, 2**32, 2**33 - 1])
+def test_positions_carry_over_2_to_the_32(start, monkeypatch):
+    """What a step is told of the 8 examples from `start` on."""
+
+    def tell(stages, engine, state, batch, rate):
+        return state, {f'{i} {half}': batch['position'][i, half] for i in range(8) for half in range(2)}
+
+    monkeypatch.setattr(step, 'train_step', tell)
+    pixel = jnp.ones((1, 1, 1, 1))
+    data = {'image': pixel, 'label': jnp.zeros(1, jnp.int32), 'mean': pixel, 'std': pixel}
+    starts = np.array([divmod(start, 2**32)], np.uint32)
+    chunk = jax.jit(functools.partial(step.train_chunk, None, parallel.Jit(jax.devices()[:1])))
+    _, seen = chunk(jnp.zeros(()), data, pixel, np.zeros((1, 8), np.int32), starts, np.zeros(1, np.float32), 1)
+    assert [(int(seen[f'{i} 0'][0]) << 32) + int(seen[f'{i} 1'][0]) for i in range(8)] == list(range(start, start + 8))
+
+
+def test_a_feed_far_into_a_run_says_where_it_is(session):
+    built = tiny.build(session)
+    first = 2**32 // 32 - 1
+    _, _, indices, halves, _, count = feed.Feed(built).chunk(first, 3)
+    assert [(int(high) << 32) + int(low) for high, low in np.asarray(halves[:3])] == [(first + i) * 32 for i in range(3)]
+    assert np.isin(np.asarray(indices[:3]), built.dataset.splits['train']).all()
+    assert count == 3
+
+
+def test_training_reads_its_split_alone(session):
+    """All other examples are spoilt, and training does not notice."""
+    built = tiny.build(session)
+    outside = np.setdiff1d(np.arange(len(built.dataset.source)), built.dataset.splits['train'])
+    assert len(outside) > 400
+    spoilt = {**built.placed, 'label': jnp.asarray(built.placed['label']).at[outside].set(0)}
+    spoilt['image'] = jnp.asarray(built.placed['image']).at[outside].set(255)
+    state, losses = tiny.steps(built, 45)
+    other_state, other_losses = tiny.steps(dataclasses.replace(built, placed=spoilt), 45)
+    np.testing.assert_array_equal(other_losses, losses)
+    tiny.assert_same_bits(other_state, state)
