@@ -4,6 +4,7 @@ import argparse
 import sys
 
 import research  # noqa: F401 - settings of the process come first
+from research.catalogue import nearest
 from research.study.launch import launch
 
 
@@ -25,7 +26,8 @@ def main() -> int:
     for flag in rest:
         key, found, text = flag.partition('=')
         if not key.startswith('--config.') or not found:
-            parser.error(f"unknown flag '{flag}'; fields of the config are set by --config.KEY=VALUE")
+            hint = nearest(key, ('--config', '--workdir', '--stale', '--plan', '--report', '--prepare'))
+            parser.error(f"unknown flag '{flag}'.{hint} Fields of the config are set by --config.KEY=VALUE.")
         changes[key.removeprefix('--config.')] = text
     if not known.config and known.mode != 'report':
         parser.error('--config=FILE is missing')

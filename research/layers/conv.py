@@ -40,6 +40,8 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int | Pair = 1, padding: Padd
     match formulation.convolution(kernel.shape, padding, groups):
         case 'pointwise':
             return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+        case 'taps':
+            return _by_taps(x, kernel, strides, padding)
         case 'channels_last':
             return _channels_last(x, kernel, strides, padding)
         case _:
@@ -84,15 +86,15 @@ class Conv(nn.Module):
 def _check(x, kernel, strides, groups):
     if x.ndim != 4 or kernel.ndim != 4:
         raise ConfigError(
-            f'conv takes images [B, H, W, C] and a kernel [kh, kw, C / groups, D], got {x.shape} and {kernel.shape}.'
+            f'conv takes images [B, H, W, C] and a kernel [kh, kw, C / groups, D], got {x.shape}, {kernel.shape}.'
         )
     if len(strides) != 2 or min(strides) < 1:
         raise ConfigError(f'conv strides {strides}: expected one or two positive integers.')
     channels, features = x.shape[3], kernel.shape[3]
     if channels % groups or features % groups or channels // groups != kernel.shape[2]:
         raise ConfigError(
-            f'conv with {groups} groups needs channels and features that it divides: got {channels} channels and a '
-            f'kernel {kernel.shape}, expected [kh, kw, {channels} / {groups}, D].'
+            f'conv with {groups} groups needs channels and features that it divides, and a kernel '
+            f'[kh, kw, {channels} / {groups}, D]: got {channels} channels and a kernel {kernel.shape}.'
         )
 
 
@@ -107,9 +109,8 @@ def _pairs(padding, size, kernel_size, strides) -> tuple[Pair, Pair]:
     return tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
 
 
-# The two gradients that automatic differentiation emits are convolutions in another dimension order, for which XLA's
-# CPU backend has no fast code inside a loop (jax issue 12868, xla issue 34273). Both are written here as convolutions
-# in the order of the forward pass.
+# The gradients that automatic differentiation makes of a convolution are convolutions in another dimension order, for
+# which XLA's CPU backend has no fast code inside a loop (jax issue 12868, xla issue 34273). So both are written out here.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -117,57 +118,82 @@ def _channels_last(x, kernel, strides, padding):
     return _convolve(x, kernel, strides, padding)
 
 
-def _forward(x, kernel, strides, padding):
+def _channels_last_forward(x, kernel, strides, padding):
     return _convolve(x, kernel, strides, padding), (x, kernel)
 
 
-def _backward(strides, padding, residuals, dy):
+def _channels_last_backward(strides, padding, residuals, dy):
+    """dk[i, c, d] = sum over b, o of x[b, s o + i - low, c] dy[b, o, d]: channels are the batch, the batch is contracted."""
     x, kernel = residuals
-    return _input_gradient(dy, kernel, x.shape, strides, padding), _kernel_gradient(x, dy, kernel.shape, strides, padding)
-
-
-_channels_last.defvjp(_forward, _backward)
-
-
-def _kernel_gradient(x, dy, kernel_shape, strides, padding):
-    """dk[i, c, d] = sum over b, o of x[b, o s + i - low, c] dy[b, o, d]: channels are the batch, the batch is contracted."""
-    high = [
-        k - 1 + (o - 1) * s + 1 - n - low
-        for k, o, s, n, (low, _) in zip(kernel_shape, dy.shape[1:3], strides, x.shape[1:3], padding, strict=False)
-    ]
-    pads = [(low, h) for (low, _), h in zip(padding, high, strict=True)]
+    pads = [(low, k - 1 + s * (o - 1) + 1 - n - low) for (low, _), k, s, o, n in _by_side(padding, kernel, strides, dy, x)]
     dk = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), pads, dilation=strides)
-    return dk.transpose(1, 2, 0, 3)
+    return _input_gradient(x, kernel, strides, padding, dy), dk.transpose(1, 2, 0, 3)
 
 
-def _input_gradient(dy, kernel, x_shape, strides, padding):
-    """dx[s q + r] = sum over o of dy[o] kernel[s q + r + low - s o]: a dense convolution for each residue r.
+_channels_last.defvjp(_channels_last_forward, _channels_last_backward)
 
-    The residues are interleaved by a reshape, so no multiplication by the zeros of a dilated `dy` is ever done.
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _by_taps(x, kernel, strides, padding):
+    """One loop over the output, where a convolution would first gather patches; for one input channel."""
+    taps = _taps(x, kernel, strides, padding)
+    weights = kernel.reshape(len(taps), 1, 1, 1, -1)
+    return functools.reduce(jnp.add, [tap * weight for tap, weight in zip(taps, weights, strict=True)])
+
+
+def _by_taps_forward(x, kernel, strides, padding):
+    return _by_taps(x, kernel, strides, padding), (x, kernel)
+
+
+def _by_taps_backward(strides, padding, residuals, dy):
+    x, kernel = residuals
+    patches = jnp.concatenate(_taps(x, kernel, strides, padding), axis=3)
+    dk = jnp.einsum('bhwd,bhwt->dt', dy, patches).T.reshape(kernel.shape)
+    return _input_gradient(x, kernel, strides, padding, dy), dk
+
+
+_by_taps.defvjp(_by_taps_forward, _by_taps_backward)
+
+
+def _taps(x, kernel, strides, padding):
+    """What each entry of the kernel meets: kh kw arrays [B, H', W', 1]."""
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+    (kh, kw), (sh, sw) = kernel.shape[:2], strides
+    rows, columns = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1
+    return [x[:, i : i + sh * (rows - 1) + 1 : sh, j : j + sw * (columns - 1) + 1 : sw] for i in range(kh) for j in range(kw)]
+
+
+def _input_gradient(x, kernel, strides, padding, dy):
+    """dx[s q + r] = sum over o of dy[o] kernel[s (q - o) + r + low]: a convolution of its own for each residue r.
+
+    The residues are interleaved by a reshape, so that nothing is ever multiplied with the zeros of a dilated `dy`.
     """
-    (sh, sw), channels = strides, kernel.shape[2]
-    rows, columns = (-(-n // s) for n, s in zip(x_shape[1:3], strides, strict=True))
-    flipped = kernel.swapaxes(2, 3)
+    sides = _by_side(padding, kernel, strides, dy, x)
+    counts = [-(-n // s) for *_, s, _, n in sides]
+    turned = kernel.swapaxes(2, 3)
 
-    def phase(r, c):
+    def residue(*position):
         taps, pads = [], []
-        for residue, s, (low, _), k, o, q in zip(
-            (r, c), strides, padding, kernel.shape, dy.shape[1:3], (rows, columns), strict=False
-        ):
-            first = (residue + low) % s
+        for r, ((low, _), k, s, o, _), count in zip(position, sides, counts, strict=True):
+            skipped, first = divmod(r + low, s)
             n = len(range(first, k, s))
-            shift = (residue + low - first) // s - (n - 1)  # of the first dy that reaches position q = 0
             taps.append(slice(first, None, s))
-            pads.append((-shift, q + n - 1 + shift - o))
-        part = flipped[tuple(taps)]
-        if not part.size:
-            return jnp.zeros((dy.shape[0], rows, columns, channels), dy.dtype)
-        return _convolve(dy, part[::-1, ::-1], (1, 1), pads)
+            pads.append((n - 1 - skipped, count - o + skipped))
+        part = turned[tuple(taps)]
+        return (
+            _convolve(dy, part[::-1, ::-1], (1, 1), pads) if part.size else jnp.zeros((len(dy), *counts, x.shape[3]), dy.dtype)
+        )
 
     if strides == (1, 1):
-        return phase(0, 0)
-    phases = jnp.stack([jnp.stack([phase(r, c) for c in range(sw)], axis=3) for r in range(sh)], axis=2)
-    return phases.reshape(dy.shape[0], rows * sh, columns * sw, channels)[:, : x_shape[1], : x_shape[2]]
+        return residue(0, 0)
+    residues = jnp.stack([jnp.stack([residue(i, j) for j in range(strides[1])], axis=3) for i in range(strides[0])], axis=2)
+    whole = residues.reshape(len(dy), counts[0] * strides[0], counts[1] * strides[1], x.shape[3])
+    return whole[:, : x.shape[1], : x.shape[2]]
+
+
+def _by_side(padding, kernel, strides, dy, x):
+    """(low, high), kernel, stride, output and input size, for rows and for columns."""
+    return list(zip(padding, kernel.shape[:2], strides, dy.shape[1:3], x.shape[1:3], strict=True))
 
 
 def _convolve(x, kernel, strides, padding, dilation=(1, 1)):

@@ -29,16 +29,23 @@ def _fast() -> bool:
 
 
 def convolution(kernel_shape: Sequence[int], padding: Sequence[tuple[int, int]], groups: int) -> str:
-    """'plain', 'pointwise' (a matmul) or 'channels_last' (all three convolutions of a training step channels-last)."""
-    kh, kw, *_ = kernel_shape
+    """The formulation of a convolution.
+
+    Returns:
+      'plain': `lax.conv_general_dilated` and the gradients that automatic differentiation makes of it.
+      'pointwise': a matmul, for kernels of one tap.
+      'taps': a sum over shifted images, for images of one channel.
+      'channels_last': both gradients, too, are convolutions in channels-last order.
+    """
+    kh, kw, channels, _ = kernel_shape
     if not _fast() or groups != 1:
         return 'plain'
-    if (kh, kw) == (1, 1) and not any(low or high for low, high in padding):
+    if kh == kw == 1 and not any(low or high for low, high in padding):
         return 'pointwise'
-    return 'channels_last'
+    return 'taps' if channels == 1 and kh * kw <= 25 else 'channels_last'
 
 
 def max_pooling(window: Sequence[int], strides: Sequence[int]) -> str:
     """'plain' (`reduce_window`, whose gradient is slow on CPU) or 'slices' (a maximum of strided slices)."""
-    overlapping_or_touching = len(window) == 2 and all(2 <= k <= 3 for k in window)
-    return 'slices' if _fast() and overlapping_or_touching and tuple(strides) == (2, 2) else 'plain'
+    covering = len(window) == 2 and all(2 <= k <= 3 for k in window)
+    return 'slices' if _fast() and covering and tuple(strides) == (2, 2) else 'plain'

@@ -57,7 +57,9 @@ def _forward(x, window, strides, padding):
     taps = _taps(x, window, strides, padding)
     y = functools.reduce(jnp.maximum, taps)
     # As wide as x although a byte would do: vector code does not mix widths well.
-    winner = functools.reduce(lambda later, tap: jnp.where(tap[1] == y, tap[0], later), [*enumerate(taps)][::-1], jnp.zeros_like(y))
+    winner = functools.reduce(
+        lambda later, tap: jnp.where(tap[1] == y, tap[0], later), [*enumerate(taps)][::-1], jnp.zeros_like(y)
+    )
     return y, (winner, x.shape[1:3])
 
 
@@ -92,7 +94,7 @@ def _to_overlapping_windows(winner, dy, size, window, strides, padding):
         phases[row][column].append(lax.pad(jnp.where(winner == index, dy, zero), zero, [(0, 0, 0), *pads, (0, 0, 0)]))
     dx = jnp.stack([jnp.stack([sum(parts) for parts in row], axis=3) for row in phases], axis=2)
     dx = dx.reshape(dy.shape[0], counts[0] * strides[0], counts[1] * strides[1], dy.shape[3])
-    return dx[:, :size[0], :size[1]]
+    return dx[:, : size[0], : size[1]]
 
 
 _max_of_slices.defvjp(_forward, _backward)

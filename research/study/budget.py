@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from research.study import identity
-from research.study.plan import Plan
+from research.study.plan import Plan, Run, verify
 from research.train import experiment as experiments
 from research.train import record
 from research.train.clock import Clock
@@ -27,22 +27,27 @@ def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
     A clock that ended runs would make them unrepeatable, and the schedule could not know its end. So the step rate of each
     program is measured first, kept in DIR/budget.json, and every launch of the study trains that many examples.
     """
-    match = re.fullmatch(r'([0-9.]+)s', plan.study['budget'])
+    match = re.fullmatch(r'([0-9]*\.?[0-9]+)s', plan.study['budget'])
     if not match:
         return plan
+    verify(dataclasses.replace(plan, runs=[_with(run, '1st') for run in plan.runs]), session)
     path = workdir / 'budget.json'
     pinned = json.loads(path.read_text()) if path.exists() else {}
     runs = []
     for run in plan.runs:
         if run.key not in pinned:
-            config = {**run.config, 'study': {**run.config['study'], 'budget': '1st'}}
-            steps = float(match[1]) / _seconds_per_step(experiments.build(config, session, run.key))
+            experiment = experiments.build(_with(run, '1st').config, session, run.key)
+            steps = float(match[1]) / _seconds_per_step(experiment)
             pinned[run.key] = max(1, int(steps)) * run.config['data']['batch_size']
             if workdir.exists():
                 record.write_json(path, pinned)
-        config = {**run.config, 'study': {**run.config['study'], 'budget': f'{pinned[run.key]}ex'}}
-        runs.append(dataclasses.replace(run, config=config, id=identity.run_id(config)))
+        runs.append(_with(run, f'{pinned[run.key]}ex'))
     return dataclasses.replace(plan, runs=runs)
+
+
+def _with(run: Run, budget: str) -> Run:
+    config = {**run.config, 'study': {**run.config['study'], 'budget': budget}}
+    return dataclasses.replace(run, config=config, id=identity.run_id(config))
 
 
 def _seconds_per_step(experiment: Experiment) -> float:

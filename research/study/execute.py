@@ -48,13 +48,7 @@ def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
       ConfigError: another study's workdir, one that cannot be written or is full, another platform, a launch that is under
         way.
     """
-    platform = jax.default_backend()
-    if platform != plan.study['platform']:
-        raise ConfigError(
-            f"This study declares the platform '{plan.study['platform']}', but jax runs on '{platform}'. Numbers of two "
-            f'platforms are not comparable: launch it there, or make it another study (--config.study.platform={platform} '
-            'and another workdir).'
-        )
+    own_platform(plan)
     try:
         (workdir / 'runs').mkdir(parents=True, exist_ok=True)
         lock = open(workdir / '.lock', 'a')  # noqa: SIM115 - held to the end of the launch
@@ -75,6 +69,20 @@ def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
                 f"{error.strerror}: '{error.filename or workdir}'. Make room and give the same command again: finished runs "
                 'are kept, and the run under way goes on from its last checkpoint.'
             ) from error
+
+
+def own_platform(plan: Plan) -> None:
+    """Refuses another platform than the study's."""
+    try:
+        platform = jax.default_backend()
+    except RuntimeError as error:  # JAX_PLATFORMS asks for what is not there
+        raise ConfigError(f'jax finds no device: {" ".join(str(error).split())}') from error
+    if platform != plan.study['platform']:
+        raise ConfigError(
+            f"This study declares the platform '{plan.study['platform']}', but jax runs on '{platform}'. Numbers of two "
+            f'platforms are not comparable: launch it there, or make it another study (--config.study.platform={platform} '
+            'and another workdir).'
+        )
 
 
 def own_study(workdir: pathlib.Path, plan: Plan) -> None:
@@ -114,6 +122,7 @@ def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experimen
         'variants': plan.variants,
         'contrasts': plan.contrasts,
         'config': plan.config,
+        'config_folder': str(plan.source.path.parent.resolve()),
         'runs': runs,
         'command': command,
         'environment': identity.environment(workdir),
@@ -130,6 +139,7 @@ def finished(workdir: pathlib.Path, plan: Plan) -> tuple[dict[str, dict[str, Any
     for run in plan.runs:
         path = workdir / 'runs' / run.id / 'result.json'
         try:
+            _adopt(path, run)
             result = records.read_result(
                 path, {'study': plan.study['name'], 'metric': plan.study['metric']}, run.variant, run.seed
             )
@@ -140,6 +150,24 @@ def finished(workdir: pathlib.Path, plan: Plan) -> tuple[dict[str, dict[str, Any
         if result is not None and result['status'] != 'failed':
             done[run.id] = result
     return done, problems
+
+
+def _adopt(path: pathlib.Path, run: Run) -> None:
+    """A variant that got another name keeps its runs: the id says that they are the same.
+
+    Raises:
+      BadRecord: it is not the same, because a default in configs/base.py has changed, which no id shows.
+    """
+    try:
+        config, result = (json.loads(file.read_text()) for file in (path.with_name('config.json'), path))
+        different = identity.changed(config, run.config)
+        renamed = result['id'] == run.id and result['seed'] == run.seed and result['variant'] != run.variant
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # nothing there, or for `read_result` to refuse
+    if different:
+        raise records.BadRecord(f'it was made when the default of {", ".join(different)} was another')
+    if renamed:
+        record.write_json(path, result | {'variant': run.variant})
 
 
 def stale(done: Mapping[str, Mapping[str, Any]], fingerprint: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -225,9 +253,9 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     directory = workdir / 'runs' / run.id
     directory.mkdir(exist_ok=True)
     experiment = experiments.build(run.config, session, run.key)
+    _own_checkpoints(directory, run, fingerprint)
     model = {**run.config['model'], 'num_classes': experiment.num_classes}
     record.write_json(directory / 'config.json', {**run.config, 'model': model})
-    _own_checkpoints(directory, run, fingerprint)
     outcome = loop.train(experiment, directory, lambda step, rate: progress.step(step, experiment.steps, rate), stop)
     if run.key not in counted:
         counted[run.key] = costs(experiment)
@@ -252,12 +280,16 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
 
 
 def _own_checkpoints(directory: pathlib.Path, run: Run, fingerprint: Mapping[str, Any]) -> None:
-    """A run goes on only where the same code, versions, data and device left it; else it begins again."""
-    path = directory / 'fingerprint.json'
-    if (directory / 'checkpoints').exists() and (not path.exists() or json.loads(path.read_text()) != fingerprint):
+    """A run goes on only where the same config, code, versions, data and device left it; else it begins again."""
+    try:
+        made, config = (json.loads((directory / name).read_text()) for name in ('fingerprint.json', 'config.json'))
+        same = made == fingerprint and not identity.changed(config, run.config)
+    except (OSError, ValueError):
+        same = False
+    if not same and (directory / 'checkpoints').exists():
         print(f'{run.variant}, seed {run.seed}: begins again, its checkpoint was made by other code or elsewhere ({run.id})')
         checkpoint.remove(directory / 'checkpoints')
-    record.write_json(path, fingerprint)
+    record.write_json(directory / 'fingerprint.json', fingerprint)
 
 
 def _header(plan: Plan, run: Run) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import pathlib
@@ -16,10 +15,11 @@ import jax
 from research import optim
 from research.study.overrides import defaults, flatten
 
-# Fields that cannot change a run's numbers: where data lies, how it is read, how often a state is saved.
-_SILENT = ('data.path', 'data.workers', 'data.streaming', 'train.checkpoint_every', 'study')
-# ... but these of the study do.
+# Fields that cannot change a run's numbers, its times among them: where data lies, how often a state is saved.
+_SILENT = ('data.path', 'train.checkpoint_every', 'study')
+# ... but these of the study do, the last two where they choose the parameters that are scored.
 _LOUD = ('study.budget', 'study.score')
+_LOUD_FOR_BEST = (*_LOUD, 'study.metric', 'study.higher_is_better')
 # Fields that enter a program as data, beside those that the optimizer traces.
 _DATA = (
     'train.seed',
@@ -47,16 +47,23 @@ def _digest(content: Any) -> str:
 def run_id(config: Mapping[str, Any]) -> str:
     """12 hexadecimal digits over every field that can change the run's numbers and is not at its default.
 
-    A new field with a neutral default therefore renames no old run.
+    A new field with a neutral default therefore renames no old run. Where a default itself is changed, `changed` tells.
     """
-    flat, neutral = flatten(config), flatten(defaults())
+    neutral = flatten(defaults())
     return _digest(
-        {
-            k: v
-            for k, v in flat.items()
-            if (_within(k, _LOUD) or not _within(k, _SILENT)) and (k not in neutral or v != neutral[k] or k == 'study.budget')
-        }
+        {k: v for k, v in _that_matter(config).items() if k not in neutral or v != neutral[k] or k == 'study.budget'}
     )
+
+
+def changed(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Dotted fields that can change a run's numbers, are in a run's config.json and in `config`, and differ."""
+    old, new = _that_matter(recorded), _that_matter(json.loads(json.dumps(config)))
+    return [k for k in old if k in new and old[k] != new[k] and k != 'model.num_classes']  # recorded as the data had it
+
+
+def _that_matter(config: Mapping[str, Any]) -> dict[str, Any]:
+    loud = _LOUD_FOR_BEST if config['study']['score'] == 'best' else _LOUD
+    return {k: v for k, v in flatten(config).items() if _within(k, loud) or not _within(k, _SILENT)}
 
 
 def compile_key(config: Mapping[str, Any]) -> str:
@@ -69,13 +76,14 @@ def fingerprint(configs: list[Mapping[str, Any]], checksum: str) -> dict[str, An
     """What a run's bits depend on beside its config.
 
     Args:
-      configs: of every run; modules that they reach by import path count as code.
+      configs: of every run, built: modules that they reach by import path count as code, with what these import from
+        their own package, or from their own folder where they are in none.
       checksum: of the data.
     """
     package = pathlib.Path(__file__).parents[1]
     files = [f for f in sorted(package.rglob('*.py')) if f.relative_to(package).parts[0] not in _NOT_EXECUTED]
-    paths = {v.partition(':')[0] for config in configs for k, v in flatten(config).items() if _is_import_path(k, v)}
-    files += [pathlib.Path(spec.origin) for p in sorted(paths) if (spec := importlib.util.find_spec(p)) and spec.origin]
+    modules = {v.partition(':')[0] for config in configs for k, v in flatten(config).items() if _is_import_path(k, v)}
+    files += sorted({file for module in modules for file in _reached(module)})
     code = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12]
     return {
         'code': code,
@@ -85,6 +93,19 @@ def fingerprint(configs: list[Mapping[str, Any]], checksum: str) -> dict[str, An
         'devices': jax.device_count(),
         'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
     }
+
+
+def _reached(name: str) -> set[pathlib.Path]:
+    """The file of an imported module, and of its own package and neighbours whatever has been imported."""
+    module = sys.modules.get(name)
+    if module is None or not getattr(module, '__file__', None):
+        return set()
+    top, file = name.partition('.')[0], pathlib.Path(module.__file__)
+    if hasattr(sys.modules[top], '__path__'):
+        near = [m for n, m in sys.modules.items() if n.partition('.')[0] == top]
+    else:
+        near = [m for m in sys.modules.values() if pathlib.Path(getattr(m, '__file__', None) or '.').parent == file.parent]
+    return {file, *(pathlib.Path(m.__file__) for m in near if getattr(m, '__file__', None))}
 
 
 def _is_import_path(key: str, value: Any) -> bool:

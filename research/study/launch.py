@@ -41,7 +41,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     from research.study import plan
 
     study = plan.make(spec, parsed)  # ... and what signatures show before the rest is
-    from research.study import execute, identity
+    from research.study import budget, execute, identity
     from research.train import compilation
     from research.train.experiment import Session, load_data
 
@@ -51,20 +51,23 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
         print(f'The data of {study.study["name"]} is ready: {", ".join(sorted(d.name for d in session.datasets.values()))}')
         return OK
     if mode == 'plan':
+        execute.own_platform(study)
+        execute.own_study(workdir, study)
         with compilation.cache():
-            plan.show(study, workdir, session, _console(120))
+            plan.show(budget.in_examples(study, workdir, session), workdir, session, _console(120))
         return OK
     with execute.claim(workdir, study), compilation.cache() as removed:
         for name in removed:
             print(f'Removed a truncated entry of the compilation cache: {name}')
+        study = budget.in_examples(study, workdir, session)
         built = plan.verify(study, session)
         fingerprint = identity.fingerprint(
             [run.config for run in study.runs[: len(built)]], load_data(study.config, session).checksum
         )
         done, problems = execute.finished(workdir, study)
-        notes = execute.settle_stale(done, fingerprint, stale)
         for problem in problems:
             print(problem, file=sys.stderr)
+        notes = execute.settle_stale(done, fingerprint, stale)
         execute.write_study(workdir, study, built, _command(spec, workdir, changes), notes + problems)
         try:
             failed = execute.execute(workdir, study, session, done, fingerprint)

@@ -16,7 +16,6 @@ from research.study.overrides import defaults
 from research.study.source import Misfit
 from research.train import parallel
 
-_UNIONS = (typing.Union, types.UnionType)
 _SEQUENCES = (Sequence, tuple, list)
 
 
@@ -115,10 +114,19 @@ def _expected(parameter: inspect.Parameter, value: Any) -> str:
     hint = parameter.annotation
     if hint is parameter.empty or not _says_something(hint):
         hint = _type_of(parameter.default)
-    if value == parameter.default or _fits(hint, value):
+    if _fits(hint, value) or value is parameter.default:
         return ''
-    text = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-    return f'{re.sub(r"[a-zA-Z_]+[.]", "", text)}, such as {parameter.default!r}'.removesuffix(f', such as {parameter.empty!r}')
+    texts = [
+        h.__name__ if isinstance(h, type) and not typing.get_args(h) else str(h)
+        for h in _alternatives(hint)
+        if h is types.NoneType or _says_something(h)
+    ]
+    text = re.sub(r'[a-zA-Z_]+[.]', '', ' or '.join(texts)).replace('NoneType', 'None')
+    return text if parameter.default is parameter.empty else f'{text}, such as {parameter.default!r}'
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def _type_of(default: Any) -> Any:
@@ -131,20 +139,22 @@ def _type_of(default: Any) -> Any:
 
 def _says_something(hint: Any) -> bool:
     """Whether a type holds some value of a config beside None, but not all of them."""
-    if typing.get_origin(hint) in _UNIONS:
-        alternatives = [h for h in typing.get_args(hint) if h is not types.NoneType]
-        return Any not in alternatives and any(map(_says_something, alternatives))
+    if len(_alternatives(hint)) > 1:
+        return Any not in _alternatives(hint) and any(map(_says_something, _alternatives(hint)))
     return (typing.get_origin(hint) or hint) in (*_SEQUENCES, bool, int, float, str, dict, Mapping, typing.Literal)
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    origin, inside = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if origin in _UNIONS:
-        return any(_fits(h, value) for h in inside if h is types.NoneType or _says_something(h))
-    if hint is types.NoneType:
-        return value is None
+    """Whether a value may stand where a type is asked for; where that says nothing, anything may."""
     if not _says_something(hint):
         return True
+    if len(_alternatives(hint)) > 1:
+        return (
+            value is None
+            and types.NoneType in _alternatives(hint)
+            or any(_fits(h, value) for h in _alternatives(hint) if _says_something(h))
+        )
+    origin, inside = typing.get_origin(hint) or hint, typing.get_args(hint)
     if origin is typing.Literal:
         return value in inside
     if origin in _SEQUENCES:

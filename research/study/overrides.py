@@ -5,6 +5,7 @@ Nothing here imports jax: a misspelt key is answered at once.
 
 import ast
 import copy
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,11 @@ _SEEDS = 2**32
 
 def defaults() -> dict[str, Any]:
     """configs/base.py as a nested dict."""
+    return copy.deepcopy(_base())
+
+
+@functools.cache
+def _base() -> dict[str, Any]:
     return base.get_config().to_dict()
 
 
@@ -104,7 +110,8 @@ def check(config: Mapping[str, Any]) -> None:
     if split not in ('test', 'validation') or not slash:
         raise Misfit('study.metric', f"'study.metric' is '{study['metric']}', expected 'test/NAME', such as 'test/accuracy'.")
     if metric.endswith('loss') and study['higher_is_better']:
-        raise Misfit('study.metric', f"'{study['metric']}' decides, but 'study.higher_is_better' is True; set it to False.")
+        message = f"'study.metric' is '{study['metric']}', but 'study.higher_is_better' is True; set it to False."
+        raise Misfit('study.metric', message)
     try:
         seeds = seeds_of(study)
     except TypeError:

@@ -25,7 +25,7 @@ from research.train.experiment import Experiment, Session
 from research.train.feed import Feed
 
 # What one finished run leaves on disk beside its variables (config, metrics, result, correctness), and their files.
-_RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 24_000, 4, 16
+_RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 24_000, 6, 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Plan:
     Attributes:
       config: of the baseline, nested.
       source: where its values stand, for messages.
-      question: the docstring of the config file.
+      question: from the docstring of the config file.
       variants: name -> overrides, 'baseline' first, then 'null' unless switched off.
       contrasts: name -> {variant: weight}; the null is not among them.
       runs: seed by seed, every variant of a seed before the next seed, so that times are paired as scores are.
@@ -104,7 +104,14 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
             seeded = {**variant, 'train': {**variant['train'], 'seed': seed}}
             runs.append(Run(name, seed, seeded, identity.run_id(seeded), keys[name]))
     contrasts = study['contrasts'] or {name: {name: 1, 'baseline': -1} for name in study['variants']}
-    return Plan(config, source, question, variants, contrasts, runs)
+    return Plan(config, source, _question(question), variants, contrasts, runs)
+
+
+def _question(docstring: str) -> str:
+    """The paragraph that opens with 'Question:', or else the first one."""
+    paragraphs = [' '.join(p.split()) for p in docstring.split('\n\n')]
+    asked = next((p for p in paragraphs if p.startswith('Question:')), paragraphs[0])
+    return asked.removeprefix('Question:').strip()
 
 
 def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
@@ -116,11 +123,13 @@ def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
     Raises:
       ConfigError: with the variant's name in front.
     """
-    built = {}
+    built, checked = {}, set()
     for run in plan.runs[: len(plan.variants)]:
         with _located(plan.source, run.variant):
             built[run.variant] = experiments.build(run.config, session, run.key)
-            _check_built(built[run.variant])
+            if run.key not in checked:
+                _check_built(built[run.variant])
+            checked.add(run.key)
     return built
 
 
@@ -164,7 +173,8 @@ def _located(source: Source, variant: str) -> Iterator[None]:
     except ConfigError as error:
         raise ConfigError(f'{source.mentions(str(error), inside)}{prefix}{error}') from error
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        frame = ([f for f in frames if 'site-packages' not in f.filename] or frames)[-1]
         text = f'{type(error).__name__}: {" ".join(str(error).split())} ({frame.filename}:{frame.lineno})'
         raise ConfigError(f'{source.at(inside, inside)}{prefix}building it failed with {text}') from error
 

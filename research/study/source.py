@@ -41,11 +41,11 @@ class Source:
         """
         own = 'study.variants' if variant else key
         for flag in self.flags:
-            if own == flag or flag.startswith(f'{own}.'):
+            if f'{flag}.'.startswith(f'{own}.') or own.startswith(f'{flag}.'):
                 return f'--config.{flag}: '
         first = self._line_of(variant, 1) if variant else 1
         for word in (key, key.rpartition('.')[2]):
-            if found := self._line_of(word, first or 1):
+            if word and (found := self._line_of(word, first or 1)):
                 return f'{self.path}:{found}: '
         return f'{self.path}:{first}: ' if variant and first else f'{self.path}: '
 

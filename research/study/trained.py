@@ -2,31 +2,38 @@
 
 import json
 import pathlib
+import sys
 from typing import Any
 
 import flax.linen as nn
 
 from research import models
 from research.catalogue import ConfigError, nearest
-from research.study import records
+from research.study import records, source
 from research.train import checkpoint
 
 
 def load(workdir: str, variant: str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     """See research.study.load."""
     folder = pathlib.Path(workdir)
-    runs = records.read_study(folder)['runs']
+    study = records.read_study(folder)
+    runs = study['runs']
     if variant not in runs:
         raise ConfigError(f"No variant '{variant}' in '{workdir}'.{nearest(variant, runs)}")
     if str(seed) not in runs[variant]:
         raise ConfigError(f"No seed {seed} of '{variant}' in '{workdir}'.{nearest(str(seed), runs[variant])}")
     directory = folder / 'runs' / runs[variant][str(seed)]
-    if not (directory / 'result.json').exists() or not (directory / 'scored').exists():
+    result = records.read_result(directory / 'result.json', study, variant, seed)
+    if result is None:
         raise ConfigError(f"'{variant}', seed {seed}, is not finished. Launch the study again to finish it.")
+    if result['status'] != 'finished':
+        raise ConfigError(f"'{variant}', seed {seed}, has {result['status']} and left no model ({result.get('message')}).")
+    if study.get('config_folder') and study['config_folder'] not in sys.path:
+        sys.path.append(study['config_folder'])  # as at the launch: a fork's modules lie beside its config
     return module(json.loads((directory / 'config.json').read_text())), checkpoint.load_variables(directory / 'scored')
 
 
 def module(config: dict[str, Any]) -> nn.Module:
     """The network of a run's config.json, which names the number of classes."""
-    group = dict(config['model'])
+    group = source.plain('model', config['model'])
     return models.create(group.pop('name'), group.pop('num_classes'), **group)

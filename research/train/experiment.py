@@ -173,14 +173,14 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
 def checkpoint_every(config: Mapping[str, Any], epoch: int, total: int) -> tuple[int | None, float | None]:
     """`train.checkpoint_every` as (examples, None) or (None, seconds)."""
     text = config['train']['checkpoint_every']
-    if re.fullmatch(r'[0-9.]+s', text):
+    if re.fullmatch(r'[0-9]*\.?[0-9]+s', text):
         return None, float(text[:-1])
     return max(1, durations.examples(text, config['data']['batch_size'], epoch, total)), None
 
 
 def _budget(config, dataset, epoch) -> int:
     text = config['study']['budget']
-    if match := re.fullmatch(r'([0-9.]+(?:e[0-9]+)?)flops', text):
+    if match := re.fullmatch(r'([0-9]*\.?[0-9]+(?:e[0-9]+)?)flops', text):
         return max(1, int(float(match[1]) / train_flops(config, dataset)[0])) * config['data']['batch_size']
     total = durations.examples(text, config['data']['batch_size'], epoch)
     if total < 1:
@@ -208,16 +208,24 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
     task = tasks.create(config['task'])
     module, stages = _stages(config, dataset, task, engine.axis_name)
     init = functools.partial(_initial_state, module, stages, _sample(dataset))
+
+    def precise(function, *bound):
+        def at_precision(*arguments):
+            with jax.default_matmul_precision(config['train']['matmul_precision']):
+                return function(*bound, *arguments)
+
+        return at_precision
+
     return Program(
         module=module,
         task=task,
         engine=engine,
         stages=stages,
         init=Compiled(engine, init),
-        chunk=Compiled(engine, functools.partial(step.train_chunk, stages, engine), donate=(0,)),
-        evaluate=Compiled(engine, functools.partial(step.evaluate, stages, engine)),
-        refresh=Compiled(engine, functools.partial(step.refresh, stages, engine)) if stages.refresh else None,
-        predict=jax.jit(stages.predict),
+        chunk=Compiled(engine, precise(step.train_chunk, stages, engine), donate=(0,)),
+        evaluate=Compiled(engine, precise(step.evaluate, stages, engine)),
+        refresh=Compiled(engine, precise(step.refresh, stages, engine)) if stages.refresh else None,
+        predict=jax.jit(precise(stages.predict)),
         shapes=jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config)),
     )
 

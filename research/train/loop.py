@@ -87,6 +87,7 @@ class _Run:
         self.engine, self.feed = self.program.engine, Feed(experiment)
         self.checkpoints = Checkpoints((directory / 'checkpoints').absolute())
         self.at = _Progress()
+        self.metrics: Metrics | None = None
         self.best: Any = None  # variables of the best evaluation, where the study scores these
         batch, epoch = experiment.batch_size, len(experiment.dataset.splits['train'])
         self.eval_steps = max(
@@ -104,6 +105,8 @@ class _Run:
             except _Diverged as diverged:
                 outcome = Outcome('diverged', str(diverged), {}, self._cost(), None)
             finally:
+                if self.metrics is not None:
+                    self.metrics.close()
                 self.feed.close()
                 self.checkpoints.close()
         outcome.cost['peak_bytes'] = peak['bytes']

@@ -1,10 +1,12 @@
-"""What a run leaves on disk: config.json, metrics.jsonl, and at the very end result.json, written aside and renamed."""
+"""What a run leaves on disk: config.json, metrics.jsonl, TensorBoard events, and at the very end result.json."""
 
 import json
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from tensorboardX import SummaryWriter
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -18,7 +20,7 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 
 class Metrics:
-    """metrics.jsonl: one line an evaluation."""
+    """metrics.jsonl, one line an evaluation, and the same as TensorBoard events in `tensorboard/` beside it."""
 
     def __init__(self, path: pathlib.Path, position: int):
         """Keeps the lines up to `position` (0: none), the point that a run goes on from, and drops what came after."""
@@ -27,6 +29,8 @@ class Metrics:
         aside = path.with_suffix('.aside')
         aside.write_text(''.join(json.dumps(row) + '\n' for row in kept))
         aside.replace(path)
+        purge = kept[-1]['step'] + 1 if kept else None
+        self._events = SummaryWriter(logdir=str(path.parent / 'tensorboard'), purge_step=purge)
 
     def _read(self) -> list[dict[str, Any]]:
         rows = []
@@ -41,3 +45,10 @@ class Metrics:
         """Adds a line."""
         with open(self.path, 'a') as file:
             file.write(json.dumps(row) + '\n')
+        for name in row.keys() - {'step', 'position'}:
+            self._events.add_scalar(name, row[name], row['step'])
+        self._events.flush()
+
+    def close(self) -> None:
+        """Ends the writer of events."""
+        self._events.close()

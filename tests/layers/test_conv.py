@@ -37,7 +37,7 @@ def assert_close(actual, expected, scale=1e-5):
         np.testing.assert_allclose(a, e, rtol=0, atol=scale * max(1.0, np.abs(e).max(initial=0)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     batch=st.integers(1, 3),
     size=st.tuples(st.integers(4, 9), st.integers(4, 9)),

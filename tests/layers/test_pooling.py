@@ -20,12 +20,12 @@ def value_and_gradient(f, x):
     return y, vjp(jnp.asarray(weights))[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     batch=st.integers(1, 3),
     size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
     window=st.tuples(st.integers(2, 3), st.integers(2, 3)),
-    stride=st.integers(1, 3),
+    stride=st.sampled_from([2, 2, 1, 3]),
     padding=PADDINGS,
     ties=st.booleans(),
 )

@@ -1,0 +1,228 @@
+"""What is the same run, the same program, the same code."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+from test_overrides import written
+
+from research.study import identity, overrides
+
+BASE = overrides.defaults()
+
+
+def changed(**changes):
+    return overrides.apply(BASE, {key.replace('__', '.'): value for key, value in changes.items()})
+
+
+MATTERS = {
+    'task.name': 'my:task',
+    'task.loss': 'sigmoid',
+    'data.name': 'mnist',
+    'data.batch_size': 32,
+    'data.eval_batch_size': 32,
+    'data.validation': 0.2,
+    'data.examples': 100,
+    'data.reference_size': 32,
+    'data.split_seed': 1,
+    'data.redraw': 1,
+    'augment.name': 'my:flip',
+    'augment.strength': 0.5,
+    'model.name': 'resnet20',
+    'model.num_classes': 11,
+    'model.widths': (8, 8),
+    'model.norm.name': 'none',
+    'compress.name': 'my:prune',
+    'gradient.name': 'my:sam',
+    'optimizer.name': 'adam',
+    'optimizer.learning_rate': 0.01,
+    'optimizer.weight_decay': 0.01,
+    'optimizer.clip.name': 'global_norm',
+    'optimizer.nesterov': True,
+    'schedule.name': 'cosine',
+    'schedule.warmup': '1ep',
+    'train.seed': 1,
+    'data.workers': 2,
+    'data.streaming': True,
+    'train.engine': 'pmap',
+    'train.devices': 1,
+    'train.matmul_precision': 'highest',
+    'study.budget': '21ep',
+    'study.score': 'best',
+}
+SILENT = {
+    'data.path': '/somewhere',
+    'train.checkpoint_every': '5st',
+    'study.name': 'other',
+    'study.seeds': 3,
+    'study.null': False,
+    'study.alpha': 0.01,
+    'study.margin': 0.01,
+    'study.metric': 'test/loss',
+    'study.higher_is_better': False,
+    'study.latency': (),
+    'study.keep': 'all',
+    'study.platform': 'gpu',
+    'study.variants': {'a': {'data.redraw': 1}},
+    'study.contrasts': {'a': {'a': 1, 'baseline': -1}},
+}
+
+
+@pytest.mark.parametrize('key', MATTERS)
+def test_what_can_change_the_numbers_makes_another_run(key):
+    assert identity.run_id(overrides.apply(BASE, {key: MATTERS[key]})) != identity.run_id(BASE)
+
+
+@pytest.mark.parametrize('key', SILENT)
+def test_what_cannot_change_the_numbers_keeps_the_run(key):
+    assert identity.run_id(overrides.apply(BASE, {key: SILENT[key]})) == identity.run_id(BASE)
+
+
+def test_no_two_of_these_runs_are_the_same():
+    assert len({identity.run_id(overrides.apply(BASE, {k: v})) for k, v in MATTERS.items()}) == len(MATTERS)
+
+
+def test_what_chooses_the_best_parameters_matters_where_they_are_scored():
+    best = changed(study__score='best')
+    by_loss = overrides.apply(best, {'study.metric': 'test/loss', 'study.higher_is_better': False})
+    assert identity.run_id(best) != identity.run_id(by_loss)
+
+
+def test_every_field_is_classified():
+    """A new field has to be put into one of the tables above, and so be thought about."""
+    prefixes = set(overrides.flatten(BASE)) | {'study.variants', 'study.contrasts'}
+    others = {'train.eval_every'}  # moves no number of a run's end, but the curve, and with study.score=best the end too
+    assert prefixes - others - set(MATTERS) - set(SILENT) == set()
+
+
+def test_a_new_field_with_a_neutral_default_renames_no_run(monkeypatch):
+    config = changed(optimizer__name='adam')
+    before = identity.run_id(config)
+    with_field = json.loads(json.dumps(BASE))
+    with_field['train']['average'] = 0.0
+    monkeypatch.setattr(identity, 'defaults', lambda: with_field)
+    newer = json.loads(json.dumps(config))
+    newer['train']['average'] = 0.0
+    assert identity.run_id(newer) == before
+    newer['train']['average'] = 0.9
+    assert identity.run_id(newer) != before
+
+
+def test_a_changed_default_is_told_by_the_recorded_config():
+    recorded = json.loads(json.dumps(BASE))
+    assert identity.changed(recorded, BASE) == []
+    recorded['optimizer']['learning_rate'] = 0.1
+    recorded['model']['num_classes'] = 10
+    recorded['data']['path'] = '/elsewhere'
+    assert identity.changed(recorded, BASE) == ['optimizer.learning_rate']
+
+
+def test_ids_do_not_depend_on_the_order_of_keys_or_on_list_or_tuple():
+    widths = changed(model__widths=(4, 8), optimizer__name='adam')
+    shuffled = json.loads(json.dumps({key: widths[key] for key in reversed(widths)}))
+    assert identity.run_id(shuffled) == identity.run_id(widths)
+    assert identity.compile_key(shuffled) == identity.compile_key(widths)
+
+
+CLIPPED = changed(optimizer__clip={'name': 'global_norm', 'max_norm': 1.0})
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'optimizer.learning_rate': 3.0},
+        {'optimizer.weight_decay': 0.1},
+        {'optimizer.clip.max_norm': 2.0},
+        {'schedule.name': 'cosine', 'schedule.alpha': 0.1},
+        {'schedule.warmup': '0.1run'},
+        {'train.seed': 7},
+        {'train.eval_every': '1ep'},
+        {'train.checkpoint_every': '1ep'},
+        {'data.redraw': 3},
+        {'data.split_seed': 3},
+        {'data.path': '/somewhere'},
+        {'study.budget': '1ep'},
+        {'study.seeds': 2},
+    ],
+)
+def test_what_is_traced_shares_a_program(change):
+    assert identity.compile_key(overrides.apply(CLIPPED, change)) == identity.compile_key(CLIPPED)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'optimizer.clip.name': 'none'},
+        {'optimizer.nesterov': True},
+        {'optimizer.name': 'adam'},
+        {'data.batch_size': 32},
+        {'data.examples': 32},
+        {'data.reference_size': 32},
+        {'data.streaming': True},
+        {'data.name': 'mnist'},
+        {'model.widths': (4,)},
+        {'train.engine': 'pmap'},
+        {'train.devices': 1},
+        {'task.loss': 'sigmoid'},
+    ],
+)
+def test_what_python_branches_on_makes_another_program(change):
+    assert identity.compile_key(overrides.apply(CLIPPED, change)) != identity.compile_key(CLIPPED)
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A copy of the package's outline that can be edited, in the place of research/."""
+    for name in ('study/report.py', 'train/loop.py', 'models/cnn.py'):
+        (tmp_path / 'research' / name).parent.mkdir(parents=True)
+        (tmp_path / 'research' / name).write_text('x = 1\n')
+    monkeypatch.setattr(identity, '__file__', str(tmp_path / 'research' / 'study' / 'identity.py'))
+    return tmp_path / 'research'
+
+
+def test_the_fingerprint_is_of_what_a_run_executes(code):
+    before = identity.fingerprint([BASE], 'sum')
+    assert identity.fingerprint([BASE], 'sum') == before
+    (code / 'study' / 'report.py').write_text('x = 2\n')
+    assert identity.fingerprint([BASE], 'sum') == before
+    (code / 'train' / 'loop.py').write_text('x = 2\n')
+    assert identity.fingerprint([BASE], 'sum')['code'] != before['code']
+    assert identity.fingerprint([BASE], 'other')['data'] == 'other'
+    assert json.loads(json.dumps(before)) == before
+
+
+@pytest.mark.parametrize('package', ['', 'paper_of_mine.'])
+def test_modules_by_import_path_are_code(code, tmp_path, monkeypatch, package):
+    folder = tmp_path / 'paper' / package.rstrip('.')
+    folder.mkdir(parents=True)
+    stem = f'nets_{len(package)}'
+    (folder / f'{stem}.py').write_text(f'from {package}blocks_{len(package)} import x\nnet = dict\n')
+    (folder / f'blocks_{len(package)}.py').write_text('x = 1\n')
+    (folder / 'untouched.py').write_text('x = 1\n')
+    written(folder, '')
+    monkeypatch.syspath_prepend(str(tmp_path / 'paper'))
+    __import__(package + stem)
+    config = changed(model__name=f'{package}{stem}:net')
+    plain, before = identity.fingerprint([BASE], '')['code'], identity.fingerprint([BASE, config], '')['code']
+    assert plain != before
+    for neighbour in ('untouched.py', 'paper.py'):
+        (folder / neighbour).write_text('x = 2\n')
+    assert identity.fingerprint([BASE, config], '')['code'] == before
+    (folder / f'blocks_{len(package)}.py').write_text('x = 2\n')
+    assert identity.fingerprint([BASE, config], '')['code'] not in (before, plain)
+    for name in [n for n in sys.modules if str(tmp_path) in str(getattr(sys.modules[n], '__file__', ''))]:
+        del sys.modules[name]
+
+
+def test_a_text_with_a_colon_that_is_no_module_is_no_code():
+    config = changed(augment__ratio='a.b:c', data__path='C:/data')
+    assert identity.fingerprint([config], '')['code'] == identity.fingerprint([BASE], '')['code']
+
+
+def test_the_environment_is_saved_beside_the_study(tmp_path):
+    found = identity.environment(tmp_path)
+    assert (tmp_path / found['packages_file']).read_text().count('==') > 10
+    assert (tmp_path / found['git_diff_file']).exists()
+    assert found['platform'] == 'cpu' and found['python'] == sys.version.split()[0]
+    assert pathlib.Path(identity.__file__).exists()

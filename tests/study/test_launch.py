@@ -1,0 +1,216 @@
+"""The door: what is refused before work, what is done again and what is not, and the exit status."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from test_overrides import written
+
+from research.study import launch
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = (
+    'config.model.widths = (2,)\nconfig.model.hidden = ()\nconfig.train.devices = 1\nconfig.data.batch_size = 100\n'
+    'config.study.budget = "4st"\nconfig.study.seeds = 1\nconfig.study.latency = ()\nconfig.study.null = False\n'
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """A compilation cache of this module's own."""
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path_factory.getbasetemp() / 'xla'))
+    yield
+    jax.config.update('jax_compilation_cache_dir', None)
+
+
+@pytest.fixture
+def start(tmp_path, capsys):
+    """Launches tmp_path/paper.py, SMALL with `body`: (exit status, what went to stderr)."""
+
+    def run(body='', mode='run', stale='', workdir=None, **changes):
+        path = written(tmp_path, SMALL + body)
+        changes = {key.replace('__', '.'): value for key, value in changes.items()}
+        status = launch.launch(str(path), str(workdir or tmp_path / 'dir'), changes, mode, stale)
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def results(folder):
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted((folder / 'runs').glob('*/result.json'))}
+
+
+def stamps(folder):
+    return {path.parent.name: path.stat().st_mtime_ns for path in (folder / 'runs').glob('*/result.json')}
+
+
+def command(*flags):
+    return subprocess.run([sys.executable, ROOT / 'launch.py', *flags], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--config=configs/quikstart.py', '--workdir=x'], "Did you mean 'configs/quickstart.py'?"),
+        (
+            ['--config=configs/quickstart.py', '--workdir=x', '--config.data.batch_size'],
+            "unknown flag '--config.data.batch_size'",
+        ),
+        (['--config=configs/quickstart.py', '--workdir=x', '--reprt'], "Did you mean '--report'?"),
+        (['--config=configs/quickstart.py', '--workdir=x', '--plan', '--report'], 'not allowed with'),
+        (['--config=configs/quickstart.py', '--workdir=x', '--stale=maybe'], 'invalid choice'),
+        (['--config=configs/quickstart.py'], '--workdir'),
+        (['--workdir=x'], '--config=FILE is missing'),
+        (['--config=configs/quickstart.py', '--workdir=x', '--config.optmizer.name=adam'], "Did you mean 'optimizer.name'?"),
+        (
+            ['--config=configs/quickstart.py', '--workdir=x', '--config.optimizer.lerning_rate=1'],
+            "Did you mean 'learning_rate'?",
+        ),
+        (['--workdir=no/such/study', '--report'], 'study.json is missing'),
+    ],
+)
+def test_bad_input_ends_with_2_and_no_traceback(flags, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = command(*flags)
+    assert done.returncode == 2
+    assert message in done.stderr and 'Traceback' not in done.stderr
+    assert not (ROOT / 'x').exists()
+
+
+def test_a_misspelt_field_is_answered_before_jax_is_imported(tmp_path):
+    path = written(tmp_path, 'config.optmizer = 3')
+    code = (
+        'import sys; import research; from research.study.launch import launch;'
+        f'assert launch({str(path)!r}, "x", {{}}) == 2; assert "jax" not in sys.modules'
+    )
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_nothing_is_compiled_before_an_error(start, monkeypatch, tmp_path):
+    """Wrong metric of the last variant to be looked at; every program stays uncompiled."""
+    from research.train import experiment
+
+    monkeypatch.setattr(experiment.Compiled, 'prepare', lambda *a: pytest.fail('compiled'))
+    status, err = start('config.study.variants = {"a": {"data.path": "/no/such/folder", "data.redraw": 5}}')
+    assert status == launch.REFUSED and "Variant 'a'" in err and '/no/such/folder' in err
+    status, err = start(study__metric='test/acuracy')
+    assert status == launch.REFUSED and "--config.study.metric: 'study.metric' is 'test/acuracy'" in err
+    assert results(tmp_path / 'dir') == {}
+
+
+@pytest.mark.parametrize('mode', ['run', 'plan'])
+def test_another_platform_ends_at_the_door(start, tmp_path, mode):
+    status, err = start(mode=mode, study__platform='gpu')
+    assert status == launch.REFUSED
+    assert "declares the platform 'gpu', but jax runs on 'cpu'" in err
+    assert not (tmp_path / 'dir').exists()
+
+
+@pytest.mark.parametrize('place', ['a_file', 'a_file/below', '/proc/no'])
+def test_a_workdir_that_cannot_be_written(start, tmp_path, place):
+    (tmp_path / 'a_file').write_text('mine')
+    status, err = start(workdir=tmp_path / place)
+    assert status == launch.REFUSED and 'Cannot write to workdir' in err
+    assert (tmp_path / 'a_file').read_text() == 'mine'
+
+
+def test_a_study_goes_on_and_only_what_is_new_is_run(start, tmp_path):
+    """Relaunch, more seeds, another config, another name, a lost record, another study: one folder through its life."""
+    folder = tmp_path / 'dir'
+    variants = 'config.study.variants = {"fast": {"optimizer.learning_rate": 0.1}}\n'
+    assert start(variants) == (0, '')
+    first = stamps(folder)
+    assert len(first) == 2 and {r['status'] for r in results(folder).values()} == {'finished'}
+
+    assert start(variants)[0] == 0
+    assert stamps(folder) == first
+
+    assert start(variants, study__seeds='2')[0] == 0
+    second = stamps(folder)
+    assert len(second) == 4 and second.items() >= first.items()
+
+    # Another name for the same thing is the same runs.
+    before = results(folder)
+    assert start(variants.replace('fast', 'swift'), study__seeds='2') == (0, '')
+    for i, result in results(folder).items():
+        assert result == before[i] | {'variant': {'fast': 'swift'}.get(before[i]['variant'], before[i]['variant'])}
+
+    # What was the variant is the baseline now, and the other way round.
+    swapped = 'config.optimizer.learning_rate = 0.1\nconfig.study.variants = {"slow": {"optimizer.learning_rate": 0.05}}\n'
+    assert start(swapped, study__seeds='2') == (0, '')
+    assert {r['variant'] for r in results(folder).values()} == {'baseline', 'slow'} and len(results(folder)) == 4
+
+    # Another config makes new runs and leaves the old ones.
+    kept = stamps(folder)
+    assert start('config.study.budget = "5st"\n')[0] == 0
+    assert len(stamps(folder)) == 5 and stamps(folder).items() >= kept.items()
+
+    # Torn, foreign, of another default: kept aside, told, done again.
+    torn, foreign, older, fine = sorted(kept)
+    (folder / 'runs' / torn / 'result.json').write_text('{"id": "')
+    (folder / 'runs' / foreign / 'result.json').write_text((folder / 'runs' / fine / 'result.json').read_text())
+    config = json.loads((folder / 'runs' / older / 'config.json').read_text())
+    config['data']['reference_size'] = 32
+    (folder / 'runs' / older / 'config.json').write_text(json.dumps(config))
+
+    status, err = start(swapped, study__seeds='2')
+    assert status == 0
+    for i, reason in ((torn, 'torn'), (foreign, 'foreign'), (older, 'the default of data.reference_size was another')):
+        assert [line for line in err.splitlines() if i in line and reason in line and 'result.json.bad-1' in line], err
+        assert (folder / 'runs' / i / 'result.json.bad-1').exists()
+        assert results(folder)[i]['metrics'] == before[i]['metrics']
+    assert stamps(folder)[fine] == kept[fine]
+    assert len((folder / 'results.jsonl').read_text().splitlines()) == 4
+
+    for mode in ('run', 'plan'):
+        status, err = start('config.study.name = "other"', mode=mode)
+        assert status == launch.REFUSED and "holds the study 'paper', and this is 'other'" in err
+
+
+def test_code_that_changed_is_refused_until_one_chooses(start, tmp_path, monkeypatch):
+    from research.study import identity
+
+    folder = tmp_path / 'dir'
+    assert start()[0] == 0
+    before, real = stamps(folder), identity.fingerprint
+    monkeypatch.setattr(identity, 'fingerprint', lambda *a: real(*a) | {'code': 'another'})
+    status, err = start()
+    assert status == launch.REFUSED and 'made with another code' in err and '--stale=rerun' in err and '--stale=keep' in err
+    assert stamps(folder) == before
+    assert start(stale='keep')[0] == 0
+    assert stamps(folder) == before
+    assert '1 of 1 finished runs were kept' in ' '.join(json.loads((folder / 'study.json').read_text())['notes'])
+    assert start(stale='rerun')[0] == 0
+    assert stamps(folder) != before
+    assert start() == (0, '')
+
+
+def test_a_study_of_nothing_but_its_baseline_has_a_report(start, tmp_path):
+    assert start(mode='report')[0] == launch.REFUSED
+    assert start() == (0, '')
+    assert start(mode='report') == (0, '')
+    summary = json.loads((tmp_path / 'dir' / 'summary.json').read_text())
+    assert summary['contrasts'] == []
+    assert 'baseline' in (tmp_path / 'dir' / 'report.md').read_text()
+
+
+def test_prepare_takes_the_flags_and_every_variants_data(start, tmp_path, capsys):
+    assert start(mode='prepare') == (0, '')
+    assert not (tmp_path / 'dir').exists()
+    status, err = start('config.study.variants = {"a": {"data.path": "/no/such", "data.redraw": 5}}', mode='prepare')
+    assert status == launch.REFUSED and '/no/such' in err
+    status, err = start(mode='prepare', data__path='/no/such')
+    assert status == launch.REFUSED and '--config.data.path: ' in err
+
+
+def test_a_second_launch_in_the_same_folder_is_refused(start, tmp_path):
+    import fcntl
+
+    (tmp_path / 'dir').mkdir()
+    with open(tmp_path / 'dir' / '.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, err = start()
+    assert status == launch.REFUSED and 'Another launch is at work' in err

@@ -1,0 +1,214 @@
+"""A plan refuses, before data and programs, whatever a name or a signature shows; and compiles nothing twice."""
+
+import io
+import re
+
+import pytest
+import rich.console
+from test_overrides import written
+
+from research.catalogue import ConfigError
+from research.study import names, overrides, plan
+from research.train.experiment import Session
+
+TINY = 'config.model.widths = (2,)\nconfig.model.hidden = ()\nconfig.train.devices = 1\nconfig.study.budget = "2st"\n'
+
+
+def make(folder, body='', changes=None):
+    return plan.make(str(written(folder, TINY + body)), changes or {})
+
+
+def refused(folder, body, message, changes=None, build=False):
+    with pytest.raises(ConfigError) as caught:
+        planned = make(folder, body, changes)
+        assert build
+        plan.verify(planned, Session())
+    text = str(caught.value)
+    assert message in text and '\n' not in text, text
+    return text
+
+
+BAD = [
+    ({'data.batchsize': 8}, "Did you mean 'batch_size'?"),
+    ({'task.lss': 'softmax'}, "task 'classification' takes no such argument. Did you mean 'loss'?"),
+    ({'task.name': 'clasification'}, "Unknown task 'clasification'. Did you mean 'classification'?"),
+    ({'task.loss': 'softmx'}, "Unknown loss 'softmx'. Did you mean 'softmax'?"),
+    ({'augment.size': 3}, "augmentation 'none' takes no such argument. It takes none; is 'augment.name' as you want it?"),
+    ({'augment.keys': 3}, "augmentation 'none' takes no such argument"),
+    ({'compress.sparsity': 3}, "compression 'none' takes no such argument"),
+    ({'gradient.rho': 3}, "gradient 'plain' takes no such argument"),
+    ({'model.width': 3}, "model 'cnn' takes no such argument. Did you mean 'widths'?"),
+    ({'model.num_clases': 3}, "Did you mean 'num_classes'?"),
+    ({'model.axis_name': 'data'}, "model 'cnn' takes no such argument"),
+    ({'model.parent': 3}, "model 'cnn' takes no such argument"),
+    ({'model.name': 'resnet21'}, "Unknown model 'resnet21'. Did you mean 'resnet20'?"),
+    ({'model.norm': 'virtual_bach'}, "Unknown norm layer 'virtual_bach'. Did you mean 'virtual_batch'?"),
+    ({'model.norm.name': 'bach'}, "Unknown norm layer 'bach'. Did you mean 'batch'?"),
+    ({'model.norm': {'name': 'batch', 'momentm': 0.5}}, "norm layer 'batch' takes no such argument. Did you mean 'momentum'?"),
+    ({'model.norm.name': 'ghost_batch'}, "norm layer 'ghost_batch' needs 'model.norm.virtual_batch_size'"),
+    ({'model.norm.momentum': 0.5}, "expected a 'name' in it. Valid: batch, ghost_batch, none, virtual_batch."),
+    ({'model.norm': None}, "'model.norm' is None (NoneType), expected str or Mapping[str, Any], such as 'batch'."),
+    ({'model.widths': 'abc'}, "'model.widths' is 'abc' (str), expected Sequence[int], such as (32, 64)."),
+    ({'model.widths': 8}, "'model.widths' is 8 (int), expected Sequence[int]"),
+    ({'model.widths': (8, 'x')}, 'expected Sequence[int]'),
+    ({'model.widths': (8, 2.5)}, 'expected Sequence[int]'),
+    ({'model.depth': '5ep'}, "'model.depth' is '5ep' (str), expected int, such as 1."),
+    ({'model.depth': True}, "'model.depth' is True (bool), expected int"),
+    ({'optimizer.lerning_rate': 3}, "optimizer 'momentum' takes no such argument. Did you mean 'learning_rate'?"),
+    ({'optimizer.name': 'admm'}, "Unknown optimizer 'admm'. Did you mean 'adam'?"),
+    ({'optimizer.momentum': 'high'}, "'optimizer.momentum' is 'high' (str), expected float"),
+    ({'optimizer.nesterov': 1}, "'optimizer.nesterov' is 1 (int), expected bool"),
+    ({'optimizer.name': 'adam', 'optimizer.momentum': 0.9}, "optimizer 'adam' takes no such argument"),
+    ({'optimizer.name': 'adam', 'optimizer.b1': 'x'}, "'optimizer.b1' is 'x' (str), expected"),
+    ({'optimizer.clip.name': 'globl_norm'}, "Unknown clip 'globl_norm'. Did you mean 'global_norm'?"),
+    ({'optimizer.clip.max_norm': 1.0}, "clip 'none' takes no such argument"),
+    ({'optimizer.clip.name': 'global_norm'}, "clip 'global_norm' needs 'optimizer.clip.max_norm'"),
+    ({'optimizer.clip': {'name': 'global_norm', 'max_norm': 'x'}}, "'optimizer.clip.max_norm' is 'x' (str), expected"),
+    ({'schedule.name': 'cosin'}, "Unknown schedule 'cosin'. Did you mean 'cosine'?"),
+    ({'schedule.warmp': '1ep'}, "schedule 'constant' takes no such argument. Did you mean 'warmup'?"),
+    ({'schedule.name': 'cosine', 'schedule.alpha': '5ep'}, "'schedule.alpha' is '5ep' (str), expected float"),
+    ({'schedule.name': 'exponential', 'schedule.transition': 3}, "'schedule.transition' is 3 (int), expected str"),
+    ({'train.engine': 'pmp'}, "Unknown engine 'pmp'. Did you mean 'pmap'?"),
+    ({'model.name': 'no_such_module_here:Net'}, "Cannot import model 'no_such_module_here:Net'"),
+    ({'data.name': 'no_such_module_here:load'}, "Cannot import data 'no_such_module_here:load'"),
+]
+
+
+@pytest.mark.parametrize(('wrong', 'message'), BAD)
+def test_named_groups_are_held_against_signatures(tmp_path, wrong, message):
+    """As a variant, with file and line and the variant's name; as flags, with the flag's."""
+    text = refused(
+        tmp_path, f'config.study.variants = {{\n    "fine": {{"data.batch_size": 8}},\n    "bad": {wrong!r}}}', message
+    )
+    assert re.match(rf"{tmp_path}/paper.py:15: Variant 'bad': ", text), text
+    flagged = refused(tmp_path, '', message, wrong)
+    assert flagged.startswith('--config.'), flagged
+
+
+def test_a_fields_line_in_the_file(tmp_path):
+    text = refused(tmp_path, 'config.optimizer.lerning_rate = 3', "Did you mean 'learning_rate'?")
+    assert text.startswith(f'{tmp_path}/paper.py:13: Unknown key'), text
+    text = refused(tmp_path, 'config.model.norm = {"name": "bach"}', "Did you mean 'batch'?")
+    assert text.startswith(f'{tmp_path}/paper.py:13: '), text
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        ({'study.metric': 'test/acuracy'}, "'study.metric' is 'test/acuracy'. Did you mean 'test/accuracy'?"),
+        ({'study.metric': 'validation/accuracy', 'data.validation': 0}, 'reads the validation split'),
+        ({'study.score': 'best', 'data.validation': 0}, 'reads the validation split'),
+        ({'study.budget': '20'}, "'20' is no duration"),
+        ({'study.budget': '0ep'}, 'trains nothing'),
+        ({'train.eval_every': '5'}, "'5' is no duration"),
+        ({'train.checkpoint_every': 'often'}, "'often' is no duration"),
+        ({'train.checkpoint_every': '1.2.3s'}, "'1.2.3"),
+        ({'schedule.warmup': '3st'}, "schedule.warmup '3st' is longer than the run"),
+        ({'data.name': 'digitz'}, "Did you mean 'digits'?"),
+        ({'data.path': '/nowhere'}, "data.path='/nowhere'"),
+        ({'data.name': 'mnist', 'data.path': '/nowhere'}, "data.path='/nowhere' is not a folder"),
+        ({'data.validation': 5000}, 'leaves none of'),
+        ({'data.examples': 5000}, 'data.examples=5000'),
+        ({'model.num_classes': 3}, "'model.num_classes' is 3, but the data has 10"),
+        ({'model.widths': (2, 2, 2, 2)}, 'Images of 8x8 are too small'),
+        ({'model.norm': {'name': 'ghost_batch', 'virtual_batch_size': 0}}, 'virtual_batch_size is 0'),
+        ({'train.devices': 64}, "'train.devices' is 64"),
+        ({'model.name': 'builtins:dict'}, 'building it failed with'),
+        ({'data.name': 'builtins:dict'}, 'Data'),
+    ],
+)
+def test_what_only_data_tells_is_refused_before_a_program_is_compiled(tmp_path, wrong, message):
+    refused(tmp_path, '', message, wrong, build=True)
+
+
+def test_weight_decay_on_everything_is_refused_though_the_program_is_shared(tmp_path):
+    body = 'config.optimizer.name = "schedule_free_adamw"\nconfig.study.variants = {"d": {"optimizer.weight_decay": 0.1}}'
+    text = refused(tmp_path, body, 'decays every parameter')
+    assert "Variant 'd'" in text
+
+
+def test_a_forks_model_may_call_norm_what_it_likes(tmp_path, monkeypatch):
+    (tmp_path / 'own_norm.py').write_text(
+        'import flax.linen as nn\n'
+        'class Net(nn.Module):\n'
+        '    num_classes: int\n'
+        '    norm: str = "mine"\n'
+        '    gain: float = 1\n'
+        '    @nn.compact\n'
+        '    def __call__(self, x, train=False):\n'
+        '        assert self.norm in ("mine", "yours")\n'
+        '        return nn.Dense(self.num_classes, name="head")(x.reshape(len(x), -1)) * self.gain\n'
+    )
+    body = 'del config.model.widths, config.model.hidden\nconfig.model.name = "own_norm:Net"\nconfig.model.norm = "yours"\n'
+    built = plan.verify(make(tmp_path, body + 'config.model.gain = 0.5'), Session())
+    assert built['baseline'].program.module.norm == 'yours'
+    text = refused(tmp_path, body + 'config.model.norm = "theirs"', 'building it failed with AssertionError', build=True)
+    assert 'own_norm.py:8' in text
+
+
+@pytest.mark.parametrize(
+    ('variants', 'pair'),
+    [
+        ({'a': {}}, ('a', 'baseline')),
+        ({'a': {'data.batch_size': 64}}, ('a', 'baseline')),
+        ({'a': {'data.redraw': 1}}, ('a', 'null')),
+        ({'a': {'data.workers': 2}}, ('a', 'baseline')),
+        ({'a': {'model.widths': (4,)}, 'b': {'model.widths': [4]}}, ('b', 'a')),
+    ],
+)
+def test_two_names_for_one_run_are_refused(tmp_path, variants, pair):
+    text = refused(tmp_path, f'config.study.variants = {variants!r}', "Variant '{}' is the same as '{}'".format(*pair))
+    assert text.startswith(f'{tmp_path}/paper.py:13: ')
+
+
+def test_runs_go_seed_by_seed_the_null_behind_the_baseline(tmp_path):
+    body = 'config.study.seeds = (5, 3)\nconfig.study.variants = {"wide": {"model.widths": (4,)}}'
+    planned = make(tmp_path, body)
+    order = [(run.seed, run.variant) for run in planned.runs]
+    assert order == [(s, v) for s in (5, 3) for v in ('baseline', 'null', 'wide')]
+    assert [run.config['train']['seed'] for run in planned.runs[::3]] == [5, 3]
+    assert len({run.id for run in planned.runs}) == 6
+    assert planned.contrasts == {'wide': {'wide': 1, 'baseline': -1}}
+    null = planned.runs[1].config
+    assert overrides.apply(null, {'data.redraw': 0}) == planned.runs[0].config
+
+
+def test_a_study_may_have_neither_variants_nor_null(tmp_path):
+    planned = make(tmp_path, 'config.study.null = False\nconfig.study.seeds = 2')
+    assert [run.variant for run in planned.runs] == ['baseline', 'baseline'] and planned.contrasts == {}
+
+
+def test_own_contrasts_take_the_place_of_the_default_ones(tmp_path):
+    body = 'config.study.variants = {"a": {"model.widths": (4,)}, "b": {"model.widths": (8,)}}\n'
+    planned = make(tmp_path, body + 'config.study.contrasts = {"a over b": {"a": 1, "b": -1}}')
+    assert planned.contrasts == {'a over b': {'a': 1, 'b': -1}}
+
+
+def test_every_default_passes():
+    names.check(overrides.defaults())
+
+
+def test_variants_of_traced_numbers_trace_one_program(tmp_path, monkeypatch):
+    """However many runs: the model is traced as often for 30 variants over 10 seeds as for one."""
+    from research.models.cnn import CNN
+
+    body = (
+        'config.study.seeds = 10\nconfig.study.null = False\n'
+        'config.study.variants = {f"rate{i}": {"optimizer.learning_rate": 0.1 + i, "optimizer.weight_decay": i / 100,\n'
+        '    "schedule.name": ("constant", "cosine", "exponential")[i % 3]} for i in range(int(arg or 1))}'
+    )
+    counts = []
+    forward = CNN.__call__
+    for count in (1, 30):
+        calls = []
+        monkeypatch.setattr(CNN, '__call__', lambda *a, calls=calls, **k: (calls.append(1), forward(*a, **k))[1])
+        planned = plan.make(f'{written(tmp_path, TINY + body)}:{count}', {})
+        console = rich.console.Console(file=io.StringIO(), width=160)
+        session = Session()
+        plan.show(planned, tmp_path / 'study', session, console)
+        assert len(planned.runs) == (count + 1) * 10 and len(session.programs) == 1
+        printed = console.file.getvalue()
+        assert printed.count('from 3 timed steps') == len(planned.runs) and '1 training programs to compile' in printed
+        counts.append(len(calls))
+    assert counts[0] == counts[1]
+    assert not (tmp_path / 'study').exists()
