@@ -179,7 +179,7 @@ def rates(case: Case, rounds: int) -> dict[str, list[float]]:
     for name, losses in first.items():
         np.testing.assert_allclose(losses, first['ours'], rtol=2e-3, err_msg=f'{name} is not the same network')
     found = {name: [] for name in running}
-    for name, (run, _) in running.items():
+    for run, _ in running.values():
         run(2)
     for _ in range(rounds):
         for name, (run, steps) in running.items():
@@ -199,7 +199,7 @@ def instruction_set() -> str:
     info = {key.strip(): value.strip() for key, value in info.items()}
     flags = info.get('flags', '').split()
     wide = [name for name in ('avx2', 'avx512f', 'avx512_bf16', 'amx_tile') if name in flags]
-    return f'{info.get("model name", "")} (family {info.get("cpu family", "?")}, model {info.get("model", "?")}); {", ".join(wide)}'
+    return f'{info.get("model name")} (family {info.get("cpu family")}, model {info.get("model")}); {", ".join(wide)}'
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import secrets
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -103,6 +104,8 @@ def _read(source: _Picked, batch_size: int, workers: int) -> Iterator[Arrays]:
 def _follow_parent(worker: int, workers: int) -> None:
     """Ends this process as soon as its parent is gone, even killed, and names its shared memory after the parent."""
     parent = multiprocessing.parent_process()
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
 
     def wait() -> None:
         multiprocessing.connection.wait([parent.sentinel])

@@ -85,9 +85,7 @@ class Conv(nn.Module):
 
 def _check(x, kernel, strides, groups):
     if x.ndim != 4 or kernel.ndim != 4:
-        raise ConfigError(
-            f'conv takes images [B, H, W, C] and a kernel [kh, kw, C / groups, D], got {x.shape}, {kernel.shape}.'
-        )
+        raise ConfigError(f'conv takes x [B, H, W, C] and a kernel [kh, kw, C / groups, D], got {x.shape} and {kernel.shape}.')
     if len(strides) != 2 or min(strides) < 1:
         raise ConfigError(f'conv strides {strides}: expected one or two positive integers.')
     channels, features = x.shape[3], kernel.shape[3]
@@ -180,9 +178,9 @@ def _input_gradient(x, kernel, strides, padding, dy):
             taps.append(slice(first, None, s))
             pads.append((n - 1 - skipped, count - o + skipped))
         part = turned[tuple(taps)]
-        return (
-            _convolve(dy, part[::-1, ::-1], (1, 1), pads) if part.size else jnp.zeros((len(dy), *counts, x.shape[3]), dy.dtype)
-        )
+        if not part.size:
+            return jnp.zeros((len(dy), *counts, x.shape[3]), dy.dtype)
+        return _convolve(dy, part[::-1, ::-1], (1, 1), pads)
 
     if strides == (1, 1):
         return residue(0, 0)

@@ -32,7 +32,7 @@ def max_pool(
         return nn.max_pool(inputs, window_shape=window_shape, strides=strides, padding=padding)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(inputs.shape[1:3], window_shape, strides, padding)
-    return _max_of_slices(inputs, window_shape, strides, tuple(map(tuple, padding)))
+    return _max_of_slices(inputs, window_shape, strides, tuple(map(tuple, padding)), inputs.shape[1:3])
 
 
 def avg_pool(
@@ -48,30 +48,32 @@ def avg_pool(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_of_slices(x, window, strides, padding):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_of_slices(x, window, strides, padding, size):
+    """`size`, the rows and columns of `x`, is for the gradient, which sees none of `x`."""
+    del size
     return functools.reduce(jnp.maximum, _taps(x, window, strides, padding))
 
 
-def _forward(x, window, strides, padding):
-    taps = _taps(x, window, strides, padding)
-    y = functools.reduce(jnp.maximum, taps)
-    # As wide as x although a byte would do: vector code does not mix widths well.
-    winner = functools.reduce(
-        lambda later, tap: jnp.where(tap[1] == y, tap[0], later), [*enumerate(taps)][::-1], jnp.zeros_like(y)
-    )
-    return y, (winner, x.shape[1:3])
+def _forward(x, window, strides, padding, size):
+    y = _max_of_slices(x, window, strides, padding, size)
+    winner = jnp.zeros_like(y)  # as wide as x although a byte would do: vector code does not mix widths well
+    for index, tap in reversed(list(enumerate(_taps(x, window, strides, padding)))):
+        winner = jnp.where(tap == y, jnp.asarray(index, y.dtype), winner)
+    return y, winner
 
 
-def _backward(window, strides, padding, residuals, dy):
-    winner, size = residuals
-    spread = _to_own_window if window == strides else _to_overlapping_windows
-    return (spread(winner, dy, size, window, strides, padding),)
+def _backward(window, strides, padding, size, winner, dy):
+    if window == strides:
+        return (_to_own_window(winner, dy, window, padding, size),)
+    return (_to_overlapping_windows(winner, dy, window, strides, padding, size),)
 
 
-def _to_own_window(winner, dy, size, window, strides, padding):
+_max_of_slices.defvjp(_forward, _backward)
+
+
+def _to_own_window(winner, dy, window, padding, size):
     """Windows that do not overlap: each input looks up whether it won, and XLA makes one loop of it and what follows."""
-    del strides
     batch, rows, columns, channels = dy.shape
     taps = jnp.arange(window[0] * window[1], dtype=winner.dtype).reshape(1, 1, window[0], 1, window[1], 1)
     winner, dy = (a.reshape(batch, rows, 1, columns, 1, channels) for a in (winner, dy))
@@ -81,7 +83,7 @@ def _to_own_window(winner, dy, size, window, strides, padding):
     return lax.pad(dx, zero, [(0, 0, 0), *fit, (0, 0, 0)])
 
 
-def _to_overlapping_windows(winner, dy, size, window, strides, padding):
+def _to_overlapping_windows(winner, dy, window, strides, padding, size):
     """Tap i of window o lies at s o + i - low: each residue of that modulo s is a sum of shifted taps, interleaved last."""
     counts = [-(-n // s) for n, s in zip(size, strides, strict=True)]
     zero = jnp.zeros((), dy.dtype)
@@ -95,9 +97,6 @@ def _to_overlapping_windows(winner, dy, size, window, strides, padding):
     dx = jnp.stack([jnp.stack([sum(parts) for parts in row], axis=3) for row in phases], axis=2)
     dx = dx.reshape(dy.shape[0], counts[0] * strides[0], counts[1] * strides[1], dy.shape[3])
     return dx[:, : size[0], : size[1]]
-
-
-_max_of_slices.defvjp(_forward, _backward)
 
 
 def _positions(window):

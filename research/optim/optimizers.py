@@ -150,7 +150,9 @@ def _decay(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformatio
 
 
 class FollowState(NamedTuple):
-    count: jax.Array  # int32 [], updates so far
+    """Of a chain that follows its own schedule: `count` int32 [], updates so far, and the chain's own state."""
+
+    count: jax.Array
     inner: optax.OptState
 
 

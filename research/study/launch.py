@@ -2,6 +2,7 @@
 
 import pathlib
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -31,6 +32,9 @@ def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'r
     except ConfigError as error:
         print(f'error: {error}', file=sys.stderr)
         return REFUSED
+    except KeyboardInterrupt:  # outside of training, which has a handler of its own: nothing to save
+        print('Stopped; the same command goes on from here.', file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str) -> int:
@@ -53,11 +57,11 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     if mode == 'plan':
         execute.own_platform(study)
         execute.own_study(workdir, study)
-        with compilation.cache():
-            plan.show(budget.in_examples(study, workdir, session), workdir, session, _console(120))
+        compilation.enable_cache()
+        plan.show(budget.in_examples(study, workdir, session), workdir, session, _console(120))
         return OK
-    with execute.claim(workdir, study), compilation.cache() as removed:
-        for name in removed:
+    with execute.claim(workdir, study):
+        for name in compilation.enable_cache():
             print(f'Removed a truncated entry of the compilation cache: {name}')
         study = budget.in_examples(study, workdir, session)
         built = plan.verify(study, session)
@@ -75,7 +79,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
             print(f'Stopped by {stopped}; everything is saved, the same command goes on from here.')
             return 128 + stopped.number
         execute.latency(workdir, study, session)
-    _report(workdir)
+        _report(workdir)
     return FAILED if failed else OK
 
 

@@ -32,6 +32,7 @@ class Row(NamedTuple):
 
     @property
     def cost(self) -> Mapping[str, Any]:
+        """The variant's cost; {} for a contrast alone."""
         return self.variant.get('cost', {})
 
 

@@ -45,18 +45,23 @@ class Unit:
     decimals: int
 
     def of(self, metric: str) -> str:
+        """'test/accuracy in points'."""
         return f'{metric} in{self.name}' if self.name else metric
 
     def scaled(self, score: float | None) -> float | None:
+        """A score in this unit."""
         return None if score is None else score * self.scale
 
     def value(self, score: float | None) -> str:
+        """'98.61'."""
         return MISSING if score is None else _minus(f'{score * self.scale:.{self.decimals}f}')
 
     def difference(self, score: float | None) -> str:
+        """'+0.28', the sign always shown."""
         return MISSING if score is None else _minus(f'{score * self.scale:+.{self.decimals}f}')
 
     def span(self, interval: Sequence[float] | None) -> str:
+        """'−0.14 to +0.70'."""
         return MISSING if interval is None else f'{self.difference(interval[0])} to {self.difference(interval[1])}'
 
 
@@ -90,6 +95,7 @@ def duration(seconds: float | None) -> str:
 
 
 def probability(p: float | None) -> str:
+    """'0.0039', two digits."""
     return MISSING if p is None else f'{p:.2g}'
 
 
@@ -119,6 +125,7 @@ def seeds(numbers: Sequence[int]) -> str:
 
 
 def level(alpha: float) -> str:
+    """0.05 -> '95 %'."""
     return f'{100 * (1 - alpha):g} %'
 
 

@@ -38,6 +38,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, meta: dict[str, Any], wait: bool = False) -> None:
         """Saves in the background; the arrays of `state` must stay untouched. `wait` returns when it is on disk."""
         manager = self._open()
+        if manager.latest_step() == step:
+            return  # a kill came right after it; the state is the same, bit for bit
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with _system_errors(self._directory):
             manager.save(step, args=args, force=True)

@@ -4,11 +4,9 @@ jax writes entries non-atomically and never overwrites one: an entry that a kill
 recompilation at every later launch. So each launch checks the entries that were written since the last check.
 """
 
-import contextlib
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator
 
 import jax
 
@@ -21,9 +19,8 @@ def directory() -> pathlib.Path:
     return pathlib.Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or cache / 'frugal' / 'xla')
 
 
-@contextlib.contextmanager
-def cache() -> Iterator[list[str]]:
-    """Turns the cache on, for programs of any size; yields the names of truncated entries, which were removed.
+def enable_cache() -> list[str]:
+    """Turns the cache on, for programs of any size; returns the names of truncated entries, which were removed.
 
     Without a folder that can be written it stays off.
     """
@@ -38,7 +35,7 @@ def cache() -> Iterator[list[str]]:
         jax.config.update('jax_compilation_cache_dir', str(folder))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
         jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-    yield removed
+    return removed
 
 
 def remove_truncated(folder: pathlib.Path) -> list[str]:

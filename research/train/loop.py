@@ -266,6 +266,8 @@ class _Run:
             validation, _ = self._split(scored['params'], scored['masks'], scored['collections'], 'validation')
         if not np.isfinite(test['test/loss']):
             raise _Diverged(f'test loss is {test["test/loss"]} after step {self.at.step}')
+        if self.config['study']['keep'] == 'all':
+            self._save(state)
         with self.clock.measure('checkpoint'):
             host = self.engine.host(scored)
             seen = self.program.stages.weights(host['params'], host['masks'])

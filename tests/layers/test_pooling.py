@@ -20,7 +20,7 @@ def value_and_gradient(f, x):
     return y, vjp(jnp.asarray(weights))[0]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     batch=st.integers(1, 3),
     size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
@@ -62,6 +62,21 @@ def test_a_batch_split_over_devices_stays_split():
     for result, e in zip(results, expected, strict=True):
         np.testing.assert_allclose(result, e, atol=1e-6)
         assert result.sharding.is_equivalent_to(split, 4)
+
+
+@pytest.mark.parametrize(
+    'transform', [jax.checkpoint, lambda f: lambda x: jax.vmap(f)(x[:, None])[:, 0]], ids=['checkpoint', 'vmap']
+)
+def test_transformations_leave_value_and_gradient_alone(transform):
+    x = np.random.default_rng(0).standard_normal((2, 7, 6, 2)).astype(np.float32)
+
+    def f(x):
+        return max_pool(x, (2, 2), (2, 2))
+
+    for result, expected in zip(
+        jax.jit(lambda x: value_and_gradient(transform(f), x))(x), value_and_gradient(f, x), strict=True
+    ):
+        np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 def test_avg_pool_is_the_mean_of_each_window():

@@ -20,8 +20,8 @@ def count(event, **_):
     if event in counts:
         counts[event] += 1
 jax.monitoring.register_event_listener(count)
-with compilation.cache() as removed:
-    print(float(jax.jit(lambda x: jnp.sum(jnp.sin(x) @ x))(jnp.ones((8, 8)))))
+removed = compilation.enable_cache()
+print(float(jax.jit(lambda x: jnp.sum(jnp.sin(x) @ x))(jnp.ones((8, 8)))))
 print(*counts.values(), *removed)
 """
 
