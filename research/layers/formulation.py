@@ -49,3 +49,8 @@ def max_pooling(window: Sequence[int], strides: Sequence[int]) -> str:
     """'plain' (`reduce_window`, whose gradient is slow on CPU) or 'slices' (a maximum of strided slices)."""
     covering = len(window) == 2 and all(2 <= k <= 3 for k in window)
     return 'slices' if _fast() and covering and tuple(strides) == (2, 2) else 'plain'
+
+
+def normalization() -> str:
+    """'plain', or 'sums' (the gradients of mean, scale and shift from two sums, where differentiation makes more passes)."""
+    return 'sums' if _fast() else 'plain'

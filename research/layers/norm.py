@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import catalogue
+from research.layers import formulation
 
 NORMS = {
     'batch': 'research.layers.norm:BatchNorm',
@@ -62,8 +63,8 @@ class _Norm(nn.Module):
         scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
         bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
         factor = jax.lax.rsqrt(variance + self.epsilon) * _aligned(scale, variance.ndim)
-        y = (x - _aligned(mean, x.ndim)) * _aligned(factor, x.ndim) + _aligned(bias, x.ndim)
-        return y.astype(jnp.result_type(x, scale))
+        apply = _affine if formulation.normalization() == 'plain' else _affine_with_gradient
+        return apply(x, mean, factor, bias).astype(jnp.result_type(x, scale))
 
     def split_axis(self) -> str | None:
         """The axis over which the batch is split now: `init` runs outside of `pmap`, on a batch in one piece."""
@@ -197,6 +198,33 @@ class Shift(nn.Module):
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
         del use_running_average
         return x + _aligned(self.param('bias', nn.initializers.zeros, x.shape[-1:]), x.ndim)
+
+
+def _affine(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array) -> jax.Array:
+    """(x - mean) * factor + bias, for mean and factor `[C]` or `[B, C]`, and bias `[C]`."""
+    return (x - _aligned(mean, x.ndim)) * _aligned(factor, x.ndim) + _aligned(bias, x.ndim)
+
+
+_affine_with_gradient = jax.custom_vjp(_affine)
+
+
+def _affine_forward(
+    x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _affine(x, mean, factor, bias), (x, mean, factor, bias)
+
+
+def _affine_backward(residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
+    """All three small gradients come from two sums over dy; automatic differentiation makes three passes and more of them."""
+    x, mean, factor, bias = residuals
+    axes = tuple(range(mean.ndim - 1, x.ndim - 1))
+    total = jnp.sum(dy, axes, dtype=mean.dtype)
+    against_x = jnp.sum(dy * (x - _aligned(mean, x.ndim)), axes, dtype=factor.dtype)
+    to_bias = total if total.ndim == 1 else total.sum(0)
+    return (dy * _aligned(factor, x.ndim)).astype(x.dtype), -factor * total, against_x, to_bias.astype(bias.dtype)
+
+
+_affine_with_gradient.defvjp(_affine_forward, _affine_backward)
 
 
 def _aligned(a: jax.Array, ndim: int) -> jax.Array:
