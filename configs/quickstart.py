@@ -19,9 +19,11 @@ def get_config(arg: str = ''):
         'cosine': {'schedule.name': 'cosine', 'schedule.warmup': '0.1run'},
         'clip': {'optimizer.clip.name': 'global_norm', 'optimizer.clip.max_norm': 1.0},
         'adam': {'optimizer.name': 'adam', 'optimizer.learning_rate': 1e-3},
+        'weight_decay': {'optimizer.weight_decay': 1e-3},
         'virtual_batch_norm': {'model.norm.name': 'virtual_batch'},
+        'ghost_batch_norm': {'model.norm.name': 'ghost_batch', 'model.norm.virtual_batch_size': 16},
         'small_model': {'model.widths': (4, 8), 'model.hidden': (16,)},
         'batch_256': {'data.batch_size': 256},
-        'high_rate': {'optimizer.learning_rate': 2.0},
+        'low_rate': {'optimizer.learning_rate': 5e-4},
     }
     return config

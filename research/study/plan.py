@@ -25,7 +25,7 @@ from research.train.experiment import Experiment, Session
 from research.train.feed import Feed
 
 # What one finished run leaves on disk beside its variables (config, metrics, result, correctness), and their files.
-_RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 24_000, 6, 12
+_RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 44_000, 6, 12
 
 
 @dataclasses.dataclass(frozen=True)
