@@ -98,5 +98,7 @@ def _resident_peak() -> int:
     return _status('VmHWM') or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _on_devices(key: str) -> int:
-    return max(device.memory_stats()[key] for device in jax.local_devices())
+def _on_devices(key: str) -> int | None:
+    """Of the fullest local device; None where the allocator keeps no account."""
+    accounts = [device.memory_stats() for device in jax.local_devices()]
+    return max(account[key] for account in accounts) if all(accounts) else None

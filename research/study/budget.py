@@ -32,7 +32,7 @@ def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
         return plan
     verify(dataclasses.replace(plan, runs=[_with(run, '1st') for run in plan.runs]), session)
     path = workdir / 'budget.json'
-    pinned = json.loads(path.read_text()) if path.exists() else {}
+    pinned = _read(path)
     runs = []
     for run in plan.runs:
         if run.key not in pinned:
@@ -43,6 +43,15 @@ def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
                 record.write_json(path, pinned)
         runs.append(_with(run, f'{pinned[run.key]}ex'))
     return dataclasses.replace(plan, runs=runs)
+
+
+def _read(path: pathlib.Path) -> dict[str, int]:
+    """What was pinned; a torn file has pinned nothing that can be trusted."""
+    try:
+        pinned = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: n for key, n in pinned.items() if isinstance(n, int)} if isinstance(pinned, dict) else {}
 
 
 def _with(run: Run, budget: str) -> Run:

@@ -125,7 +125,7 @@ def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experimen
         'config_folder': str(plan.source.path.parent.resolve()),
         'runs': runs,
         'command': command,
-        'environment': identity.environment(workdir),
+        'environment': identity.environment(workdir, plan.source.path.parent),
         'rules': RULES,
         'notes': notes,
         'schedules': schedules,
@@ -170,19 +170,19 @@ def _adopt(path: pathlib.Path, run: Run) -> None:
         record.write_json(path, result | {'variant': run.variant})
 
 
-def stale(done: Mapping[str, Mapping[str, Any]], fingerprint: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Run id -> what has changed since it finished: 'code', 'versions', 'data', 'device', 'cores'."""
-    changed = {i: [k for k in fingerprint if r['fingerprint'].get(k) != fingerprint[k]] for i, r in done.items()}
-    return {i: keys for i, keys in changed.items() if keys}
-
-
-def settle_stale(done: dict[str, Any], fingerprint: Mapping[str, Any], choice: str) -> list[str]:
+def settle_stale(done: dict[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], choice: str) -> list[str]:
     """Applies --stale to finished runs whose code, versions, data or device have changed; returns notes for the report.
+
+    Args:
+      done: run id -> result; what is to be done again is taken out.
+      fingerprints: variant -> what its runs depend on now.
+      choice: '', 'rerun' or 'keep'.
 
     Raises:
       ConfigError: there are such runs and nothing was chosen.
     """
-    old = stale(done, fingerprint)
+    changed = {i: _changed(result['fingerprint'], fingerprints[result['variant']]) for i, result in done.items()}
+    old = {i: keys for i, keys in changed.items() if keys}
     if not old:
         return []
     what = ', '.join(sorted({k for keys in old.values() for k in keys}))
@@ -198,7 +198,17 @@ def settle_stale(done: dict[str, Any], fingerprint: Mapping[str, Any], choice: s
     )
 
 
-def execute(workdir: pathlib.Path, plan: Plan, session: Session, done: dict[str, Any], fingerprint: Mapping[str, Any]) -> int:
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [key for key in now if then.get(key) != now[key]]
+
+
+def execute(
+    workdir: pathlib.Path,
+    plan: Plan,
+    session: Session,
+    done: dict[str, Any],
+    fingerprints: Mapping[str, Mapping[str, Any]],
+) -> int:
     """Trains every run that is not done, in order; returns how many failed.
 
     Raises:
@@ -226,6 +236,7 @@ def execute(workdir: pathlib.Path, plan: Plan, session: Session, done: dict[str,
                 if caught:
                     raise Interrupted(caught[0])
                 progress.begin(run)
+                fingerprint = fingerprints[run.variant]
                 try:
                     result = _one(workdir, plan, run, session, counted, fingerprint, progress, lambda: bool(caught))
                 except loop.Stopped:
@@ -243,6 +254,8 @@ def execute(workdir: pathlib.Path, plan: Plan, session: Session, done: dict[str,
                 else:
                     row = 0
                     progress.end(run, result['status'])
+            if caught:
+                raise Interrupted(caught[0])
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -259,13 +272,17 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     outcome = loop.train(experiment, directory, lambda step, rate: progress.step(step, experiment.steps, rate), stop)
     if run.key not in counted:
         counted[run.key] = costs(experiment)
-    executable = experiment.program.chunk.executable
+    executable = experiment.program.chunk.executable  # None where the last step was done before a kill
     result = {
         **_header(plan, run),
         'status': outcome.status,
         'message': outcome.message,
         'metrics': outcome.metrics,
-        'cost': {**counted[run.key], 'predicted_bytes': cost.memory(executable)['total'], **outcome.cost},
+        'cost': {
+            **counted[run.key],
+            **({'predicted_bytes': cost.memory(executable)['total']} if executable else {}),
+            **outcome.cost,
+        },
         'fingerprint': fingerprint,
     }
     if outcome.correct is not None:
@@ -311,15 +328,25 @@ def _failed(workdir, plan, run, message, fingerprint) -> None:
     record.write_json(directory / 'result.json', result)
 
 
-def latency(workdir: pathlib.Path, plan: Plan, session: Session) -> None:
-    """Times the inference of every variant, interleaved, with nothing else running; latency.json."""
+def latency(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> None:
+    """Times the inference of every variant, interleaved, with nothing else running; latency.json.
+
+    Args:
+      anew: whether something was trained; otherwise figures that are complete are left alone.
+    """
+    trained: dict[str, Run] = {}
+    for run in plan.runs:
+        if run.variant != 'null' and (workdir / 'runs' / run.id / 'scored').exists():
+            trained.setdefault(run.variant, run)
+    try:
+        known = json.loads((workdir / 'latency.json').read_text())
+    except (OSError, ValueError):
+        known = {}
+    if not anew and all(str(batch) in known.get(name, ()) for batch in plan.study['latency'] for name in trained):
+        return
     found: dict[str, dict[str, Any]] = {}
     for batch in plan.study['latency']:
-        calls = {}
-        for run in plan.runs[: len(plan.variants)]:
-            if run.variant == 'null' or not (workdir / 'runs' / run.id / 'scored').exists():
-                continue
-            calls[run.variant] = _inference(workdir, run, session, batch)
+        calls = {name: _inference(workdir, run, session, batch) for name, run in trained.items()}
         for name, quantiles in cost.interleaved(calls, rounds=_LATENCY_ROUNDS).items():
             found.setdefault(name, {})[str(batch)] = quantiles
     record.write_json(workdir / 'latency.json', found)

@@ -83,16 +83,20 @@ def fingerprint(configs: list[Mapping[str, Any]], checksum: str) -> dict[str, An
     package = pathlib.Path(__file__).parents[1]
     files = [f for f in sorted(package.rglob('*.py')) if f.relative_to(package).parts[0] not in _NOT_EXECUTED]
     modules = {v.partition(':')[0] for config in configs for k, v in flatten(config).items() if _is_import_path(k, v)}
-    files += sorted({file for module in modules for file in _reached(module)})
-    code = hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12]
+    own = sorted({file for module in modules for file in _reached(module)})
     return {
-        'code': code,
+        'code': _source(files),
+        'fork': _source(own),
         'versions': {p: importlib.metadata.version(p) for p in _PACKAGES},
         'data': checksum,
         'device': jax.devices()[0].device_kind,
         'devices': jax.device_count(),
         'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
     }
+
+
+def _source(files: list[pathlib.Path]) -> str:
+    return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12] if files else ''
 
 
 def _reached(name: str) -> set[pathlib.Path]:
@@ -122,21 +126,24 @@ def _is_import_path(key: str, value: Any) -> bool:
     )
 
 
-def environment(workdir: pathlib.Path) -> dict[str, Any]:
-    """Saves the uncommitted diff and the package list beside the study; returns commit, versions, device and platform."""
-    root = pathlib.Path(__file__).parents[2]
+def environment(workdir: pathlib.Path, config_folder: pathlib.Path) -> dict[str, Any]:
+    """Saves the uncommitted changes and the package list beside the study; returns commit, versions, device and platform.
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(['git', '-C', str(root), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout if done.returncode == 0 else ''
+    Each is a file of its own by its content, so that a later launch does not overwrite what earlier runs were made with.
 
-    (workdir / 'uncommitted.diff').write_text(git('diff', 'HEAD'))
-    packages = sorted(f'{d.name}=={d.version}' for d in importlib.metadata.distributions())
-    (workdir / 'packages.txt').write_text('\n'.join(packages) + '\n')
+    Args:
+      workdir: of the study.
+      config_folder: of the config file, whose repository may be another one, a paper's.
+    """
+    here = pathlib.Path(__file__).parents[2]
+    tops = {_git(folder, 'rev-parse', '--show-toplevel').strip() or str(folder) for folder in (here, config_folder)}
+    changes = ''.join(_git(top, 'status', '--short') + _git(top, 'diff', 'HEAD') for top in sorted(tops))
+    packages = '\n'.join(sorted(f'{d.name}=={d.version}' for d in importlib.metadata.distributions())) + '\n'
     return {
-        'git_commit': git('rev-parse', 'HEAD').strip(),
-        'git_diff_file': 'uncommitted.diff',
-        'packages_file': 'packages.txt',
+        'git_commit': _git(here, 'rev-parse', 'HEAD').strip(),
+        'config_commit': _git(config_folder, 'rev-parse', 'HEAD').strip(),
+        'git_diff_file': _kept(workdir, 'uncommitted', changes),
+        'packages_file': _kept(workdir, 'packages', packages),
         'platform': jax.default_backend(),
         'device': jax.devices()[0].device_kind,
         'devices': jax.device_count(),
@@ -146,6 +153,17 @@ def environment(workdir: pathlib.Path) -> dict[str, Any]:
         **{p: importlib.metadata.version(p) for p in _PACKAGES},
         'xla_flags': os.environ.get('XLA_FLAGS', ''),
     }
+
+
+def _git(folder: pathlib.Path | str, *arguments: str) -> str:
+    done = subprocess.run(['git', '-C', str(folder), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ''
+
+
+def _kept(workdir: pathlib.Path, stem: str, content: str) -> str:
+    name = f'{stem}-{_digest(content)}.txt'
+    (workdir / name).write_text(content)
+    return name
 
 
 def _cpu() -> str:

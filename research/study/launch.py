@@ -32,6 +32,11 @@ def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'r
     except ConfigError as error:
         print(f'error: {error}', file=sys.stderr)
         return REFUSED
+    except OSError as error:
+        if mode != 'report':
+            raise
+        print(f"error: cannot write the report: {error.strerror}: '{error.filename or workdir}'.", file=sys.stderr)
+        return REFUSED
     except KeyboardInterrupt:  # outside of training, which has a handler of its own: nothing to save
         print('Stopped; the same command goes on from here.', file=sys.stderr)
         return 128 + signal.SIGINT
@@ -65,20 +70,21 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
             print(f'Removed a truncated entry of the compilation cache: {name}')
         study = budget.in_examples(study, workdir, session)
         built = plan.verify(study, session)
-        fingerprint = identity.fingerprint(
-            [run.config for run in study.runs[: len(built)]], load_data(study.config, session).checksum
-        )
+        fingerprints = {
+            run.variant: identity.fingerprint([run.config], load_data(run.config, session).checksum)
+            for run in study.runs[: len(built)]
+        }
         done, problems = execute.finished(workdir, study)
         for problem in problems:
             print(problem, file=sys.stderr)
-        notes = execute.settle_stale(done, fingerprint, stale)
+        notes = execute.settle_stale(done, fingerprints, stale)
         execute.write_study(workdir, study, built, _command(spec, workdir, changes), notes + problems)
         try:
-            failed = execute.execute(workdir, study, session, done, fingerprint)
+            failed = execute.execute(workdir, study, session, done, fingerprints)
         except execute.Interrupted as stopped:
             print(f'Stopped by {stopped}; everything is saved, the same command goes on from here.')
             return 128 + stopped.number
-        execute.latency(workdir, study, session)
+        execute.latency(workdir, study, session, anew=len(done) < len(study.runs))
         _report(workdir)
     return FAILED if failed else OK
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import time
 import traceback
@@ -17,7 +16,7 @@ import rich.table
 
 from research import cost
 from research.catalogue import ConfigError, nearest
-from research.study import identity, names, overrides
+from research.study import identity, names, overrides, records
 from research.study.source import Misfit, Source
 from research.train import experiment as experiments
 from research.train.clock import Clock
@@ -202,13 +201,15 @@ class Prediction:
     variable_bytes: int
 
 
-def predict(experiment: Experiment, key: str, records: list[Mapping[str, Any]]) -> Prediction:
+def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) -> Prediction:
     """Compiles the training program, and times three steps unless records of the same program tell."""
     clock, program = Clock(), experiment.program
     state = experiment.init(clock)
-    arguments = Feed(experiment).chunk(0, 1)
+    feed = Feed(experiment)
+    arguments = feed.chunk(0, 1)
+    feed.close()
     program.chunk.prepare(clock, state, *arguments)
-    seen = [r['cost']['seconds_per_step'] for r in records if r.get('key') == key and r['status'] == 'finished']
+    seen = [r['cost']['seconds_per_step'] for r in known if r.get('key') == key and r['status'] == 'finished']
     if seen:
         seconds, source = float(np.median(seen)), f'{len(seen)} finished runs'
     else:
@@ -231,19 +232,19 @@ def show(plan: Plan, workdir: pathlib.Path, session: Session, console: rich.cons
     Times come from finished runs of the same program in `workdir`, else from three timed steps; the table says which.
     """
     built = verify(plan, session)
-    records = _records(workdir)
+    known = _records(plan, workdir)
     counted: dict[str, dict[str, int]] = {}
     predicted: dict[str, Prediction] = {}
     for run in plan.runs[: len(built)]:
         if run.key not in counted:
             counted[run.key] = costs(built[run.variant])
-            predicted[run.key] = predict(built[run.variant], run.key, records)
+            predicted[run.key] = predict(built[run.variant], run.key, known)
     console.print(f'{plan.study["name"]}: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {len(plan.runs)} runs')
     for name, overridden in plan.variants.items():
         console.print(
             f'  {name}: ' + (', '.join(f'{k}={v!r}' for k, v in overridden.items()) or 'the config itself'), markup=False
         )
-    done = {record['id'] for record in records if record['status'] != 'failed'}
+    done = {record['id'] for record in known if record['status'] != 'failed'}
     table = rich.table.Table()
     for column in (
         'run',
@@ -286,11 +287,11 @@ def show(plan: Plan, workdir: pathlib.Path, session: Session, console: rich.cons
     console.print('peak MB is what the compiler counts for the training program: the scratch of library kernels comes on top.')
 
 
-def _records(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def _records(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Results of the planned runs; a launch keeps torn and foreign ones aside, a plan only looks."""
+    study = {'study': plan.study['name'], 'metric': plan.study['metric']}
     found = []
-    for path in sorted(workdir.glob('runs/*/result.json')):
-        try:
-            found.append(json.loads(path.read_text()))
-        except ValueError:
-            continue  # a launch keeps torn records aside; a plan only looks
-    return found
+    for run in plan.runs:
+        with contextlib.suppress(records.BadRecord):
+            found.append(records.read_result(workdir / 'runs' / run.id / 'result.json', study, run.variant, run.seed))
+    return [result for result in found if result is not None]

@@ -60,11 +60,12 @@ class Progress:
         self._show('')
 
     def left(self) -> float | None:
-        """Seconds until the study is done, None before the first run is."""
+        """Seconds until the study is done, None before the first step is."""
         seen = [s for seconds in self._seconds.values() for s in seconds]
-        if not seen:
+        if not seen and not self._fraction:
             return None
-        mean = sum(seen) / len(seen)
+        # Before a run is done, the one under way tells; compilation is in it, so this is a high guess.
+        mean = sum(seen) / len(seen) if seen else (time.monotonic() - self._began) / self._fraction
         # The last run of a variant tells most: the first one compiled.
         guess = sum(self._seconds[r.variant][-1] if r.variant in self._seconds else mean for r in self._todo)
         return guess * (1 - self._fraction / max(len(self._todo), 1))

@@ -2,6 +2,7 @@
 
     DIR/study.json             what was asked: variants, seeds, contrasts, resolved config, environment
     DIR/runs/ID/result.json    what one run came to; the truth, written aside and then renamed
+    DIR/runs/ID/config.json    what it was told, resolved; a budget in seconds stands there in examples
     DIR/runs/ID/metrics.jsonl  one line an evaluation
     DIR/runs/ID/correct.npy    packed bits: which test examples were classified correctly
     DIR/latency.json           {variant: {batch size: {p10, p50, p90}}}, seconds
@@ -142,6 +143,14 @@ def read_result(path: Path, study: Mapping[str, Any], variant: str, seed: int) -
     return result
 
 
+def config(workdir: Path, run: str) -> dict[str, Any]:
+    """config.json of one run; {} where it has none that can be read."""
+    try:
+        return _mapping(Path(workdir) / 'runs' / run / 'config.json', {'study': dict}) or {}
+    except BadRecord:
+        return {}
+
+
 def set_aside(path: Path) -> Path:
     """Renames a bad record to NAME.bad-1 (-2, ...), so that its run can be done again; returns the new path."""
     path = Path(path)
@@ -193,10 +202,13 @@ def write_results(records: Records) -> None:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file aside and renames it, so that nobody ever reads half of one."""
+    """Writes a file aside and renames it, so that nobody ever reads half of one; raises OSError and leaves nothing behind."""
     aside = path.with_name(f'{path.name}.tmp-{os.getpid()}')
-    aside.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(aside, path)
+    try:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -38,6 +39,7 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
       ConfigError: there is no study in `workdir`.
+      OSError: a file cannot be written: the disk is full, or `workdir` is read-only.
     """
     read = records.read(workdir)
     curves = read_evaluations(read)
@@ -45,7 +47,7 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     records.write_results(read)
     records.write(read.workdir / 'summary.json', records.dumps(summary, indent=1))
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
-    page = _page(read.study, summary) | {'chart': chart}
+    page = _page(read, summary) | {'chart': chart}
     for suffix, options in _TEMPLATES.items():
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader('research.study', '.'),
@@ -64,8 +66,9 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     return summary
 
 
-def _page(study: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the templates print, as text."""
+    study = read.study
     score, level = tables.unit(summary), words.level(summary['alpha'])
     contrasts = [contrast for contrast in summary['contrasts'] if not contrast['null']]
     return {
@@ -104,7 +107,7 @@ def _page(study: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any
         'notes': [*study.get('notes', []), *_notes(summary)],
         'environment': list(study.get('environment', {}).items()),
         'command': study.get('command', ''),
-        'commands': commands(study),
+        'commands': commands(read.workdir, study),
     }
 
 
@@ -166,8 +169,10 @@ def _setting(config: Mapping[str, Any], key: str) -> str:
     return json.dumps(value)
 
 
-def commands(study: Mapping[str, Any]) -> list[dict[str, Any]]:
+def commands(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The command that repeats each run alone, as the baseline of a study of one seed in a folder of its own.
+
+    A budget of seconds came to a number of examples on the machine that ran it; the command gives that number.
 
     Returns:
       A list of {name: variant, seed, id, command}.
@@ -178,8 +183,12 @@ def commands(study: Mapping[str, Any]) -> list[dict[str, Any]]:
     for variant, runs in study['runs'].items():
         changes = [f'--config.{key}={_flag(key, value)}' for key, value in study['variants'][variant].items()]
         for seed, run in runs.items():
-            words_of = [*kept, f'--workdir=again/{run}', f'--config.study.seeds=({seed},)', *alone, *changes]
-            found.append({'name': variant, 'seed': seed, 'id': run, 'command': shlex.join(words_of)})
+            own = [f'--workdir=again/{run}', f'--config.study.seeds=({seed},)']
+            pinned = records.config(workdir, run).get('study', {}).get('budget', study.get('budget'))
+            if pinned != study.get('budget'):
+                own.append(f'--config.study.budget={pinned}')  # the last one of a flag counts
+            command = shlex.join([*kept, *own, *alone, *changes])
+            found.append({'name': variant, 'seed': seed, 'id': run, 'command': command})
     return found
 
 

@@ -68,7 +68,7 @@ class Source:
 def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
     """Runs a config file.
 
-    Its folder is put at the end of sys.path and stays there: a paper's own modules lie beside its config.
+    Its folder and the one above are put at the end of sys.path and stay there (see `reach`).
 
     Args:
       spec: 'FILE' or 'FILE:ARG'; the file may lie anywhere.
@@ -83,9 +83,7 @@ def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
     path = pathlib.Path(name).expanduser()
     if not path.is_file():
         raise ConfigError(f"No config file '{name}'.{nearest(name, map(str, path.parent.glob('*.py')))}")
-    folder = str(path.parent.resolve())
-    if folder not in sys.path:
-        sys.path.append(folder)
+    reach(path.parent.resolve())
     module_spec = importlib.util.spec_from_file_location(f'frugal_config_{path.stem}', path)
     if module_spec is None:
         raise ConfigError(f"'{name}' is no Python file, expected a config such as configs/quickstart.py.")
@@ -105,6 +103,13 @@ def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
     except Exception as error:
         text = ' '.join(str(error).split())
         raise ConfigError(f'{_place(error, path)}: {type(error).__name__}: {text}') from error
+
+
+def reach(folder: pathlib.Path) -> None:
+    """Makes what lies beside a config importable: its modules as `nets`, its package as `my_paper.nets`."""
+    for place in (str(folder), str(folder.parent)):
+        if place not in sys.path:
+            sys.path.append(place)
 
 
 def plain(key: str, value: Any) -> Any:

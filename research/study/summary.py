@@ -1,18 +1,19 @@
-"""Records -> summary.json: every number of the report, and none of its words. All differences are paired by seed."""
+"""Records -> summary.json: every number of the report, and none of its sentences. All differences are paired by seed."""
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from research.study import statistics
+from research.study import statistics, words
 from research.study.records import Records, correct, evaluations
 
 BASELINE, NULL = 'baseline', 'null'
 # How a variant's cost comes out of its seeds: sizes are the same in each, compilation is paid once and shared by later
-# seeds, memory has to suffice for the hungriest seed, and times scatter.
+# seeds, memory has to suffice for the hungriest seed, and times and the growth of memory scatter.
 COSTS = {
     'parameters': np.mean,
     'train_flops': np.mean,
@@ -21,6 +22,7 @@ COSTS = {
     'inference_multiply_adds': np.mean,
     'predicted_bytes': np.max,
     'peak_bytes': np.max,
+    'peak_growth_bytes': np.mean,
     'train_seconds': np.mean,
     'compile_seconds': np.sum,
     'evaluate_seconds': np.mean,
@@ -29,8 +31,8 @@ COSTS = {
     'examples': np.mean,
     'steps': np.mean,
 }
-RATIOS = ('parameters', 'train_flops', 'inference_flops', 'peak_bytes')
-TIMES = ('train_seconds', 'seconds_per_step')
+COUNTED = ('parameters', 'train_flops', 'inference_flops')
+MEASURED = ('train_seconds', 'seconds_per_step', 'peak_growth_bytes')
 
 Evaluations = Mapping[str, Mapping[int, list[dict[str, float]]]]
 
@@ -50,7 +52,7 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
       study, question, metric, higher_is_better, alpha, margin, budget, budget_note, score, rules: as planned.
       seeds: those that every variant has a result for; the only ones that anything below rests on.
       planned_seeds; added_seeds: those that came in after a report was read.
-      contrasts: a list of {name, weights, null, n, failed, difference, interval, p_value, p_corrected, verdict, note,
+      contrasts: a list of {name, weights, null, n, failed, errors, difference, interval, p_value, p_corrected, verdict, note,
         spread, detectable, descriptive, ..., crossed_interval, differences, time_to_quality, cost, mismatch}.
       variants: a list of {name, overrides, scores, mean, spread, failed, cost, train_seconds_interval, latency,
         time_to_quality}.
@@ -94,6 +96,7 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
                 'weights': dict(w),
                 'null': name == NULL,
                 **dataclasses.asdict(compared[name]),
+                **_failures(records, w, compared[name]),
                 'differences': statistics.contrast(scores, w).tolist(),
                 'crossed_interval': _crossed(records, w) if not compared[name].failed else None,
                 'time_to_quality': times.compare(w),
@@ -205,6 +208,13 @@ def _compare(differences: np.ndarray, options: Mapping[str, Any]) -> statistics.
     return statistics.Comparison(0, 0, descriptive=True, verdict='too few seeds', **options)
 
 
+def _failures(records: Records, weights: Mapping[str, float], compared: statistics.Comparison) -> dict[str, Any]:
+    """`errors`: seeds in which a run of the contrast ended in an error, the rest of `failed` diverged; and the verdict."""
+    errors = sum(any(records.results[v][seed]['status'] == 'failed' for v in weights) for seed in records.seeds)
+    verdict = words.failure(compared.n, compared.failed - errors, errors) if errors else compared.verdict
+    return {'errors': errors, 'verdict': verdict}
+
+
 def _moments(scores: np.ndarray) -> dict[str, Any]:
     failed = int(np.sum(~np.isfinite(scores)))
     whole = scores.size and not failed
@@ -216,10 +226,17 @@ def _moments(scores: np.ndarray) -> dict[str, Any]:
 
 
 def _costs(records: Records, variant: str, key: str) -> np.ndarray:
-    """One value a seed, NaN where a run did not finish or did not say: float64 [seeds]."""
+    """One value a seed, NaN where a run did not finish or has no such number: float64 [seeds]."""
     found = [records.results[variant][seed] for seed in records.seeds]
-    values = [r['cost'].get(key) if r['status'] == 'finished' else None for r in found]
-    return np.array([math.nan if value is None else value for value in values], np.float64)
+    values = [_with_growth(r['cost']).get(key) if r['status'] == 'finished' else None for r in found]
+    return np.array([value if isinstance(value, numbers.Real) else math.nan for value in values], np.float64)
+
+
+def _with_growth(cost: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Adds what the run itself took; a peak since the process began says nothing about it."""
+    peak, before = cost.get('peak_bytes'), cost.get('peak_before_bytes')
+    known = cost.get('peak_since') == 'block' and isinstance(peak, numbers.Real) and isinstance(before, numbers.Real)
+    return {**cost, 'peak_growth_bytes': peak - before} if known else cost
 
 
 def _cost(records: Records, variant: str) -> dict[str, float | int]:
@@ -236,7 +253,7 @@ def _cost(records: Records, variant: str) -> dict[str, float | int]:
 def _cost_ratios(records: Records, weights: Mapping[str, float], alpha: float) -> dict[str, dict[str, Any]]:
     """Cost -> {ratio, interval}: the product of the variants' costs to the power of their weights, paired by seed."""
     ratios = {}
-    for key in RATIOS + TIMES:
+    for key in COUNTED + MEASURED:
         with np.errstate(divide='ignore', invalid='ignore'):
             logs = {variant: np.log(_costs(records, variant, key)) for variant in weights}
             differences = statistics.contrast(logs, weights)
@@ -244,7 +261,7 @@ def _cost_ratios(records: Records, weights: Mapping[str, float], alpha: float) -
             continue
         compared = statistics.compare_differences(differences, alpha=alpha)
         ratios[key] = {'ratio': math.exp(compared.difference)}
-        if key in TIMES and compared.interval:
+        if key in MEASURED and compared.interval:
             ratios[key]['interval'] = [math.exp(bound) for bound in compared.interval]
     return ratios
 
@@ -269,11 +286,15 @@ def _crossed(records: Records, weights: Mapping[str, float]) -> list[float] | No
 
 
 def _mismatch(records: Records, weights: Mapping[str, float]) -> list[str]:
-    """Parts of the fingerprint in which the runs of one seed differ: those pairs were not made under one sky."""
+    """Parts of the fingerprint in which the runs of one seed differ: those pairs were not made under one sky.
+
+    A variant may have its own data, and code by import path of its own; that is what it is a variant of.
+    """
     differing = set()
     for seed in records.seeds:
         prints = [records.results[variant][seed]['fingerprint'] for variant in weights]
         differing |= {key for found in prints for key in found if any(other.get(key) != found[key] for other in prints)}
+    differing -= {'fork', 'data'}
     return sorted(differing)
 
 

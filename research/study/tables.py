@@ -19,7 +19,9 @@ _QUALITY_CAPTION = (
 _COST_CAPTION = (
     'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
     'A multiply-add is two FLOPs. FLOPs are of the plain formulation; an inference is one example. A variant that shares '
-    'its program with one before it compiles nothing. Latency: median (10 to 90 % quantile).'
+    'its program with one before it compiles nothing. Memory measured: how far a run took the memory in use above what was in '
+    'use before it, mean over seeds; – where the system can only tell the peak of the whole process. Latency: median (10 to '
+    '90 % quantile).'
 )
 
 
@@ -120,7 +122,7 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         'FLOPs an inference': lambda row: words.quantity(row.cost.get('inference_flops')),
         'multiply-adds an inference': lambda row: words.quantity(row.cost.get('inference_multiply_adds')),
         'memory predicted': lambda row: words.quantity(row.cost.get('predicted_bytes'), 'B'),
-        'memory at its peak': lambda row: words.quantity(row.cost.get('peak_bytes'), 'B'),
+        'memory measured: growth at the peak': lambda row: words.quantity(row.cost.get('peak_growth_bytes'), 'B'),
         'training time': _seconds,
         'training time, ratio': _time_ratio,
         'compile time, all seeds': lambda row: words.duration(row.cost.get('compile_seconds')),
@@ -180,7 +182,7 @@ def _line(row: Row) -> dict[str, Any]:
         **{key: variant.get(key) for key in ('mean', 'spread')},
         **{
             key: contrast.get(key)
-            for key in ('difference', 'n', 'failed', 'p_value', 'p_corrected', 'verdict', 'note', 'detectable')
+            for key in ('difference', 'n', 'failed', 'errors', 'p_value', 'p_corrected', 'verdict', 'note', 'detectable')
         },
         **{
             f'{prefix}{end}': bound

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import sys
 from typing import Any
 
 import flax.linen as nn
@@ -28,8 +27,8 @@ def load(workdir: str, variant: str, seed: int) -> tuple[nn.Module, dict[str, An
         raise ConfigError(f"'{variant}', seed {seed}, is not finished. Launch the study again to finish it.")
     if result['status'] != 'finished':
         raise ConfigError(f"'{variant}', seed {seed}, has {result['status']} and left no model ({result.get('message')}).")
-    if study.get('config_folder') and study['config_folder'] not in sys.path:
-        sys.path.append(study['config_folder'])  # as at the launch: a fork's modules lie beside its config
+    if 'config_folder' in study:
+        source.reach(pathlib.Path(study['config_folder']))  # as at the launch
     return module(json.loads((directory / 'config.json').read_text())), checkpoint.load_variables(directory / 'scored')
 
 

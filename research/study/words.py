@@ -129,6 +129,13 @@ def level(alpha: float) -> str:
     return f'{100 * (1 - alpha):g} %'
 
 
+def failure(n: int, diverged: int, errors: int) -> str:
+    """The verdict where an error is among the failures of n seeds: 'failed (1 of 10 diverged, 2 ended in an error)'."""
+    if not diverged:
+        return f'failed ({errors} of {n} ended in an error)'
+    return f'failed ({diverged} of {n} diverged, {errors} ended in an error)'
+
+
 def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any]) -> str:
     """One sentence: what a contrast came to, over what the claim reaches, and what it costs in training time."""
     if contrast['failed']:

@@ -89,12 +89,12 @@ def remove(directory: pathlib.Path) -> None:
 
 
 def save_variables(directory: pathlib.Path, variables: Any) -> None:
-    """Keeps the variables that a run was scored with."""
+    """Keeps the variables that a run was scored with, as host arrays: they load on any number of devices."""
     with _system_errors(directory), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory.absolute(), variables, force=True)
+        checkpointer.save(directory.absolute(), jax.device_get(variables), force=True)
 
 
 def load_variables(directory: pathlib.Path) -> Any:
     """The variables of `save_variables`, as arrays on the first device."""
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(directory.absolute())
+        return jax.device_put(checkpointer.restore(directory.absolute()), jax.local_devices()[0])

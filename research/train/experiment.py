@@ -180,7 +180,7 @@ def checkpoint_every(config: Mapping[str, Any], epoch: int, total: int) -> tuple
 
 def _budget(config, dataset, epoch) -> int:
     text = config['study']['budget']
-    if match := re.fullmatch(r'([0-9]*\.?[0-9]+(?:e[0-9]+)?)flops', text):
+    if match := re.fullmatch(r'([0-9]*\.?[0-9]+(?:e\+?[0-9]+)?)flops', text):
         return max(1, int(float(match[1]) / train_flops(config, dataset)[0])) * config['data']['batch_size']
     total = durations.examples(text, config['data']['batch_size'], epoch)
     if total < 1:

@@ -99,24 +99,38 @@ class _Run:
 
     def run(self) -> Outcome:
         """Everything from the first step, or the last checkpoint, to the outcome."""
-        with cost.peak_memory() as peak:
-            try:
-                outcome = self._run()
-            except _Diverged as diverged:
-                outcome = Outcome('diverged', str(diverged), {}, self._cost(), None)
-            finally:
-                if self.metrics is not None:
-                    self.metrics.close()
-                self.feed.close()
-                self.checkpoints.close()
-        outcome.cost['peak_bytes'] = peak['bytes']
+        try:
+            with self.clock.measure('checkpoint'):
+                state = self._restore()
+            self._compile(state)
+            with cost.peak_memory() as peak:
+                outcome = self._run(state)
+        finally:
+            if self.metrics is not None:
+                self.metrics.close()
+            self.feed.close()
+            self.checkpoints.close()
+        outcome.cost |= {'peak_bytes': peak['bytes'], 'peak_before_bytes': peak['before'], 'peak_since': peak['since']}
         return outcome
 
-    def _run(self) -> Outcome:
-        steps = self.experiment.steps
-        with self.clock.measure('checkpoint'):
-            state = self._restore()
+    def _compile(self, state: Any) -> None:
+        """Before memory is measured: the compiler takes more of it than a small network, and only in its first run."""
+        if self.at.step == self.experiment.steps or self.program.chunk.executable is not None:
+            return
+        self.program.chunk.prepare(self.clock, state, *self.feed.chunk(self.at.step, 1))
+        data, *arguments = next(self.feed.blocks('train'))
+        arguments = self.engine.replicate((*arguments[:2], np.int32(0)))
+        self.program.evaluate.prepare(self.clock, state.params, state.masks, state.collections, data, *arguments)
+
+    def _run(self, state: Any) -> Outcome:
         self.metrics = Metrics(self.directory / 'metrics.jsonl', self.at.step * self.experiment.batch_size)
+        try:
+            return self._train(state)
+        except _Diverged as diverged:
+            return Outcome('diverged', str(diverged), {}, self._cost(), None)
+
+    def _train(self, state: Any) -> Outcome:
+        steps = self.experiment.steps
         while self.at.step < steps:
             with self.clock.measure('train'):
                 state = self._segment(state, self._boundary())
@@ -124,6 +138,7 @@ class _Run:
                 state = self._evaluate(state)
             stopping = self.at.step < steps and self.stop()
             if stopping or self._checkpoint_due():
+                state = self._refresh(state)
                 self._save(state)
             if stopping:
                 self.checkpoints.close()
@@ -154,7 +169,7 @@ class _Run:
 
     def _segment(self, state: Any, boundary: int) -> Any:
         """Trains to the boundary; chunk i is on its way before the sums of chunk i-1 are read."""
-        dispatched, waiting, mark = self.at.step, None, time.perf_counter()
+        first, dispatched, waiting, start = self.at.step, self.at.step, None, time.perf_counter()
         while dispatched < boundary or waiting is not None:
             sent = None
             if dispatched < boundary:
@@ -162,7 +177,11 @@ class _Run:
                 state, sums = self.program.chunk(self.clock, state, *self.feed.chunk(dispatched, steps))
                 dispatched, sent = dispatched + steps, (steps, sums)
             if waiting is not None:
-                mark = self._read(*waiting, mark)
+                self._read(*waiting)
+                # Over the whole segment: some backends compute before they return from a dispatch, so that what passed
+                # since the last reading may have been the next chunk's time.
+                self.program.rate = (self.at.step - first) / max(time.perf_counter() - start, 1e-9)
+                self.progress(self.at.step, self.program.rate)
                 if self.stop() or self._checkpoint_due_by_time():
                     boundary = dispatched
             waiting = sent
@@ -171,11 +190,9 @@ class _Run:
     def _chunk_steps(self) -> int:
         return max(1, int(_CHUNK_SECONDS * self.program.rate)) if self.program.rate else 1
 
-    def _read(self, steps: int, sums: Any, mark: float) -> float:
-        """Waits for a chunk, checks its losses, adds up its sums; returns the time."""
+    def _read(self, steps: int, sums: Any) -> None:
+        """Waits for a chunk, checks its losses and adds up its sums."""
         sums = {k: np.asarray(v, np.float64)[:steps] for k, v in self.engine.host(sums).items()}
-        now = time.perf_counter()
-        self.program.rate = steps / max(now - mark, 1e-9)
         finite = np.isfinite(sums['loss'])
         if not finite.all():
             step = self.at.step + int(np.argmin(finite))
@@ -183,8 +200,6 @@ class _Run:
             raise _Diverged(f'loss is {sums["loss"][~finite][0]} at step {step}, learning rate {rate:.3g}')
         _add(self.at.sums, sums)
         self.at.step += steps
-        self.progress(self.at.step, self.program.rate)
-        return now
 
     def _evaluation_due(self) -> bool:
         return self.at.step % self.eval_steps == 0 or self.at.step == self.experiment.steps
@@ -282,6 +297,7 @@ class _Run:
             'seconds_per_step': self.clock.seconds['train'] / max(self.at.step, 1),
             'steps': self.at.step,
             'examples': self.at.step * self.experiment.batch_size,
+            'scored_step': self.at.best_step or self.at.step,
         }
 
 

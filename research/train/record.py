@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,8 +30,10 @@ class Metrics:
         aside = path.with_suffix('.aside')
         aside.write_text(''.join(json.dumps(row) + '\n' for row in kept))
         aside.replace(path)
-        purge = kept[-1]['step'] + 1 if kept else None
-        self._events = SummaryWriter(logdir=str(path.parent / 'tensorboard'), purge_step=purge)
+        events = path.parent / 'tensorboard'
+        if not kept:
+            shutil.rmtree(events, ignore_errors=True)  # of an attempt that was given up
+        self._events = SummaryWriter(logdir=str(events), purge_step=kept[-1]['step'] + 1 if kept else None)
 
     def _read(self) -> list[dict[str, Any]]:
         rows = []

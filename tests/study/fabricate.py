@@ -28,6 +28,8 @@ def study(
     finished=None,
     metric='test/accuracy',
     correct=True,
+    peak_since='block',
+    pinned=None,
     name='quickstart',
     **fields,
 ):
@@ -40,6 +42,8 @@ def study(
       finished: {variant: number of its seeds that have a result}; all when left out.
       metric: what decides; 'test/loss' takes 1 - accuracy.
       correct: whether per-example correctness was kept.
+      peak_since: what the peak of memory is one of: 'block' (the run) or 'process'; None for a record without.
+      pinned: {variant: the budget in its runs' config.json}; that of the study when None.
       fields: further or other entries of study.json.
     """
     workdir, rng = Path(workdir), np.random.default_rng(7)
@@ -56,7 +60,10 @@ def study(
                 continue
             folder = workdir / 'runs' / runs[variant][str(seed)]
             folder.mkdir(parents=True)
-            run(folder, name, variant, seed, hits, steps, rng, (status or {}).get((variant, seed), 'finished'), metric)
+            told = {'study': {'name': name, 'budget': (pinned or {}).get(variant, fields.get('budget', '30ep'))}}
+            (folder / 'config.json').write_text(json.dumps(told))
+            ended = (status or {}).get((variant, seed), 'finished')
+            run(folder, name, variant, seed, hits, steps, rng, ended, metric, peak_since)
             if correct:
                 np.save(folder / 'correct.npy', np.packbits(hits))
     if contrasts is None:
@@ -113,8 +120,8 @@ def study(
     return workdir
 
 
-def run(folder, name, variant, seed, hits, steps, rng, status, metric):
-    """One run's folder: config.json, metrics.jsonl, result.json."""
+def run(folder, name, variant, seed, hits, steps, rng, status, metric, peak_since):
+    """One run's metrics.jsonl and result.json."""
     accuracy, seconds = float(np.mean(hits)), 2.0 * (0.6 if variant == 'tiny' else 1.0) * rng.lognormal(0, 0.03)
     done = steps if status == 'finished' else steps[: len(steps) // 2]
     learned = [accuracy - 0.6 * np.exp(-6 * s) + rng.normal(0, 0.004) for s in done]
@@ -145,7 +152,6 @@ def run(folder, name, variant, seed, hits, steps, rng, status, metric):
     if status != 'finished':
         final = {metric: float('nan')} if status == 'diverged' else {}
     size = 0.3 if variant == 'tiny' else 1.0
-    (folder / 'config.json').write_text('{}')
     (folder / 'result.json').write_text(
         json.dumps(
             {
@@ -171,12 +177,20 @@ def run(folder, name, variant, seed, hits, steps, rng, status, metric):
                     'examples': 38790,
                     'steps': 606,
                     'predicted_bytes': int(4e6 * size),
-                    'peak_bytes': int(6e6 * size),
+                    'scored_step': 606,
+                    **_peak(seed, size, peak_since),
                 },
                 'fingerprint': {'code': 'c0de', 'versions': 'jax 0.10.2', 'data': 'da7a', 'device': 'cpu', 'cores': 2},
             }
         )
     )
+
+
+def _peak(seed, size, since):
+    """What a process that keeps growing would say: its peaks rise from seed to seed, and a run's own share does not."""
+    before = int(3e8 + 1e7 * seed)
+    peak = {'peak_bytes': before + int(6e6 * size) + 1000 * seed}
+    return peak if since is None else {**peak, 'peak_before_bytes': before, 'peak_since': since}
 
 
 def _id(name, variant, seed):

@@ -204,24 +204,24 @@ def test_modules_by_import_path_are_code(code, tmp_path, monkeypatch, package):
     monkeypatch.syspath_prepend(str(tmp_path / 'paper'))
     __import__(package + stem)
     config = changed(model__name=f'{package}{stem}:net')
-    plain, before = identity.fingerprint([BASE], '')['code'], identity.fingerprint([BASE, config], '')['code']
+    plain, before = identity.fingerprint([BASE], '')['fork'], identity.fingerprint([BASE, config], '')['fork']
     assert plain != before
     for neighbour in ('untouched.py', 'paper.py'):
         (folder / neighbour).write_text('x = 2\n')
-    assert identity.fingerprint([BASE, config], '')['code'] == before
+    assert identity.fingerprint([BASE, config], '')['fork'] == before
     (folder / f'blocks_{len(package)}.py').write_text('x = 2\n')
-    assert identity.fingerprint([BASE, config], '')['code'] not in (before, plain)
+    assert identity.fingerprint([BASE, config], '')['fork'] not in (before, plain)
     for name in [n for n in sys.modules if str(tmp_path) in str(getattr(sys.modules[n], '__file__', ''))]:
         del sys.modules[name]
 
 
 def test_a_text_with_a_colon_that_is_no_module_is_no_code():
     config = changed(augment__ratio='a.b:c', data__path='C:/data')
-    assert identity.fingerprint([config], '')['code'] == identity.fingerprint([BASE], '')['code']
+    assert identity.fingerprint([config], '')['fork'] == identity.fingerprint([BASE], '')['fork']
 
 
 def test_the_environment_is_saved_beside_the_study(tmp_path):
-    found = identity.environment(tmp_path)
+    found = identity.environment(tmp_path, tmp_path)
     assert (tmp_path / found['packages_file']).read_text().count('==') > 10
     assert (tmp_path / found['git_diff_file']).exists()
     assert found['platform'] == 'cpu' and found['python'] == sys.version.split()[0]

@@ -152,7 +152,7 @@ def test_a_forks_model_may_call_norm_what_it_likes(tmp_path, monkeypatch):
         ({'a': {}}, ('a', 'baseline')),
         ({'a': {'data.batch_size': 64}}, ('a', 'baseline')),
         ({'a': {'data.redraw': 1}}, ('a', 'null')),
-        ({'a': {'data.workers': 2}}, ('a', 'baseline')),
+        ({'a': {'train.checkpoint_every': '5st'}}, ('a', 'baseline')),
         ({'a': {'model.widths': (4,)}, 'b': {'model.widths': [4]}}, ('b', 'a')),
     ],
 )

@@ -1,6 +1,7 @@
 """The report says what the records say, in every format, whatever the names in a config contain."""
 
 import csv
+import errno
 import html.parser
 import io
 import json
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from research.catalogue import ConfigError
-from research.study import figures, overrides, records, report, words
+from research.study import figures, overrides, records, report, tables, words
 
 FILES = ('summary.json', 'results.jsonl', 'report.md', 'report.html', 'report.csv', 'report.tex', 'pareto.png', 'pareto.pdf')
 HOSTILE = (
@@ -186,7 +187,7 @@ def test_hostile_names_fit_the_terminal(hostile):
 def test_each_run_can_be_repeated_alone(study, hostile):
     for workdir, _ in (study, hostile):
         content = json.loads((workdir / 'study.json').read_text())
-        commands = report.commands(content)
+        commands = report.commands(workdir, content)
         assert len(commands) == sum(map(len, content['runs'].values()))
         for entry in commands:
             flags = dict(word.split('=', 1) for word in shlex.split(entry['command']) if word.startswith('--'))
@@ -197,6 +198,56 @@ def test_each_run_can_be_repeated_alone(study, hostile):
             )
             for key, value in content['variants'][entry['name']].items():
                 assert overrides.parse_flag(key, flags[f'--config.{key}']) == value
+
+
+def test_a_budget_of_seconds_is_repeated_in_the_examples_it_came_to(tmp_path):
+    workdir = fabricate.study(
+        tmp_path,
+        effects={'baseline': 0.0, 'adam': 0.01},
+        seeds=2,
+        evaluations=2,
+        budget='60s',
+        pinned={'baseline': '30016ex', 'adam': '28800ex'},
+        command='python launch.py --config=configs/quickstart.py --workdir=w --config.study.budget=60s',
+    )
+    content = json.loads((workdir / 'study.json').read_text())
+    gone = content['runs']['adam']['1']
+    (workdir / 'runs' / gone / 'config.json').write_text('{"study": ')
+    for entry in report.commands(workdir, content):
+        flags = dict(word.split('=', 1) for word in shlex.split(entry['command']) if word.startswith('--'))
+        expected = {'baseline': '30016ex', 'adam': '60s' if entry['id'] == gone else '28800ex'}[entry['name']]
+        assert flags['--config.study.budget'] == expected
+    report.write(workdir)
+    assert '--config.study.budget=30016ex' in (workdir / 'report.html').read_text()
+
+
+def test_other_budgets_stay_as_they_were_given(study):
+    workdir, _ = study
+    content = json.loads((workdir / 'study.json').read_text())
+    assert not any('study.budget' in entry['command'] for entry in report.commands(workdir, content))
+
+
+@pytest.mark.parametrize('since, shown', [('block', '6 MB'), ('process', '–'), (None, '–')])
+def test_memory_shows_the_growth_of_a_run_alone(tmp_path, since, shown):
+    workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, peak_since=since)
+    summary = report.write(workdir)
+    cost = tables.cost(summary)
+    column = cost['headings'].index('memory measured: growth at the peak')
+    assert cost['rows'][0][column] == shown
+    axes = {c['key'] for c in json.loads(Tags((workdir / 'report.html').read_text()).data)['costs']}
+    assert ('peak_growth_bytes' in axes) == (since == 'block') and 'peak_bytes' not in axes
+
+
+def test_what_cannot_be_written_is_the_callers_to_handle(tmp_path, monkeypatch):
+    def full(path, data):
+        path.touch()
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
+    monkeypatch.setattr('pathlib.Path.write_bytes', full)
+    with pytest.raises(OSError, match='No space left'):
+        report.write(workdir)
+    assert not list(workdir.glob('*.tmp*'))
 
 
 def test_partial_added_and_bad_are_announced(tmp_path):
@@ -224,7 +275,8 @@ def test_failures_are_told_with_their_message(tmp_path):
     workdir = fabricate.study(tmp_path, evaluations=2, status={('adam', 2): 'diverged', ('clip', 1): 'failed'})
     report.write(workdir)
     text = (workdir / 'report.md').read_text()
-    assert 'diverged at step 300' in text and 'failed at step 300' in text and 'failed (1 of 10 diverged)' in text
+    assert 'diverged at step 300' in text and 'failed at step 300' in text
+    assert 'failed (1 of 10 diverged)' in text and 'failed (1 of 10 ended in an error)' in text
 
 
 def test_lower_is_better_for_a_loss(tmp_path):

@@ -14,6 +14,7 @@ CONTRAST = {
     'weights',
     'n',
     'failed',
+    'errors',
     'difference',
     'interval',
     'p_value',
@@ -90,17 +91,39 @@ def test_nothing_finished_is_no_error(tmp_path):
     assert found['seeds'] == [] and all(c['difference'] is None and c['verdict'] == 'too few seeds' for c in contrasts.values())
 
 
-@pytest.mark.parametrize('status', ['diverged', 'failed'])
-def test_a_run_without_a_number_is_never_dropped(tmp_path, status):
+@pytest.mark.parametrize('status, how', [('diverged', 'diverged'), ('failed', 'ended in an error')])
+def test_a_run_without_a_number_is_never_dropped(tmp_path, status, how):
     _, found, contrasts = summarize(fabricate.study(tmp_path, evaluations=4, status={('adam', 3): status}))
     adam = contrasts['adam']
     assert (adam['n'], adam['failed'], adam['difference'], adam['p_value']) == (10, 1, None, None)
-    assert adam['verdict'] == 'failed (1 of 10 diverged)'
+    assert adam['verdict'] == f'failed (1 of 10 {how})'
     assert contrasts['clip']['difference'] is not None and contrasts['clip']['failed'] == 0
     assert adam['time_to_quality']['examples']['variant_reached'] <= 9
     assert [(u['variant'], u['seed'], u['status']) for u in found['unfinished']] == [('adam', 3, status)]
     variant = next(v for v in found['variants'] if v['name'] == 'adam')
     assert variant['mean'] is None and variant['scores'][3] is None and variant['scores'][2] is not None
+
+
+@pytest.mark.parametrize(
+    'status, failed, errors, verdict',
+    [
+        ({('adam', 1): 'diverged', ('adam', 4): 'diverged'}, 2, 0, 'failed (2 of 10 diverged)'),
+        ({('adam', 1): 'failed', ('adam', 4): 'failed'}, 2, 2, 'failed (2 of 10 ended in an error)'),
+        (
+            {('adam', 1): 'failed', ('adam', 4): 'diverged', ('baseline', 5): 'diverged'},
+            3,
+            1,
+            'failed (2 of 10 diverged, 1 ended in an error)',
+        ),
+        ({('adam', 1): 'failed', ('baseline', 1): 'diverged'}, 1, 1, 'failed (1 of 10 ended in an error)'),
+    ],
+)
+def test_errors_are_told_apart_from_divergence(tmp_path, status, failed, errors, verdict):
+    _, _, contrasts = summarize(fabricate.study(tmp_path, evaluations=2, status=status))
+    adam = contrasts['adam']
+    assert (adam['failed'], adam['errors'], adam['verdict']) == (failed, errors, verdict)
+    clip = sum(variant == 'baseline' for variant, _ in status)
+    assert (contrasts['clip']['failed'], contrasts['clip']['errors']) == (clip, 0)
 
 
 def test_time_ratios_carry_paired_intervals(tmp_path):
@@ -123,6 +146,39 @@ def test_costs_of_a_variant(whole):
     assert tiny['train_seconds_interval'][0] < seconds.mean() < tiny['train_seconds_interval'][1]
     assert tiny['cost']['compile_seconds'] == pytest.approx(3.6) and tiny['cost']['parameters'] == 7500
     assert tiny['latency']['64']['p50'] == 3e-3
+
+
+def test_memory_is_the_growth_of_the_run(whole):
+    read, found, contrasts = whole
+    tiny = next(v for v in found['variants'] if v['name'] == 'tiny')
+    grown = {
+        variant: scores(read, variant, range(10), 'peak_bytes', 'cost')
+        - scores(read, variant, range(10), 'peak_before_bytes', 'cost')
+        for variant in ('tiny', 'baseline')
+    }
+    assert tiny['cost']['peak_growth_bytes'] == pytest.approx(grown['tiny'].mean())
+    ratio = contrasts['tiny']['cost']['peak_growth_bytes']
+    assert ratio['ratio'] == pytest.approx(stats.gmean(grown['tiny'] / grown['baseline'])) and len(ratio['interval']) == 2
+
+
+@pytest.mark.parametrize('since', ['process', None])
+def test_peak_of_the_process_is_no_growth(tmp_path, since):
+    _, found, contrasts = summarize(fabricate.study(tmp_path, evaluations=2, peak_since=since))
+    assert all('peak_growth_bytes' not in v['cost'] and v['cost']['peak_bytes'] > 3e8 for v in found['variants'])
+    assert all('peak_growth_bytes' not in c['cost'] for c in contrasts.values())
+
+
+def test_costs_are_those_that_are_known_and_numbers(tmp_path):
+    workdir = fabricate.study(tmp_path, evaluations=2)
+    for path in workdir.glob('runs/*/result.json'):
+        result = json.loads(path.read_text())
+        result['cost'] |= {'train_flops': 'unknown', 'peak_before_bytes': None, 'device_name': 'cpu'}
+        path.write_text(json.dumps(result))
+    _, found, contrasts = summarize(workdir)
+    for cost in [v['cost'] for v in found['variants']] + [c['cost'] for c in contrasts.values()]:
+        assert not {'train_flops', 'peak_growth_bytes', 'peak_since', 'device_name', 'scored_step'} & set(cost)
+        assert 'parameters' in cost
+    assert not any('peak_bytes' in c['cost'] for c in contrasts.values())
 
 
 def test_time_to_quality_is_read_on_validation(whole):
