@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from research import cost
@@ -26,8 +25,6 @@ from research.train.experiment import Experiment, Session
 
 # Of the rules of comparison ("How a number is made" in the README); a change of them is a new version.
 RULES = '1.0'
-# Rounds of the interleaved latency measurement; each calls every variant once.
-_LATENCY_ROUNDS = 60
 # A full disk, a quota that is used up, a file system that went read-only.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -326,35 +323,3 @@ def _failed(workdir, plan, run, message, fingerprint) -> None:
         'fingerprint': fingerprint,
     }
     record.write_json(directory / 'result.json', result)
-
-
-def latency(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> None:
-    """Times the inference of every variant, interleaved, with nothing else running; latency.json.
-
-    Args:
-      anew: whether something was trained; otherwise figures that are complete are left alone.
-    """
-    trained: dict[str, Run] = {}
-    for run in plan.runs:
-        if run.variant != 'null' and (workdir / 'runs' / run.id / 'scored').exists():
-            trained.setdefault(run.variant, run)
-    try:
-        known = json.loads((workdir / 'latency.json').read_text())
-    except (OSError, ValueError):
-        known = {}
-    if not anew and all(str(batch) in known.get(name, ()) for batch in plan.study['latency'] for name in trained):
-        return
-    found: dict[str, dict[str, Any]] = {}
-    for batch in plan.study['latency']:
-        calls = {name: _inference(workdir, run, session, batch) for name, run in trained.items()}
-        for name, quantiles in cost.interleaved(calls, rounds=_LATENCY_ROUNDS).items():
-            found.setdefault(name, {})[str(batch)] = quantiles
-    record.write_json(workdir / 'latency.json', found)
-
-
-def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) -> tuple[Any, tuple[Any, ...]]:
-    experiment = experiments.build(run.config, session, run.key)
-    variables = checkpoint.load_variables(workdir / 'runs' / run.id / 'scored')
-    collections = {k: v for k, v in variables.items() if k != 'params'}
-    images = jnp.zeros((batch, *experiment.dataset.example_shape), jnp.float32)
-    return experiment.program.predict, (variables['params'], collections, images)

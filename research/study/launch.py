@@ -50,7 +50,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     from research.study import plan
 
     study = plan.make(spec, parsed)  # ... and what signatures show before the rest is
-    from research.study import budget, execute, identity
+    from research.study import budget, execute, identity, latency
     from research.train import compilation
     from research.train.experiment import Session, load_data
 
@@ -84,7 +84,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
         except execute.Interrupted as stopped:
             print(f'Stopped by {stopped}; everything is saved, the same command goes on from here.')
             return 128 + stopped.number
-        execute.latency(workdir, study, session, anew=len(done) < len(study.runs))
+        latency.measure(workdir, study, session, anew=len(done) < len(study.runs))
         _report(workdir)
     return FAILED if failed else OK
 

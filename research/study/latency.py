@@ -1,0 +1,48 @@
+"""Latency of every variant's inference, measured interleaved when all training is over."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+
+from research import cost
+from research.study.plan import Plan, Run
+from research.train import checkpoint, record
+from research.train import experiment as experiments
+from research.train.experiment import Session
+
+# Each round calls every variant once, in an order of its own.
+_ROUNDS = 60
+
+
+def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> None:
+    """Times the inference of every variant, interleaved, with nothing else running; latency.json.
+
+    Args:
+      anew: whether something was trained; otherwise figures that are complete are left alone.
+    """
+    trained: dict[str, Run] = {}
+    for run in plan.runs:
+        if run.variant != 'null' and (workdir / 'runs' / run.id / 'scored').exists():
+            trained.setdefault(run.variant, run)
+    try:
+        known = json.loads((workdir / 'latency.json').read_text())
+    except (OSError, ValueError):
+        known = {}
+    if not anew and all(str(batch) in known.get(name, ()) for batch in plan.study['latency'] for name in trained):
+        return
+    found: dict[str, dict[str, Any]] = {}
+    for batch in plan.study['latency']:
+        calls = {name: _inference(workdir, run, session, batch) for name, run in trained.items()}
+        for name, quantiles in cost.interleaved(calls, rounds=_ROUNDS).items():
+            found.setdefault(name, {})[str(batch)] = quantiles
+    record.write_json(workdir / 'latency.json', found)
+
+
+def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) -> tuple[Any, tuple[Any, ...]]:
+    experiment = experiments.build(run.config, session, run.key)
+    variables = checkpoint.load_variables(workdir / 'runs' / run.id / 'scored')
+    collections = {k: v for k, v in variables.items() if k != 'params'}
+    images = jnp.zeros((batch, *experiment.dataset.example_shape), jnp.float32)
+    return experiment.program.predict, (variables['params'], collections, images)
