@@ -184,8 +184,9 @@ def commands(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
         changes = [f'--config.{key}={_flag(key, value)}' for key, value in study['variants'][variant].items()]
         for seed, run in runs.items():
             own = [f'--workdir=again/{run}', f'--config.study.seeds=({seed},)']
-            pinned = records.config(workdir, run).get('study', {}).get('budget', study.get('budget'))
-            if pinned != study.get('budget'):
+            made = records.config(workdir, run)
+            pinned = made['study'].get('budget') if made else None
+            if pinned and pinned != study.get('budget'):
                 own.append(f'--config.study.budget={pinned}')  # the last one of a flag counts
             command = shlex.join([*kept, *own, *alone, *changes])
             found.append({'name': variant, 'seed': seed, 'id': run, 'command': command})
