@@ -1,7 +1,7 @@
 """What a model and a call take: parameters, multiply-adds and FLOPs, bytes, seconds."""
 
-from research.cost.count import flops, multiply_adds, parameters
+from research.cost.count import count, flops, multiply_adds, parameters
 from research.cost.space import memory, peak_memory
 from research.cost.timing import interleaved, latency
 
-__all__ = ['flops', 'interleaved', 'latency', 'memory', 'multiply_adds', 'parameters', 'peak_memory']
+__all__ = ['count', 'flops', 'interleaved', 'latency', 'memory', 'multiply_adds', 'parameters', 'peak_memory']

@@ -32,7 +32,13 @@ def parameters(variables: Any) -> int:
 
 def flops(fn: Callable[..., Any], *args: Any) -> int:
     """Floating-point operations of `fn(*args)`: two for each of its `multiply_adds`."""
-    return 2 * multiply_adds(fn, *args)
+    return count(fn, *args)[0]
+
+
+def count(fn: Callable[..., Any], *args: Any) -> tuple[int, int]:
+    """(`flops`, `multiply_adds`) of `fn(*args)`, from one trace of it."""
+    found = multiply_adds(fn, *args)
+    return 2 * found, found
 
 
 def multiply_adds(fn: Callable[..., Any], *args: Any) -> int:

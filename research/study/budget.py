@@ -1,16 +1,11 @@
 """A budget of seconds, made repeatable: measured once a program on this machine, then pinned as examples."""
 
 import dataclasses
-import json
 import pathlib
 import re
-import time
 
-import jax
-import numpy as np
-
-from research.study import identity
-from research.study.plan import Plan, Run, verify
+from research.study import identity, records
+from research.study.plan import Plan, Run, trial, verify
 from research.train import experiment as experiments
 from research.train import record
 from research.train.clock import Clock
@@ -32,7 +27,7 @@ def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
         return plan
     verify(dataclasses.replace(plan, runs=[_with(run, '1st') for run in plan.runs]), session)
     path = workdir / 'budget.json'
-    pinned = _read(path)
+    pinned = {key: n for key, n in records.derived(path).items() if isinstance(n, int)}
     runs = []
     for run in plan.runs:
         if run.key not in pinned:
@@ -45,31 +40,13 @@ def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
     return dataclasses.replace(plan, runs=runs)
 
 
-def _read(path: pathlib.Path) -> dict[str, int]:
-    """What was pinned; a torn file has pinned nothing that can be trusted."""
-    try:
-        pinned = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return {key: n for key, n in pinned.items() if isinstance(n, int)} if isinstance(pinned, dict) else {}
-
-
 def _with(run: Run, budget: str) -> Run:
     config = {**run.config, 'study': {**run.config['study'], 'budget': budget}}
     return dataclasses.replace(run, config=config, id=identity.run_id(config))
 
 
 def _seconds_per_step(experiment: Experiment) -> float:
-    clock, program, feed = Clock(), experiment.program, Feed(experiment)
-    state, steps, seconds = experiment.init(clock), 1, 0.0
-    *arguments, _ = feed.chunk(0, 1)
-    program.chunk.prepare(clock, state, *arguments, program.engine.replicate(np.int32(1)))
-    while True:
-        start = time.perf_counter()
-        state, sums = program.chunk(clock, state, *arguments, program.engine.replicate(np.int32(steps)))
-        jax.block_until_ready(sums)
-        seconds = time.perf_counter() - start
-        if seconds >= _SECONDS or steps == feed.capacity:
-            feed.close()
-            return seconds / steps
-        steps = min(feed.capacity, steps * 4)
+    took, capacity, steps = trial(experiment, Clock()), Feed(experiment).capacity, 1
+    while (seconds := took(steps)) < _SECONDS and steps < capacity:
+        steps = min(capacity, steps * 4)
+    return seconds / steps

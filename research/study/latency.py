@@ -1,12 +1,12 @@
 """Latency of every variant's inference, measured interleaved when all training is over."""
 
-import json
 import pathlib
 from typing import Any
 
 import jax.numpy as jnp
 
 from research import cost
+from research.study import records
 from research.study.plan import Plan, Run
 from research.train import checkpoint, record
 from research.train import experiment as experiments
@@ -26,10 +26,7 @@ def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> 
     for run in plan.runs:
         if run.variant != 'null' and (workdir / 'runs' / run.id / 'scored').exists():
             trained.setdefault(run.variant, run)
-    try:
-        known = json.loads((workdir / 'latency.json').read_text())
-    except (OSError, ValueError):
-        known = {}
+    known = records.derived(workdir / 'latency.json')
     if not anew and all(str(batch) in known.get(name, ()) for batch in plan.study['latency'] for name in trained):
         return
     found: dict[str, dict[str, Any]] = {}

@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -201,25 +201,35 @@ class Prediction:
     variable_bytes: int
 
 
+def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
+    """Compiles the training program; returns `steps -> seconds` that a chunk of them takes, on a state that nobody keeps."""
+    program, feed = experiment.program, Feed(experiment)
+    state = experiment.init(clock)
+    *arguments, one = feed.chunk(0, 1)
+    feed.close()
+    program.chunk.prepare(clock, state, *arguments, one)
+
+    def took(steps: int) -> float:
+        nonlocal state
+        count = program.engine.replicate(np.int32(steps))
+        start = time.perf_counter()
+        state, sums = program.chunk(clock, state, *arguments, count)
+        jax.block_until_ready(sums)
+        return time.perf_counter() - start
+
+    return took
+
+
 def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) -> Prediction:
     """Compiles the training program, and times three steps unless records of the same program tell."""
     clock, program = Clock(), experiment.program
-    state = experiment.init(clock)
-    feed = Feed(experiment)
-    arguments = feed.chunk(0, 1)
-    feed.close()
-    program.chunk.prepare(clock, state, *arguments)
+    took = trial(experiment, clock)
     seen = [r['cost']['seconds_per_step'] for r in known if r.get('key') == key and r['status'] == 'finished']
     if seen:
         seconds, source = float(np.median(seen)), f'{len(seen)} finished runs'
     else:
-        for steps in (1, 3):
-            *others, count = arguments
-            start = time.perf_counter()
-            state, sums = program.chunk(clock, state, *others, program.engine.replicate(np.int32(steps)))
-            jax.block_until_ready(sums)
-            seconds = (time.perf_counter() - start) / steps
-        source = '3 timed steps'
+        took(1)
+        seconds, source = took(3) / 3, '3 timed steps'
     variable_bytes = sum(
         x.size * x.dtype.itemsize for x in jax.tree.leaves((program.shapes.params, program.shapes.collections))
     )

@@ -17,6 +17,7 @@ import json
 import math
 import numbers
 import os
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,14 @@ def read_result(path: Path, study: Mapping[str, Any], variant: str, seed: int) -
 
 def config(workdir: Path, run: str) -> dict[str, Any]:
     """config.json of one run; {} where it has none that can be read."""
+    return derived(Path(workdir) / 'runs' / run / 'config.json', {'study': dict})
+
+
+def derived(path: Path, keys: Mapping[str, type] = types.MappingProxyType({})) -> dict[str, Any]:
+    """A JSON object that can be made anew: {} where there is none, or one that is torn or lacks these keys."""
     try:
-        return _mapping(Path(workdir) / 'runs' / run / 'config.json', {'study': dict}) or {}
-    except BadRecord:
+        return _mapping(path, keys) or {}
+    except (BadRecord, OSError):
         return {}
 
 

@@ -47,7 +47,7 @@ class Program:
     Attributes:
       predict: (params that are seen, collections, images) -> outputs on one device; compiled by batch size.
       shapes: the state's, on one device.
-      rate: steps a second of the last chunk, None before the first.
+      rate: steps a second, as last measured; None before the first chunk.
     """
 
     module: nn.Module
@@ -264,7 +264,7 @@ def _stages(config, dataset, task, axis_name) -> tuple[nn.Module, step.Stages]:
     return module, stages
 
 
-def _sample(dataset: data.Dataset) -> jax.ShapeDtypeStruct:
+def _sample(dataset: data.Dataset) -> jax.Array:
     return jnp.zeros((2, *dataset.example_shape), jnp.float32)
 
 
@@ -299,23 +299,15 @@ def train_flops(config: Mapping[str, Any], dataset: data.Dataset) -> tuple[int, 
         'reference': shape((config['data']['reference_size'], *dataset.example_shape), jnp.float32),
     }
     function = functools.partial(step.train_step, stages, parallel.Jit(jax.devices()[:1]))
-    return _count(function, state, arguments, shape((), jnp.float32))
+    return cost.count(function, state, arguments, shape((), jnp.float32))
 
 
 def inference_flops(experiment: Experiment) -> tuple[int, int]:
     """FLOPs and multiply-adds of one example's inference, with the weights that are seen."""
-    config, dataset = experiment.config, experiment.dataset
-    module, stages = _stages(config, dataset, experiment.program.task, None)
-    state = jax.eval_shape(
-        functools.partial(_initial_state, module, stages, _sample(dataset)), jax.random.key(0), optim.hyperparameters(config)
-    )
+    stages, state = experiment.program.stages, experiment.program.shapes
 
     def predict(params, masks, collections, image):
         return stages.predict(stages.weights(params, masks), collections, image)
 
-    image = jax.ShapeDtypeStruct((1, *dataset.example_shape), jnp.float32)
-    return _count(predict, state.params, state.masks, state.collections, image)
-
-
-def _count(function: Callable[..., Any], *arguments: Any) -> tuple[int, int]:
-    return cost.flops(function, *arguments), cost.multiply_adds(function, *arguments)
+    image = jax.ShapeDtypeStruct((1, *experiment.dataset.example_shape), jnp.float32)
+    return cost.count(predict, state.params, state.masks, state.collections, image)

@@ -230,7 +230,7 @@ class _Run:
         """Reads the validation split; nothing else ever steers a run."""
         with self.clock.measure('evaluate'):
             state = self._refresh(state)
-            metrics, _ = self._split(state.params, state.masks, state.collections, 'validation')
+            metrics, _ = self._split(self._variables(state), 'validation')
         self.at.train = {f'train/{k}': v for k, v in self.program.task.metrics(self.at.sums).items()}
         self.at.sums = {}
         row = {'step': self.at.step, 'position': self.at.step * self.experiment.batch_size, **self.at.train, **metrics}
@@ -259,8 +259,9 @@ class _Run:
     def _variables(self, state: Any) -> dict[str, Any]:
         return {'params': state.params, 'masks': state.masks, 'collections': state.collections}
 
-    def _split(self, params: Any, masks: Any, collections: Any, split: str) -> tuple[dict[str, float], np.ndarray]:
+    def _split(self, variables: Mapping[str, Any], split: str) -> tuple[dict[str, float], np.ndarray]:
         """Metrics and per-example correctness over a whole split; no metrics where it is empty."""
+        params, masks, collections = (variables[k] for k in ('params', 'masks', 'collections'))
         total: dict[str, float] = {}
         correct = []
         for data, indices, mask, batches in self.feed.blocks(split):
@@ -277,8 +278,8 @@ class _Run:
         if self.best is not None:
             scored = self.engine.replicate(self.best)
         with self.clock.measure('evaluate'):
-            test, correct = self._split(scored['params'], scored['masks'], scored['collections'], 'test')
-            validation, _ = self._split(scored['params'], scored['masks'], scored['collections'], 'validation')
+            test, correct = self._split(scored, 'test')
+            validation, _ = self._split(scored, 'validation')
         if not np.isfinite(test['test/loss']):
             raise _Diverged(f'test loss is {test["test/loss"]} after step {self.at.step}')
         if self.config['study']['keep'] == 'all':
