@@ -1,11 +1,13 @@
 """Runs an ablation study: `python launch.py --config=configs/quickstart.py --workdir=runs/quickstart`."""
 
 import argparse
+import os
 import sys
+from typing import NoReturn
 
 import research  # noqa: F401 - settings of the process come first
 from research.catalogue import nearest
-from research.study.launch import launch
+from research.study.launch import REFUSED, launch
 
 
 def main() -> int:
@@ -34,5 +36,15 @@ def main() -> int:
     return launch(known.config, known.workdir, changes, known.mode, known.stale)
 
 
+def leave(status: int) -> NoReturn:
+    """Ends the process."""
+    if status == REFUSED:
+        # Background writers of a full disk would print their own errors, once more at exit, behind the one that helps.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

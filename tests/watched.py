@@ -189,4 +189,4 @@ if __name__ == '__main__':
     import launch
 
     _watch(events)
-    sys.exit(launch.main())
+    launch.leave(launch.main())

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,6 +28,8 @@ from research.train.experiment import Experiment, Session
 RULES = '1.0'
 # A full disk, a quota that is used up, a file system that went read-only.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Seconds in which the other writes of a checkpoint that failed print their errors, so that the one that helps comes last.
+_LAST_WORDS = 1.0
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -62,6 +65,7 @@ def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
+            time.sleep(_LAST_WORDS)
             raise ConfigError(
                 f"{error.strerror}: '{error.filename or workdir}'. Make room and give the same command again: finished runs "
                 'are kept, and the run under way goes on from its last checkpoint.'
@@ -84,13 +88,8 @@ def own_platform(plan: Plan) -> None:
 
 def own_study(workdir: pathlib.Path, plan: Plan) -> None:
     """Refuses the workdir of another study; identity is `study.name`."""
-    if not (workdir / 'study.json').exists():
-        return
-    try:
-        found = json.loads((workdir / 'study.json').read_text())['study']
-    except (ValueError, KeyError, TypeError):
-        return  # derived, and written anew
-    if found != plan.study['name']:
+    known = records.derived(workdir / 'study.json', {'study': str})  # a torn one is written anew
+    if known and (found := known['study']) != plan.study['name']:
         raise ConfigError(
             f"'{workdir}' holds the study '{found}', and this is '{plan.study['name']}'. Choose another --workdir."
         )
@@ -106,10 +105,7 @@ def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experimen
     for name, experiment in built.items():
         positions = np.unique(np.linspace(0, experiment.total - 1, 101).astype(int))
         schedules[name] = [positions.tolist(), np.asarray(experiment.rates(positions), float).tolist()]
-    try:
-        earlier = json.loads((workdir / 'study.json').read_text())
-    except (OSError, ValueError):
-        earlier = {}
+    earlier = records.derived(workdir / 'study.json')
     content = {
         'study': study['name'],
         'question': plan.question,
