@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from typing import Any
 
 import numpy as np
@@ -111,8 +111,14 @@ def _follow_parent(worker: int, workers: int) -> None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
+    def name() -> str:
+        # Python tells its tracker after it has made the memory: an end in between would leave it for good.
+        name = f'/{_OWNED.format(parent.pid)}-{secrets.token_hex(8)}'
+        resource_tracker.register(name, 'shared_memory')
+        return name
+
     threading.Thread(target=wait, daemon=True).start()
-    shared_memory._make_filename = lambda: f'/{_OWNED.format(parent.pid)}-{secrets.token_hex(8)}'
+    shared_memory._make_filename = name
 
 
 def _remove_stale_memory() -> None:

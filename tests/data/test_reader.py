@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -125,8 +126,26 @@ if __name__ == '__main__':
 """
 
 
+ENDED_WHILE_MAKING = """
+import multiprocessing, os, sys
+from multiprocessing import shared_memory
+from research.data import reader
+
+def make():
+    reader._follow_parent(0, 1)
+    os.ftruncate = lambda *arguments: os._exit(1)
+    shared_memory.SharedMemory(create=True, size=1)
+
+if __name__ == '__main__':
+    child = multiprocessing.get_context('spawn').Process(target=make)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode != 1)
+"""
+
+
 def shared(pid):
-    return [path.name for path in pathlib.Path('/dev/shm').iterdir() if str(pid) in path.name]
+    return [path.name for path in pathlib.Path('/dev/shm').iterdir() if re.fullmatch(rf'(sem\.)?frugal_{pid}-.*', path.name)]
 
 
 def wait_until(condition):
@@ -140,7 +159,19 @@ def gone(process):
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='shared memory has no folder elsewhere')
+on_linux = pytest.mark.skipif(sys.platform != 'linux', reason='shared memory has no folder elsewhere')
+
+
+@on_linux
+def test_memory_half_made_when_its_maker_ends_is_removed(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(ENDED_WHILE_MAKING)
+    parent = subprocess.Popen([sys.executable, str(script)])
+    assert parent.wait() == 0
+    assert wait_until(lambda: not shared(parent.pid))
+
+
+@on_linux
 @pytest.mark.parametrize('everything', [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_killed_reader_leaves_nothing_behind(tmp_path, everything):
     script = tmp_path / 'script.py'
