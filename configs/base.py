@@ -16,11 +16,16 @@ def get_config(arg: str = '') -> ConfigDict:
             'task': {
                 'name': 'classification',
                 'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class
+                'label_smoothing': 0.0,  # share of the target spread evenly over the classes, in training alone
             },
             'data': {
                 'name': 'digits',  # digits, mnist, fashion_mnist, or any TFDS name
                 'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
-                'batch_size': 64,  # examples a step, over all devices
+                'batch_size': 64,  # examples a step, over all devices; 0 = the whole training split
+                'batch': {
+                    'name': 'constant',  # or how the size changes during the run: shrink, grow
+                    'coupling': 'none',  # of the learning rate to the size: 'none', 'linear' or 'sqrt'
+                },
                 'eval_batch_size': 256,  # examples an evaluation step
                 'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on
                 'examples': 0,  # training examples used; 0 = all that the validation cut leaves
@@ -30,18 +35,29 @@ def get_config(arg: str = '') -> ConfigDict:
                 'split_seed': 0,  # draws the validation cut and subsets; the same for every seed of a study
                 'redraw': 0,  # another draw of the data order alone; the null variant sets it to 1
             },
-            'augment': {'name': 'none'},
+            'augment': {
+                'name': 'none',
+                'resize': {'name': 'constant'},  # or 'progressive': smaller images (shorter sequences) at first
+            },
             'model': {
                 'name': 'cnn',
                 'num_classes': 0,  # 0 = from the data
             },
             'compress': {'name': 'none'},
-            'gradient': {'name': 'plain'},
+            'gradient': {
+                'name': 'plain',  # plain, sam, selective_backprop
+                'micro_batch': 0,  # examples whose gradient is taken at once, the batch's is their sum; 0 = the whole batch
+                'noise_scale': False,  # measure the gradient noise scale; wants micro-batches
+                'freeze': {'name': 'none'},  # or 'progressive': the first layers stop learning during the run
+            },
             'optimizer': {
                 'name': 'momentum',
                 'learning_rate': 0.05,  # peak; the schedule multiplies it
                 'weight_decay': 0.0,  # decoupled, on kernels only: each step takes rate * decay * kernel off
-                'clip': {'name': 'none'},
+                'clip': {'name': 'none'},  # none, global_norm, value, parameter_norm, adaptive
+                'rate_multipliers': (),  # pairs (pattern, factor) over parameter paths, such as ('head/*', 0.1)
+                'decay_multipliers': (),  # likewise; the default factor is 1 for kernels, 0 elsewhere
+                'average': {'name': 'none'},  # of the weights, for evaluation: none, ema, swa
             },
             'schedule': {
                 'name': 'constant',
@@ -53,7 +69,11 @@ def get_config(arg: str = '') -> ConfigDict:
                 'devices': 0,  # how many; 0 = all that jax sees
                 'eval_every': '0.1run',  # duration between evaluations on the validation split
                 'checkpoint_every': '60s',  # duration between checkpoints; here seconds are a unit too
+                'precision': 'float32',  # of the computation: float32, bfloat16, float16; parameters stay float32
                 'matmul_precision': 'default',  # jax's: 'default', 'high', 'highest'
+                'deterministic': False,  # operations that give the same bits every time; they always do on CPU
+                'remat': 'none',  # what is computed again for the gradient: 'none', 'products' kept, 'block' inputs kept
+                'memory_budget': '',  # such as '6GiB': micro-batch and remat are chosen so that a step fits
             },
         },
         type_safe=False,  # types are checked at the door, with messages for the reader (research.study.overrides)
@@ -74,6 +94,12 @@ def get_config(arg: str = '') -> ConfigDict:
             'score': 'last',  # parameters that are scored: 'last', or 'best' on the validation split
             'platform': 'cpu',  # cpu, gpu or tpu: another one ends at the door
             'latency': (1, 64),  # batch sizes whose inference is timed; () = none
+            'tune': {
+                'points': 0,  # of one quasi-random sequence, the same for every variant; 0 = no tuning
+                'seeds': (1000,),  # of tuning runs; none of study.seeds, so that they enter no verdict
+                'space': {},  # dotted key -> ('log' | 'linear', low, high); under a variant's name: its own
+                'budget': '',  # of a tuning run; '' = the study's
+            },
             'keep': 'scored',  # of a finished run: 'scored' variables, or 'all': the last training state too
         },
         type_safe=False,

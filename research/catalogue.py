@@ -99,6 +99,14 @@ def check(
         raise ConfigError(f"{kind} '{name}' needs {', '.join(repr(m) for m in missing)}; set it beside the name.")
 
 
+def arguments(function: Callable[..., Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `function` would get of a group: its own defaults, and over them what the config says."""
+    named = {
+        n: p.default for n, p in inspect.signature(function).parameters.items() if p.default is not inspect.Parameter.empty
+    }
+    return named | {key: value for key, value in config.items() if key in named}
+
+
 def build(kind: str, config: Mapping[str, Any], entries: Mapping[str, str], **given: Any) -> Any:
     """Resolves `config['name']`, checks the other keys against its signature, and calls it with them and `given`."""
     kwargs = {key: value for key, value in config.items() if key != 'name'}

@@ -47,11 +47,12 @@ def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatc
     assert set(built) == {'baseline', 'null', *made.study['variants']}
     for experiment in built.values():
         program, feed = experiment.program, Feed(experiment)
-        arguments = feed.chunk(0, 1)
-        chunk = functools.partial(step.train_chunk, program.stages, program.engine)
+        phase = experiment.phases.at(0, 0)
+        arguments = feed.chunk(0, 0, 1, phase.batch_size, {'rate': 0, 'size': 0})
+        chunk = functools.partial(step.train_chunk, program.stages, program.engine, phase)
         state, sums = jax.eval_shape(chunk, program.shapes, *arguments)
         assert shapes(state) == shapes(program.shapes)
-        assert {value.shape for value in sums.values()} == {(feed.capacity,)}
+        assert {value.shape for value in sums.values()} == {(feed.capacity(phase.batch_size),)}
 
         data, indices, mask, batches = next(feed.blocks('validation'))
         evaluate = functools.partial(step.evaluate, program.stages, program.engine)

@@ -176,9 +176,9 @@ def _watch(path: str) -> None:
         return found
 
     restored, checkpoint.Checkpoints.restore = checkpoint.Checkpoints.restore, restore
-    before(Feed, 'chunk', 'chunk', lambda self, first, steps: first)
+    before(Feed, 'chunk', 'chunk', lambda self, first, *where: first)
     before(Feed, 'blocks', 'evaluation', lambda self, split: -1)
-    before(Progress, 'step', 'read', lambda self, step, *_: step)
+    before(Progress, 'step', 'read', lambda self, total, step, *_: step)
     before(checkpoint.Checkpoints, 'save', 'save', lambda self, step, *_: step)
     before(loop, 'save_variables', 'scored', lambda *_: -1)
     before(checkpoint, 'remove', 'remove', lambda *_: -1)

@@ -8,6 +8,7 @@ from research import catalogue
 AUGMENTATIONS = {
     'none': 'research.augment:none',
 }
+OWN = ('resize',)
 
 
 def none(keys, images):
@@ -18,4 +19,4 @@ def none(keys, images):
 
 def create(config: Mapping[str, Any]) -> Callable[..., Any]:
     """The augmentation named by `config.augment`, its keyword arguments bound."""
-    return catalogue.bind('augmentation', config, AUGMENTATIONS, ('keys', 'images'))
+    return catalogue.bind('augmentation', {k: v for k, v in config.items() if k not in OWN}, AUGMENTATIONS, ('keys', 'images'))

@@ -10,7 +10,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from research.catalogue import ConfigError
-from research.layers import formulation, initializers
+from research.layers import formulation, initializers, remat
 
 Pair = tuple[int, int]
 Padding = str | int | Sequence[int | Pair]
@@ -79,7 +79,7 @@ class Conv(nn.Module):
         kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype)
         bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = conv(x, kernel, self.strides, self.padding, self.groups)
+        y = remat.product(conv(x, kernel, self.strides, self.padding, self.groups))
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 

@@ -17,6 +17,7 @@ from research.layers import initializers
 from research.layers import norm as norms
 from research.layers.conv import Conv
 from research.layers.dense import Dense
+from research.layers.dropout import Dropout
 from research.layers.pooling import max_pool
 
 
@@ -28,6 +29,7 @@ class CNN(nn.Module):
       widths: channels of each block; each halves the map, rounding down.
       depth: 3x3 convolutions in a block, each followed by norm and ReLU.
       hidden: units of each fully connected layer.
+      dropout: share of the inputs of each fully connected layer, the head too, that is zeroed in training.
       norm: a name in `research.layers.norm.NORMS`, or a mapping with `name` and its arguments.
       axis_name: the `pmap` axis over which batches are split.
     """
@@ -36,6 +38,7 @@ class CNN(nn.Module):
     widths: Sequence[int] = (32, 64)
     depth: int = 1
     hidden: Sequence[int] = (128,)
+    dropout: float = 0.0
     norm: str | Mapping[str, Any] = 'batch'
     axis_name: str | None = None
 
@@ -56,5 +59,7 @@ class CNN(nn.Module):
             x = max_pool(x, (2, 2), (2, 2))
         x = x.reshape(len(x), -1)
         for i, units in enumerate(self.hidden, 1):
+            x = Dropout(self.dropout, name=f'hidden{i}_dropout')(x, train)
             x = nn.relu(Dense(units, kernel_init=initializers.he_normal(), name=f'hidden{i}')(x))
+        x = Dropout(self.dropout, name='head_dropout')(x, train)
         return Dense(self.num_classes, name='head')(x)

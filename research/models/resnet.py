@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from research import catalogue
-from research.layers import initializers
+from research.layers import initializers, remat
 from research.layers import norm as norms
 from research.layers.conv import Conv
 from research.layers.dense import Dense
+from research.layers.dropout import Dropout
 from research.layers.pooling import max_pool
 
 IMAGENET_WIDTHS = (64, 128, 256, 512)
@@ -30,12 +31,17 @@ STEMS = {
 
 
 def resnet18(
-    num_classes: int = 1000, norm: str | Mapping[str, Any] = 'batch', stem: str = 'imagenet', axis_name: str | None = None
+    num_classes: int = 1000,
+    norm: str | Mapping[str, Any] = 'batch',
+    stem: str = 'imagenet',
+    stochastic_depth: float = 0.0,
+    remat: str = 'none',
+    axis_name: str | None = None,
 ) -> 'ResNet':
     """ResNet-18 with projection shortcuts (option B): 11,689,512 parameters at 1000 classes and 3 channels.
 
     Args:
-      num_classes, norm, axis_name: as in `ResNet`.
+      num_classes, norm, stochastic_depth, remat, axis_name: as in `ResNet`.
       stem: 'imagenet' (7x7 stride 2, then 3x3 max pooling) for maps of some 224; 'cifar' (3x3 stride 1) for maps of some 32.
     """
     return ResNet(
@@ -45,15 +51,23 @@ def resnet18(
         stem=stem,
         shortcut='projection',
         norm=norm,
+        stochastic_depth=stochastic_depth,
+        remat=remat,
         axis_name=axis_name,
     )
 
 
-def resnet20(num_classes: int = 1000, norm: str | Mapping[str, Any] = 'batch', axis_name: str | None = None) -> 'ResNet':
+def resnet20(
+    num_classes: int = 1000,
+    norm: str | Mapping[str, Any] = 'batch',
+    stochastic_depth: float = 0.0,
+    remat: str = 'none',
+    axis_name: str | None = None,
+) -> 'ResNet':
     """ResNet-20 with parameter-free shortcuts (option A): 269,722 parameters at 10 classes (the paper's 0.27M).
 
     Args:
-      num_classes, norm, axis_name: as in `ResNet`.
+      num_classes, norm, stochastic_depth, remat, axis_name: as in `ResNet`.
     """
     return ResNet(
         num_classes=num_classes,
@@ -62,6 +76,8 @@ def resnet20(num_classes: int = 1000, norm: str | Mapping[str, Any] = 'batch', a
         stem='cifar',
         shortcut='padding',
         norm=norm,
+        stochastic_depth=stochastic_depth,
+        remat=remat,
         axis_name=axis_name,
     )
 
@@ -77,6 +93,9 @@ class ResNet(nn.Module):
       shortcut: where a block changes the shape, 'projection' (1x1 convolution and norm: option B) or 'padding' (every other
         row and column, zeros for the new channels: option A).
       norm: a name in `research.layers.norm.NORMS`, or a mapping with `name` and its arguments.
+      stochastic_depth: share of examples in which the last block's residual branch is off in training; blocks before it
+        in proportion to their depth (Huang et al. 2016, equation 4).
+      remat: what of a block is computed again for the gradient, see research.layers.remat.
       axis_name: the `pmap` axis over which batches are split.
     """
 
@@ -86,6 +105,8 @@ class ResNet(nn.Module):
     stem: str = 'imagenet'
     shortcut: str = 'projection'
     norm: str | Mapping[str, Any] = 'batch'
+    stochastic_depth: float = 0.0
+    remat: str = 'none'
     axis_name: str | None = None
 
     @nn.compact
@@ -99,13 +120,16 @@ class ResNet(nn.Module):
         x = nn.relu(x)
         if stem['pool']:
             x = max_pool(x, **stem['pool'])
+        block, number = remat.block(BasicBlock, self.remat), 0
         for s, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             for b in range(depth):
-                x = BasicBlock(
+                number += 1
+                x = block(
                     width,
                     strides=2 if s > 0 and b == 0 else 1,
                     shortcut=self.shortcut,
                     norm=self.norm,
+                    drop=self.stochastic_depth * number / sum(self.depths),
                     axis_name=self.axis_name,
                     name=f'stage{s + 1}_block{b + 1}',
                 )(x, train)
@@ -119,6 +143,7 @@ class BasicBlock(nn.Module):
     strides: int
     shortcut: str
     norm: str | Mapping[str, Any]
+    drop: float
     axis_name: str | None
 
     @nn.compact
@@ -134,7 +159,7 @@ class BasicBlock(nn.Module):
                 x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - x.shape[-1])))
             else:
                 raise catalogue.ConfigError(f"Unknown shortcut '{self.shortcut}'. Valid: padding, projection.")
-        return nn.relu(x + y)
+        return nn.relu(x + Dropout(self.drop, unit='example', name='drop')(y, train))
 
 
 def _conv(features: int, kernel: int, strides: int, name: str) -> Conv:

@@ -1,12 +1,21 @@
-"""Stage 5: gradient -> update, an optax chain `clip -> optimizer -> decay` whose numbers are data, not program.
+"""Stage 5: gradient -> update, an optax chain `clip -> optimizer -> decay -> rates -> average` whose numbers are data.
 
-Learning rate, weight decay and clipping norm live in the optimizer state (`optax.inject_hyperparams`); everything else
-is static. Configs that differ in these numbers alone therefore share one compiled program.
+Learning rate, weight decay, clipping norm and the weight of averaging live in the optimizer state
+(`optax.inject_hyperparams`); everything else is static. Configs that differ in these numbers alone share one program.
+
+Full-batch gradient descent is sgd with {'data.batch_size': 0}. Against torch.optim, over 100 steps in float64, the paths are
+the same to 1e-10 where the conventions are (tests/optim/test_trajectories.py):
+  momentum, nesterov: torch's without dampening.
+  adagrad: torch begins its sum at 0 and adds eps to the root; optax's scale_by_rss begins at 0.1 and adds eps inside the root,
+    so initial_accumulator_value=0 and eps=0 on both sides.
+  rmsprop: torch's alpha is `decay`; torch adds eps to the root: eps_in_sqrt=False.
+  adam, adamw: the same eps, outside the root, after the correction of the bias.
 """
 
+import fnmatch
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,18 +25,21 @@ import optax
 import optax.contrib
 
 from research import catalogue
+from research.optim.averaging import average, average_weight
+from research.optim.clipping import CLIPS, counted, path_of
+from research.optim.scaling import dynamic
 from research.optim.schedules import schedule
 
 OPTIMIZERS = {
     'sgd': 'optax:sgd',
     'momentum': 'research.optim.optimizers:momentum',
+    'nesterov': 'research.optim.optimizers:nesterov',
     'adam': 'optax:adam',
 }
-
-CLIPS = {
-    'none': 'optax:identity',
-    'global_norm': 'optax:clip_by_global_norm',
-}
+# Arguments of optimizers that are filled in here, where one takes them.
+GIVEN = ('learning_rate', 'weight_decay', 'mask', 'weight_decay_mask', 'adam_weight_decay', 'muon_weight_dimension_numbers')
+# Fields of the group that no optimizer is handed.
+OWN = ('learning_rate', 'weight_decay', 'clip', 'rate_multipliers', 'decay_multipliers', 'average')
 
 
 def create(config: Mapping[str, Any], total: int | None = None) -> optax.GradientTransformationExtraArgs:
@@ -35,67 +47,93 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
 
     `optimizer.name` is one of `OPTIMIZERS`, any optimizer of optax or optax.contrib by its own name, or an import path.
     Weight decay is decoupled (Loshchilov and Hutter 2019): each update loses learning rate * weight decay * parameter, on
-    leaves called `kernel` only. An optimizer with a weight decay and a mask of its own (adamw, lion, lamb, lars, ...) is
-    handed `optimizer.weight_decay` and that mask, because where it decays is part of its definition; then nothing is
-    added behind it.
+    leaves called `kernel` only, unless `decay_multipliers` say otherwise. An optimizer with a weight decay and a mask of its
+    own (adamw, lion, lamb, lars, ...) is handed `optimizer.weight_decay` and that mask, because where it decays is part of
+    its definition; then nothing is added behind it. `rate_multipliers` multiply the whole update of what they match.
 
     Args:
-      config: the whole config; reads `optimizer {name, learning_rate, weight_decay, clip {name, max_norm}, **kwargs}`, and
-        `schedule` where `total` is given.
-      total: number of updates of the run. With it the learning rate follows `schedule` over its own count of updates.
-        Without, the rate is what the state holds: `optimizer.learning_rate` until `with_learning_rate` sets another.
+      config: the whole config; reads `optimizer {name, learning_rate, weight_decay, clip, rate_multipliers,
+        decay_multipliers, average, **kwargs}`, `train.precision`, and `schedule` where `total` is given.
+      total: number of updates of the run. With it the learning rate follows `schedule` over its own count of updates, and
+        the average its own. Without, these numbers are what the state holds, until `inject` sets others.
 
     Returns:
-      A transformation whose update needs `params`. Its state names the parts: `clip` (absent for 'none'), `optimizer`,
-      `decay` (absent where the optimizer has its own).
+      A transformation whose update needs `params`. Its state names the parts: `clip`, `optimizer`, `decay`, `rates`,
+      `average`, each absent where there is nothing of it.
 
     Raises:
       ConfigError: unknown name (with the nearest valid one), unknown or missing argument, weight decay for an optimizer
-        that would apply it to every parameter.
+        that would apply it to every parameter. From `init`: a pattern that matches no parameter.
     """
     optimizer, numbers = config['optimizer'], hyperparameters(config)
-    rates = {key: numbers[key] for key in ('learning_rate', 'weight_decay')}
-    rule = catalogue.resolve('optimizer', optimizer['name'], entries())
+    name = optimizer['name']
+    rule = catalogue.resolve('optimizer', name, entries())
     takes = inspect.signature(rule).parameters
     if 'learning_rate' not in takes:
-        raise catalogue.ConfigError(f"Optimizer '{optimizer['name']}' takes no learning_rate, expected one that does.")
+        raise catalogue.ConfigError(f"Optimizer '{name}' takes no learning_rate, expected one that does.")
+    own = {key: numbers[key] for key in ('learning_rate', 'weight_decay', 'adam_weight_decay') if key in takes}
+    mask = {key: _decayed(optimizer['decay_multipliers']) for key in ('mask', 'weight_decay_mask') if key in takes}
     decays = 'weight_decay' in takes
-    mask = {name: kernels for name in ('mask', 'weight_decay_mask') if decays and name in takes}
     if decays and not mask and numbers['weight_decay']:
         raise catalogue.ConfigError(
-            f"Optimizer '{optimizer['name']}' decays every parameter, and weight decay here is on "
+            f"Optimizer '{name}' decays every parameter, and weight decay here is on "
             'kernels only. Set optimizer.weight_decay to 0, or take another optimizer.'
         )
-    settings = {key: value for key, value in optimizer.items() if key not in ('name', 'clip', *rates)}
-    catalogue.check('optimizer', optimizer['name'], rule, settings, given=(*rates, *mask))
+    if decays and mask and any(factor not in (0, 1) for _, factor in optimizer['decay_multipliers']):
+        raise catalogue.ConfigError(
+            f"Optimizer '{name}' has its own weight decay, which can be on or off: expected factors 0 and 1 in "
+            "optimizer.decay_multipliers. (Instead of 'adamw', 'adam' with optimizer.weight_decay takes any.)"
+        )
+    settings = {key: value for key, value in optimizer.items() if key not in ('name', *OWN)}
+    catalogue.check('optimizer', name, rule, settings, given=GIVEN)
+    given = mask if decays else {}
+    if 'muon_weight_dimension_numbers' in takes:
+        given = {**given, 'muon_weight_dimension_numbers': _matrices}
 
     stages = []
     if optimizer['clip']['name'] != 'none':
-        norms = {key: value for key, value in numbers.items() if key not in rates}
         clip = catalogue.resolve('clip', optimizer['clip']['name'], CLIPS)
-        catalogue.check('clip', optimizer['clip']['name'], clip, norms)
-        stages.append(('clip', _traced(clip, norms)()))
-    if decays:
-        stages.append(('optimizer', _traced(rule, rates)(**settings, **mask)))
-    else:
-        stages.append(('optimizer', _traced(rule, {'learning_rate': numbers['learning_rate']})(**settings)))
-        stages.append(('decay', _traced(_decay, rates)()))
+        arguments = {key: value for key, value in optimizer['clip'].items() if key != 'name'}
+        catalogue.check('clip', optimizer['clip']['name'], clip, arguments)
+        stages.append(('clip', counted(_traced(clip, {k: v for k, v in arguments.items() if _number(v)})(**arguments))))
+    stages.append(('optimizer', _traced(rule, own)(**settings, **given)))
+    if not decays:
+        decay = functools.partial(_decay, optimizer['decay_multipliers'])
+        stages.append(('decay', _traced(decay, {k: numbers[k] for k in ('learning_rate', 'weight_decay')})()))
+    elif optimizer['decay_multipliers'] and not mask:
+        raise catalogue.ConfigError(
+            f"Optimizer '{name}' takes no optimizer.decay_multipliers: it cannot be told where to decay."
+        )
+    if optimizer['rate_multipliers']:
+        stages.append(('rates', _rates(optimizer['rate_multipliers'])))
+    if optimizer['average']['name'] != 'none':
+        stages.append(('average', _traced(average, {'average_weight': 1.0})()))
     chain = optax.named_chain(*stages)
-    return chain if total is None else _follow(chain, schedule(config, total, per_step=1)(np.arange(total)))
+    if config['train']['precision'] == 'float16':
+        chain = dynamic(chain)
+    if total is None:
+        return chain
+    steps = np.arange(total)
+    weights = average_weight(config, total, per_step=1)
+    rates = {'learning_rate': schedule(config, total, per_step=1)(steps)}
+    return _follow(chain, rates if weights is None else rates | {'average_weight': weights(steps)})
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, float]:
     """The traced numbers of a config, under the names that `inject` takes."""
     optimizer = config['optimizer']
-    clip = {} if optimizer['clip']['name'] == 'none' else {k: v for k, v in optimizer['clip'].items() if k != 'name'}
-    numbers = {'learning_rate': optimizer['learning_rate'], 'weight_decay': optimizer['weight_decay'], **clip}
+    clip = {} if optimizer['clip']['name'] == 'none' else {k: v for k, v in optimizer['clip'].items() if _number(v)}
+    decay = optimizer['weight_decay']
+    # muon decays what it leaves to Adam by a number of its own.
+    numbers = {'learning_rate': optimizer['learning_rate'], 'weight_decay': decay, 'adam_weight_decay': decay, **clip}
     return {key: float(value) for key, value in numbers.items()}
 
 
 def traced(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Dotted config keys, or whole groups, that change the numbers in the state and never the program."""
-    clip = (f'optimizer.clip.{key}' for key in config['optimizer']['clip'] if key != 'name')
-    return ('schedule', 'optimizer.learning_rate', 'optimizer.weight_decay', *clip)
+    clip = (f'optimizer.clip.{key}' for key, value in config['optimizer']['clip'].items() if _number(value))
+    average = (f'optimizer.average.{key}' for key in config['optimizer']['average'] if key != 'name')
+    return ('schedule', 'optimizer.learning_rate', 'optimizer.weight_decay', *clip, *average)
 
 
 def inject(state: optax.OptState, **values: Any) -> optax.OptState:
@@ -108,11 +146,6 @@ def inject(state: optax.OptState, **values: Any) -> optax.OptState:
     return jax.tree_util.tree_map_with_path(put, state)
 
 
-def with_learning_rate(state: optax.OptState, learning_rate: Any) -> optax.OptState:
-    """The state with another learning rate (scalar, may be traced) for the next updates."""
-    return inject(state, learning_rate=learning_rate)
-
-
 def kernels(params: Any) -> Any:
     """Tree of bools, True at leaves called `kernel`: what weight decay reaches; biases, norms and embeddings stay."""
     return jax.tree_util.tree_map_with_path(lambda path, _: bool(path) and getattr(path[-1], 'key', None) == 'kernel', params)
@@ -123,18 +156,50 @@ def momentum(learning_rate: Any, momentum: float = 0.9, nesterov: bool = False) 
     return optax.sgd(learning_rate, momentum, nesterov)
 
 
+def nesterov(learning_rate: Any, momentum: float = 0.9) -> optax.GradientTransformation:
+    """SGD with Nesterov's momentum (Sutskever et al. 2013, eq. 3; torch.optim.SGD(nesterov=True))."""
+    return optax.sgd(learning_rate, momentum, nesterov=True)
+
+
 @functools.cache
 def entries() -> dict[str, str]:
-    """Every optimizer by name: `OPTIMIZERS`, and what optax and optax.contrib have that takes a learning rate."""
+    """Every optimizer by name: `OPTIMIZERS`, and what optax and optax.contrib have that a config can describe."""
     found = {
         name: f'{module.__name__}:{name}'
         for module in (optax.contrib, optax)
         for name, value in vars(module).items()
-        if inspect.isfunction(value)
-        and not name.startswith(('_', 'scale_by_'))
-        and 'learning_rate' in inspect.signature(value).parameters
+        if inspect.isfunction(value) and not name.startswith(('_', 'scale_by_')) and name not in _ASK_FOR_MORE
+        if 'learning_rate' in inspect.signature(value).parameters
     }
     return found | OPTIMIZERS
+
+
+# A line search evaluates the loss at several points of one step, which stage 4 does not do; the others take functions, arrays
+# or other transformations, which no config can say (schedule_free_sgd and schedule_free_adamw are what it can).
+_ASK_FOR_MORE = ('lbfgs', 'polyak_sgd', 'schedule_free', 'dpsgd', 'noisy_sgd')
+
+
+def factors(field: str, pairs: Sequence[tuple[str, float]], params: Any, default: Any) -> Any:
+    """The factor of every parameter: of the last pattern that matches its path, or else of the tree `default`.
+
+    Raises:
+      ConfigError: a pattern that matches nothing.
+    """
+    paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern, _ in pairs:
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+            raise catalogue.ConfigError(
+                f"optimizer.{field}: '{pattern}' matches no parameter.{catalogue.nearest(pattern, paths)}"
+            )
+
+    def factor(path: tuple[Any, ...], usual: float) -> float:
+        return next((f for pattern, f in reversed(pairs) if fnmatch.fnmatchcase(path_of(path), pattern)), usual)
+
+    return jax.tree_util.tree_map_with_path(factor, default)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _traced(
@@ -142,11 +207,62 @@ def _traced(
 ) -> Callable[..., optax.GradientTransformation]:
     """`factory` with these numbers in its state and the rest static: tracing Adam's betas too would move its results."""
     static = inspect.signature(factory).parameters.keys() - numbers.keys()
-    return functools.partial(optax.inject_hyperparams(factory, static_args=static), **numbers)
+    injected = optax.inject_hyperparams(factory, static_args=static)
+    return lambda **others: injected(**{**others, **numbers})
 
 
-def _decay(learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
-    return optax.add_decayed_weights(-learning_rate * weight_decay, mask=kernels)
+def _decayed(pairs: Sequence[tuple[str, float]]) -> Callable[[Any], Any]:
+    def mask(params: Any) -> Any:
+        return jax.tree.map(bool, factors('decay_multipliers', pairs, params, kernels(params)))
+
+    return mask
+
+
+def _decay(pairs: Sequence[tuple[str, float]], learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
+    if not pairs:
+        return optax.add_decayed_weights(-learning_rate * weight_decay, mask=kernels)
+
+    def init(params: Any) -> optax.EmptyState:
+        factors('decay_multipliers', pairs, params, kernels(params))
+        return optax.EmptyState()
+
+    def update(updates: Any, state: optax.EmptyState, params: Any) -> tuple[Any, optax.EmptyState]:
+        found = factors('decay_multipliers', pairs, params, kernels(params))
+        return jax.tree.map(lambda u, p, f: u - learning_rate * weight_decay * f * p if f else u, updates, params, found), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _rates(pairs: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
+    """Multiplies updates, decay included, as PyTorch's groups of parameters do."""
+
+    def ones(params: Any) -> Any:
+        return factors('rate_multipliers', pairs, params, jax.tree.map(lambda _: 1.0, params))
+
+    def init(params: Any) -> optax.EmptyState:
+        ones(params)
+        return optax.EmptyState()
+
+    def update(updates: Any, state: optax.EmptyState, params: Any) -> tuple[Any, optax.EmptyState]:
+        return jax.tree.map(lambda u, f: u if f == 1 else u * f, updates, ones(params)), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _matrices(params: Any) -> Any:
+    """What Muon orthogonalizes: hidden kernels as matrices [kh * kw * C, D] (Jordan et al. 2024); the rest is Adam's.
+
+    By itself it would take every leaf of two axes: the head, which it should not have, and no convolution.
+    """
+
+    def numbers(path: tuple[Any, ...], leaf: jax.Array) -> Any:
+        name = path_of(path)
+        hidden = name.endswith('kernel') and not name.startswith('head') and 'embed' not in name
+        if not hidden or leaf.ndim < 2:
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,))
+
+    return jax.tree_util.tree_map_with_path(numbers, params)
 
 
 class FollowState(NamedTuple):
@@ -156,15 +272,17 @@ class FollowState(NamedTuple):
     inner: optax.OptState
 
 
-def _follow(chain: optax.GradientTransformationExtraArgs, rates: np.ndarray) -> optax.GradientTransformationExtraArgs:
-    """`chain` with the rate of its own count of updates; the last rate stays."""
+def _follow(
+    chain: optax.GradientTransformationExtraArgs, numbers: Mapping[str, np.ndarray]
+) -> optax.GradientTransformationExtraArgs:
+    """`chain` with the numbers of its own count of updates; the last ones stay."""
 
     def init(params: Any) -> FollowState:
         return FollowState(jnp.zeros([], jnp.int32), chain.init(params))
 
     def update(updates: Any, state: FollowState, params: Any = None, **extra: Any) -> tuple[Any, FollowState]:
-        rate = jnp.asarray(rates)[jnp.minimum(state.count, len(rates) - 1)]
-        updates, inner = chain.update(updates, with_learning_rate(state.inner, rate), params, **extra)
+        now = {k: jnp.asarray(v)[jnp.minimum(state.count, len(v) - 1)] for k, v in numbers.items()}
+        updates, inner = chain.update(updates, inject(state.inner, **now), params, **extra)
         return updates, FollowState(optax.safe_increment(state.count), inner)
 
     return optax.GradientTransformationExtraArgs(init, update)

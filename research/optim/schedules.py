@@ -6,7 +6,7 @@ from the end of the warm-up, `convert` turns a duration text into the same unit,
 `optimizer.learning_rate`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ from research import catalogue, durations
 SCHEDULES = {
     'constant': 'research.optim.schedules:constant',
     'cosine': 'research.optim.schedules:cosine',
+    'cosine_restarts': 'research.optim.schedules:cosine_restarts',
     'exponential': 'research.optim.schedules:exponential',
+    'inverse_sqrt': 'research.optim.schedules:inverse_sqrt',
+    'linear': 'research.optim.schedules:linear',
+    'one_cycle': 'research.optim.schedules:one_cycle',
+    'plateau': 'research.optim.plateau:constant',
+    'polynomial': 'research.optim.schedules:polynomial',
+    'step': 'research.optim.schedules:step',
 }
 
 Convert = Callable[[str], float]
@@ -41,8 +48,9 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
       ConfigError: unknown name or argument, a bad duration, a warm-up that is longer than the run.
     """
     settings = {key: value for key, value in config['schedule'].items() if key not in ('name', 'warmup')}
-    name, peak, batch_size = config['schedule']['name'], config['optimizer']['learning_rate'], config['data']['batch_size']
-    unit = batch_size if per_step is None else per_step
+    name, peak = config['schedule']['name'], config['optimizer']['learning_rate']
+    unit = config['data']['batch_size'] if per_step is None else per_step
+    batch_size = config['data']['batch_size'] or unit  # 0 is the whole training split, which the caller knows
 
     def convert(text: str) -> float:
         epoch_examples = None if epoch is None else epoch * batch_size / unit
@@ -58,9 +66,10 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
         )
 
     def rate(position: Any) -> np.ndarray:
-        position = np.clip(np.asarray(position, np.float64), 0, total)
+        asked = np.asarray(position, np.float64)
+        position = np.clip(asked.reshape(-1), 0, total)  # a scalar's power may differ from an array's in the last bit
         factor = shape(np.maximum(position - warmup, 0), total - warmup, convert, **settings)
-        return (peak * np.where(position < warmup, position / (warmup or 1), factor))[()]
+        return (peak * np.where(position < warmup, position / (warmup or 1), factor)).reshape(asked.shape)[()]
 
     rate(0.0)  # a bad duration among the arguments is refused now, not at the first step
     return rate
@@ -71,9 +80,79 @@ def constant(position: np.ndarray, total: float, convert: Convert) -> np.ndarray
     return np.ones_like(position)
 
 
+def step(
+    position: np.ndarray, total: float, convert: Convert, milestones: Sequence[str] = ('0.5run', '0.75run'), factor: float = 0.1
+) -> np.ndarray:
+    """Multiplied by `factor` at each milestone (He et al. 2015, section 3.4, divide by 10)."""
+    at = [convert(text) for text in milestones]
+    if not at or at != sorted(set(at)):
+        raise catalogue.ConfigError(f"schedule.milestones {tuple(milestones)} do not rise; such as ('0.5run', '0.75run').")
+    return factor ** np.searchsorted(at, position, side='right').astype(np.float64)
+
+
+def linear(position: np.ndarray, total: float, convert: Convert, end: float = 0.0) -> np.ndarray:
+    """A straight line from 1 to `end`."""
+    return polynomial(position, total, convert, power=1.0, end=end)
+
+
+def polynomial(position: np.ndarray, total: float, convert: Convert, power: float = 2.0, end: float = 0.0) -> np.ndarray:
+    """`end + (1 - end) * (1 - position / total) ** power` (the 'poly' policy of Liu et al. 2015, ParseNet)."""
+    return end + (1 - end) * (1 - _fraction(position, total)) ** power
+
+
+def inverse_sqrt(position: np.ndarray, total: float, convert: Convert, timescale: str = '0.1run') -> np.ndarray:
+    """1 for `timescale`, then the inverse square root of position / timescale (Vaswani et al. 2017, section 5.3)."""
+    return np.minimum(1, np.sqrt(_lasting('timescale', timescale, convert) / np.maximum(position, 1e-12)))
+
+
 def cosine(position: np.ndarray, total: float, convert: Convert, alpha: float = 0.0) -> np.ndarray:
     """Half a cosine from 1 down to `alpha` at the end of the run (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
-    return alpha + (1 - alpha) * (1 + np.cos(np.pi * _fraction(position, total))) / 2
+    return alpha + (1 - alpha) * _half_cosine(_fraction(position, total))
+
+
+def cosine_restarts(
+    position: np.ndarray,
+    total: float,
+    convert: Convert,
+    cycle: str = '0.25run',
+    stretch: float = 1.0,
+    peak_decay: float = 1.0,
+    alpha: float = 0.0,
+) -> np.ndarray:
+    """Cosine annealing with warm restarts (Loshchilov and Hutter 2017, SGDR, eq. 5), exponentially decayed where asked.
+
+    Args:
+      cycle: length of the first cycle.
+      stretch: each cycle is so many times as long as the one before (T_mult of the paper).
+      peak_decay: each cycle's peak is this share of the one before; below 1 the annealing is exponentially decayed.
+      alpha: where a cycle ends, as a share of its peak.
+    """
+    length = _lasting('cycle', cycle, convert)
+    if stretch < 1:
+        raise catalogue.ConfigError(f'schedule.stretch is {stretch}, expected at least 1: cycles do not shrink to nothing.')
+    done = position / length
+    if stretch > 1:
+        number = np.floor(np.log1p(done * (stretch - 1)) / np.log(stretch) + 1e-12)
+        inside = (done - (stretch**number - 1) / (stretch - 1)) / stretch**number
+    else:
+        number = np.floor(done)
+        inside = done - number
+    return peak_decay**number * (alpha + (1 - alpha) * _half_cosine(np.clip(inside, 0, 1)))
+
+
+def one_cycle(
+    position: np.ndarray, total: float, convert: Convert, rise: float = 0.3, start: float = 0.04, end: float = 4e-6
+) -> np.ndarray:
+    """Up from `start` to 1 in the share `rise` of the run, then down to `end`, both half cosines (Smith 2018, 1cycle).
+
+    The momentum, which the paper lets fall and rise in turn, stays. PyTorch's OneCycleLR has these defaults as
+    div_factor 25 and final_div_factor 1e4, and reaches the ends on its last step.
+    """
+    if not 0 < rise < 1:
+        raise catalogue.ConfigError(f'schedule.rise is {rise}, expected a share of the run between 0 and 1.')
+    done = _fraction(position, total)
+    up, down = _half_cosine(np.clip(done / rise, 0, 1)), _half_cosine(np.clip((done - rise) / (1 - rise), 0, 1))
+    return np.where(done < rise, 1 - (1 - start) * up, end + (1 - end) * down)
 
 
 def exponential(
@@ -85,14 +164,26 @@ def exponential(
     staircase: bool = False,
 ) -> np.ndarray:
     """`decay_rate ** (position / transition)`; with `staircase` the exponent is a whole number, and the rate falls in steps."""
-    length = convert(transition)
-    if not length:
-        raise catalogue.ConfigError(
-            f"schedule.transition '{transition}' lasts nothing; it is the time in which the rate is "
-            f"multiplied by decay_rate ({decay_rate}), for example '0.5run'."
-        )
-    exponent = position / length
+    exponent = position / _lasting('transition', transition, convert)
     return decay_rate ** (np.floor(exponent) if staircase else exponent)
+
+
+def curve(rates: np.ndarray) -> str:
+    """Rates [N] as a line of blocks, for a terminal, with its lowest and highest."""
+    low, high = float(rates.min()), float(rates.max())
+    heights = np.round((rates - low) / (high - low) * 7).astype(int) if high > low else np.full(len(rates), 3)
+    return f'{"".join("▁▂▃▄▅▆▇█"[h] for h in heights)} {low:.3g} to {high:.3g}'
+
+
+def _lasting(field: str, text: str, convert: Convert) -> float:
+    if not (length := convert(text)):
+        raise catalogue.ConfigError(f"schedule.{field} '{text}' lasts nothing; give it some time, for example '0.25run'.")
+    return length
+
+
+def _half_cosine(fraction: np.ndarray) -> np.ndarray:
+    """From 1 at 0 down to 0 at 1."""
+    return (1 + np.cos(np.pi * fraction)) / 2
 
 
 def _fraction(position: np.ndarray, total: float) -> np.ndarray:

@@ -33,7 +33,7 @@ def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
         if run.key not in pinned:
             experiment = experiments.build(_with(run, '1st').config, session, run.key)
             steps = float(match[1]) / _seconds_per_step(experiment)
-            pinned[run.key] = max(1, int(steps)) * run.config['data']['batch_size']
+            pinned[run.key] = max(1, int(steps)) * experiment.batch_size
             if workdir.exists():
                 record.write_json(path, pinned)
         runs.append(_with(run, f'{pinned[run.key]}ex'))
@@ -46,7 +46,7 @@ def _with(run: Run, budget: str) -> Run:
 
 
 def _seconds_per_step(experiment: Experiment) -> float:
-    took, capacity, steps = trial(experiment, Clock()), Feed(experiment).capacity, 1
+    took, capacity, steps = trial(experiment, Clock()), Feed(experiment).capacity(experiment.batch_size), 1
     while (seconds := took(steps)) < _SECONDS and steps < capacity:
         steps = min(capacity, steps * 4)
     return seconds / steps

@@ -262,10 +262,10 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     _own_checkpoints(directory, run, fingerprint)
     model = {**run.config['model'], 'num_classes': experiment.num_classes}
     record.write_json(directory / 'config.json', {**run.config, 'model': model})
-    outcome = loop.train(experiment, directory, lambda step, rate: progress.step(step, experiment.steps, rate), stop)
+    outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), stop)
     if run.key not in counted:
         counted[run.key] = costs(experiment)
-    executable = experiment.program.chunk.executable  # None where the last step was done before a kill
+    executable = experiment.program.chunk(experiment.phases.at(0, 0)).executable  # None where a run went on behind it
     result = {
         **_header(plan, run),
         'status': outcome.status,
@@ -276,8 +276,11 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
             **({'predicted_bytes': cost.memory(executable)['total']} if executable else {}),
             **outcome.cost,
         },
+        'observed': outcome.observed,
         'fingerprint': fingerprint,
     }
+    if outcome.diverged is not None:
+        result['diverged'] = outcome.diverged
     if outcome.correct is not None:
         result['test_examples'] = len(outcome.correct)
         with open(directory / '.correct.npy', 'wb') as file:

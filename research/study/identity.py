@@ -17,7 +17,7 @@ from research.study.overrides import defaults, flatten
 
 # Fields that cannot change a run's numbers, its times among them: where data lies, how often a state is saved.
 _SILENT = ('data.path', 'train.checkpoint_every', 'study')
-# ... but these of the study do, the last two where they choose the parameters that are scored.
+# ... but these of the study do, the last two where they steer a run or choose the parameters that are scored.
 _LOUD = ('study.budget', 'study.score')
 _LOUD_FOR_BEST = (*_LOUD, 'study.metric', 'study.higher_is_better')
 # Fields that enter a program as data, beside those that the optimizer traces.
@@ -49,7 +49,10 @@ def run_id(config: Mapping[str, Any]) -> str:
 
     A new field with a neutral default therefore renames no old run. Where a default itself is changed, `changed` tells.
     """
-    neutral = flatten(defaults())
+    config, neutral = (
+        json.loads(json.dumps(config)),
+        json.loads(json.dumps(flatten(defaults()))),
+    )  # tuples are lists in a record
     return _digest(
         {k: v for k, v in _that_matter(config).items() if k not in neutral or v != neutral[k] or k == 'study.budget'}
     )
@@ -62,7 +65,8 @@ def changed(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]
 
 
 def _that_matter(config: Mapping[str, Any]) -> dict[str, Any]:
-    loud = _LOUD_FOR_BEST if config['study']['score'] == 'best' else _LOUD
+    steered = config['schedule']['name'] == 'plateau' or config['data']['batch']['name'] == 'shrink'
+    loud = _LOUD_FOR_BEST if config['study']['score'] == 'best' or steered else _LOUD
     return {k: v for k, v in flatten(config).items() if _within(k, loud) or not _within(k, _SILENT)}
 
 

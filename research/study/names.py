@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from research import augment, catalogue, compress, gradients, models, optim, tasks
+from research.augment import resize
 from research.catalogue import ConfigError, nearest
-from research.data import sources
+from research.data import batch_sizes, sources
+from research.gradients import freezing
 from research.layers import norm
-from research.optim import optimizers, schedules
+from research.optim import averaging, clipping, optimizers, schedules
 from research.study.overrides import defaults
 from research.study.source import Misfit
 from research.train import parallel
@@ -37,17 +39,16 @@ class Group(NamedTuple):
 
 GROUPS = {
     'task': Group('task', tasks.TASKS),
-    'augment': Group('augmentation', augment.AUGMENTATIONS, ('keys', 'images')),
-    'model': Group('model', models.MODELS, ('axis_name',)),
+    'data.batch': Group('batch size', batch_sizes.SIZES, batch_sizes.GIVEN, ('coupling',)),
+    'augment': Group('augmentation', augment.AUGMENTATIONS, ('keys', 'images'), augment.OWN),
+    'augment.resize': Group('resize', resize.RESIZES, resize.GIVEN),
+    'model': Group('model', models.MODELS, ('axis_name', 'remat')),
     'compress': Group('compression', compress.COMPRESSIONS, ('params', 'masks')),
-    'gradient': Group('gradient', gradients.GRADIENTS),
-    'optimizer': Group(
-        'optimizer',
-        optimizers.entries(),
-        ('learning_rate', 'weight_decay', 'mask', 'weight_decay_mask'),
-        ('learning_rate', 'weight_decay', 'clip'),
-    ),
-    'optimizer.clip': Group('clip', optimizers.CLIPS),
+    'gradient': Group('gradient', gradients.GRADIENTS, own=gradients.OWN),
+    'gradient.freeze': Group('freezing', freezing.FREEZES, ('convert',)),
+    'optimizer': Group('optimizer', optimizers.entries(), optimizers.GIVEN, optimizers.OWN),
+    'optimizer.clip': Group('clip', clipping.CLIPS),
+    'optimizer.average': Group('average', averaging.AVERAGES, ('position', 'step', 'convert')),
     'schedule': Group('schedule', schedules.SCHEDULES, ('position', 'total', 'convert'), ('warmup',)),
 }
 

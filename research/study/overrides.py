@@ -18,15 +18,18 @@ from research.study.source import Misfit, Source
 # Fields whose default shows only one of the types that they take.
 _ALSO = {'study.seeds': tuple}
 # Dicts whose keys are names that the study makes up.
-_WHOLE = ('study.variants', 'study.contrasts')
+_WHOLE = ('study.variants', 'study.contrasts', 'study.tune.space')
 _CHOICES = {
     'study.score': ('last', 'best'),
     'study.keep': ('scored', 'all'),
     'study.platform': ('cpu', 'gpu', 'tpu'),
+    'data.batch.coupling': ('none', 'linear', 'sqrt'),
+    'train.precision': ('float32', 'bfloat16', 'float16'),
     'train.matmul_precision': ('default', 'high', 'highest'),
+    'train.remat': ('none', 'products', 'block'),
 }
 _AT_LEAST = {
-    'data.batch_size': 1,
+    'data.batch_size': 0,
     'data.eval_batch_size': 1,
     'data.validation': 0,
     'data.examples': 0,
@@ -35,6 +38,7 @@ _AT_LEAST = {
     'data.split_seed': 0,
     'data.redraw': 0,
     'model.num_classes': 0,
+    'gradient.micro_batch': 0,
     'optimizer.learning_rate': 0,
     'optimizer.weight_decay': 0,
     'train.devices': 0,

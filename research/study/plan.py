@@ -180,7 +180,10 @@ def _located(source: Source, variant: str) -> Iterator[None]:
 
 def costs(experiment: Experiment) -> dict[str, int]:
     """What can be counted without running: parameters, FLOPs and multiply-adds."""
-    train, inference = experiments.train_flops(experiment.config, experiment.dataset), experiments.inference_flops(experiment)
+    train, inference = (
+        experiments.train_flops(experiment.config, experiment.dataset, experiment.total),
+        experiments.inference_flops(experiment),
+    )
     return {
         'parameters': cost.parameters({'params': experiment.program.shapes.params}),
         'train_flops': train[0],
@@ -203,17 +206,18 @@ class Prediction:
 
 def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
     """Compiles the training program; returns `steps -> seconds` that a chunk of them takes, on a state that nobody keeps."""
-    program, feed = experiment.program, Feed(experiment)
+    program, feed, phase = experiment.program, Feed(experiment), experiment.phases.at(0, 0)
     state = experiment.init(clock)
-    *arguments, one = feed.chunk(0, 1)
+    *arguments, first, one = feed.chunk(0, 0, 1, phase.batch_size, dict.fromkeys(('rate', 'size'), 0))
     feed.close()
-    program.chunk.prepare(clock, state, *arguments, one)
+    chunk = program.chunk(phase)
+    chunk.prepare(clock, state, *arguments, first, one)
 
     def took(steps: int) -> float:
         nonlocal state
         count = program.engine.replicate(np.int32(steps))
         start = time.perf_counter()
-        state, sums = program.chunk(clock, state, *arguments, count)
+        state, sums = chunk(clock, state, *arguments, first, count)
         jax.block_until_ready(sums)
         return time.perf_counter() - start
 
@@ -233,7 +237,13 @@ def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) ->
     variable_bytes = sum(
         x.size * x.dtype.itemsize for x in jax.tree.leaves((program.shapes.params, program.shapes.collections))
     )
-    return Prediction(seconds, source, cost.memory(program.chunk.executable)['total'], clock.seconds['compile'], variable_bytes)
+    return Prediction(
+        seconds,
+        source,
+        cost.memory(program.chunk(experiment.phases.at(0, 0)).executable)['total'],
+        clock.seconds['compile'],
+        variable_bytes,
+    )
 
 
 def show(plan: Plan, workdir: pathlib.Path, session: Session, console: rich.console.Console) -> None:

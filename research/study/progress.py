@@ -44,10 +44,11 @@ class Progress:
         self._run, self._began, self._fraction = run, time.monotonic(), 0.0
         self._show('starting')
 
-    def step(self, step: int, steps: int, rate: float | None) -> None:
-        """A run has done `step` of `steps`."""
-        self._fraction = step / steps
-        self._show(f'step {step}/{steps}, {rate:.0f} steps/s' if rate else f'step {step}/{steps}')
+    def step(self, total: int, step: int, position: int, rate: float | None) -> None:
+        """A run has done `step` steps and `position` of `total` examples, at `rate` steps a second."""
+        self._fraction = position / total
+        where = f'step {step}, {self._fraction:.0%}'
+        self._show(f'{where}, {rate:.0f} steps/s' if rate else where)
 
     def end(self, run: Any, status: str) -> None:
         """A run is over."""

@@ -15,12 +15,16 @@ class Task(NamedTuple):
 
     Attributes:
       sums: (outputs [B, ...], batch of [B, ...]) -> {'loss', 'count', ...}: float32 sums over the rows where `batch['mask']`
-        is 1. The trained loss is `loss / count`.
+        is 1; what an evaluation is made of.
+      train_sums: the same in training, where `loss / count` is what is trained on.
+      losses: (outputs, batch) -> float32 [B], each row's share of the training loss.
       correct: (outputs, batch) -> bool [B], for intervals over examples.
       metrics: sums, added up over batches on the host -> {name: float}, one division each.
     """
 
     sums: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+    train_sums: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+    losses: Callable[[Any, Mapping[str, Any]], Any]
     correct: Callable[[Any, Mapping[str, Any]], Any]
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
 

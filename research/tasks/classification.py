@@ -1,4 +1,11 @@
-"""Classification: softmax or sigmoid cross-entropy, top-1 accuracy."""
+"""Classification: softmax or sigmoid cross-entropy, with label smoothing in training; top-1 accuracy.
+
+Label smoothing (Szegedy et al. 2016, Rethinking the Inception architecture, section 7): a share of each target is spread evenly
+over the classes, so that the network is not driven to infinite logits. Config: {'task.label_smoothing': 0.1}. Claim: 0.2
+points on ImageNet, and better calibration. Cost: none. Evaluation counts the loss without it.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,34 +15,53 @@ from research import catalogue
 from research.tasks import Task
 
 
-def _softmax(logits, labels):
+def _softmax(logits, labels, smoothing=0.0):
+    if smoothing:
+        return optax.softmax_cross_entropy(logits, _smooth(logits, labels, smoothing))
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def _sigmoid(logits, labels):
-    return optax.sigmoid_binary_cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[-1])).sum(axis=-1)
+def _sigmoid(logits, labels, smoothing=0.0):
+    return optax.sigmoid_binary_cross_entropy(logits, _smooth(logits, labels, smoothing)).sum(axis=-1)
+
+
+def _smooth(logits, labels, smoothing):
+    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    return optax.smooth_labels(targets, smoothing) if smoothing else targets
 
 
 LOSSES = {'softmax': 'research.tasks.classification:_softmax', 'sigmoid': 'research.tasks.classification:_sigmoid'}
 
 
-def create(loss: str) -> Task:
-    """Args: loss: 'softmax' (one class an example) or 'sigmoid' (K yes-or-no questions; the largest logit is the answer)."""
+def create(loss: str, label_smoothing: float) -> Task:
+    """A task of one class an example.
+
+    Args:
+      loss: 'softmax' (one class an example) or 'sigmoid' (K yes-or-no questions; the largest logit is the answer).
+      label_smoothing: share of the target that is spread over all classes, from 0 below 1.
+    """
     per_example = catalogue.resolve('loss', loss, LOSSES)
+    if not 0 <= label_smoothing < 1:
+        raise catalogue.ConfigError(f'task.label_smoothing is {label_smoothing}, expected a share from 0 below 1, such as 0.1.')
+    trained = functools.partial(per_example, smoothing=label_smoothing) if label_smoothing else per_example
 
     def correct(logits, batch):
         return jnp.argmax(logits, axis=-1) == batch['label']
 
-    def sums(logits, batch):
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        mask = batch['mask']
-        return {
-            'loss': jnp.sum(per_example(logits, batch['label']) * mask),
-            'correct': jnp.sum(correct(logits, batch) * mask),
-            'count': jnp.sum(mask),
-        }
+    def masked(loss_of, logits, batch):
+        return loss_of(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), batch['label']) * batch['mask']
+
+    def summed(loss_of):
+        def sums(logits, batch):
+            return {
+                'loss': jnp.sum(masked(loss_of, logits, batch)),
+                'correct': jnp.sum(correct(logits, batch) * batch['mask']),
+                'count': jnp.sum(batch['mask']),
+            }
+
+        return sums
 
     def metrics(total):
         return {'loss': total['loss'] / total['count'], 'accuracy': total['correct'] / total['count']}
 
-    return Task(sums, correct, metrics)
+    return Task(summed(per_example), summed(trained), functools.partial(masked, trained), correct, metrics)

@@ -13,27 +13,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import augment, catalogue, compress, cost, data, durations, gradients, models, optim, tasks
-from research.data import order
-from research.train import parallel, step
+from research.augment import resize
+from research.data import batch_sizes, order
+from research.gradients import freezing
+from research.optim import plateau
+from research.train import parallel, precision, step
 from research.train.clock import Clock
+from research.train.phases import Phase, Phases
 from research.train.state import State
 
-# Index, rate and sum buffers of a chunk have one size, so that every chunk is the same program.
-_CHUNK_STEPS, _CHUNK_ROWS = 1024, 1 << 20
+# Long enough for the mean over a run whose length is not known yet.
+_MANY_STEPS = 10_000
+# From this many examples batch statistics of averaged weights are taken.
+_STATISTICS_ROWS = 2048
 
 
 class Compiled:
-    """A function compiled at its first call and never again: another shape is an error, not a recompilation."""
+    """A function compiled at its first call and never again: another shape is an error, not a recompilation.
 
-    def __init__(self, engine, function: Callable[..., Any], donate: tuple[int, ...] = ()):
+    Attributes:
+      rate: calls' steps a second, as last measured; None before the first.
+    """
+
+    def __init__(self, engine, function: Callable[..., Any], donate: tuple[int, ...] = (), options: Any = None):
         self.jitted = engine.jit(function, donate)
+        self.options = options
         self.executable: Any = None
+        self.rate: float | None = None
 
     def prepare(self, clock: Clock, *args: Any) -> None:
         """Compiles for arguments like these; a second call does nothing."""
         if self.executable is None:
             with clock.measure('compile'):
-                self.executable = self.jitted.lower(*args).compile()
+                self.executable = self.jitted.lower(*args).compile(self.options)
 
     def __call__(self, clock: Clock, *args: Any) -> Any:
         self.prepare(clock, *args)
@@ -45,9 +57,10 @@ class Program:
     """What every run with the same compile key shares: module, stages and compiled functions.
 
     Attributes:
+      chunk: phase -> the compiled training chunk; made when first asked for, kept for the process.
+      final: what an evaluation needs of a state; None where that is the state as it is.
       predict: (params that are seen, collections, images) -> outputs on one device; compiled by batch size.
       shapes: the state's, on one device.
-      rate: steps a second, as last measured; None before the first chunk.
     """
 
     module: nn.Module
@@ -55,12 +68,11 @@ class Program:
     engine: parallel.Jit | parallel.Pmap
     stages: step.Stages
     init: Compiled
-    chunk: Compiled
+    chunk: Callable[[Phase], Compiled]
     evaluate: Compiled
-    refresh: Compiled | None
+    final: Compiled | None
     predict: Callable[..., Any]
     shapes: State
-    rate: float | None = None
 
 
 @dataclasses.dataclass
@@ -77,22 +89,29 @@ class Experiment:
     """One run, ready to train.
 
     Attributes:
-      total: examples of the whole run; `steps` of them in batches.
-      rates: position in examples -> learning rate.
-      chunk_steps: S, the capacity of a chunk.
+      total: examples of the whole run.
+      epoch: examples of the training split.
+      rates: position in examples -> learning rate, before what watchers make of it.
+      averaging: (position, size of the step) -> weight of the new parameters in the average; None where there is none.
+      phases: position and level -> what a program has fixed.
+      watchers: 'rate', 'size' -> how many evaluations without a better score move its level by one.
       placed: data on the devices: 'image', 'label' (resident), 'mean', 'std'.
       reference: the reference batch as stored [R, H, W, C], on the devices.
+      statistics: examples that batch statistics of averaged weights are taken from, as stored [K, B, H, W, C]; K may be 0.
     """
 
     config: Mapping[str, Any]
     dataset: data.Dataset
     program: Program
     total: int
-    steps: int
+    epoch: int
     rates: Callable[[Any], np.ndarray]
-    chunk_steps: int
+    averaging: Callable[..., np.ndarray] | None
+    phases: Phases
+    watchers: Mapping[str, int]
     placed: Any
     reference: Any
+    statistics: Any
 
     @property
     def seed(self) -> int:
@@ -101,8 +120,13 @@ class Experiment:
 
     @property
     def batch_size(self) -> int:
-        """Examples a step."""
-        return self.config['data']['batch_size']
+        """Examples of the first step."""
+        return self.phases.at(0, 0).batch_size
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run, unless a watcher changes the batch size."""
+        return sum(steps for _, steps in self.phases.spans(self.total))
 
     @property
     def num_classes(self) -> int:
@@ -113,6 +137,19 @@ class Experiment:
     def order_seed(self) -> int:
         """Seed of the data order: the run's, or another draw for the null variant."""
         return order.redrawn(self.seed, self.config['data']['redraw'])
+
+    def controls(self, positions: np.ndarray, size: int, levels: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """What changes from step to step: float64 [S] each.
+
+        Args:
+          positions: of each step's first example [S].
+          size: examples of these steps' batches.
+          levels: of the watchers.
+        """
+        rates = self.rates(positions) * plateau.reduced(self.config['schedule'], levels['rate'])
+        coupling = self.config['data']['batch']['coupling']
+        found = {'learning_rate': batch_sizes.coupled(rates, size, self.batch_size, coupling)}
+        return found if self.averaging is None else found | {'average_weight': self.averaging(positions, size)}
 
     def init(self, clock: Clock) -> State:
         """The state before the first step, on the devices."""
@@ -144,45 +181,52 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
       ConfigError: a name, argument or duration that does not fit.
     """
     dataset = load_data(config, session)
+    epoch, batch = len(dataset.splits['train']), _batch_size(config, dataset)
+    if batch < 1 or config['data']['eval_batch_size'] < 1:
+        raise catalogue.ConfigError('data.batch_size and data.eval_batch_size are examples a step: expected at least 1.')
     if key not in session.programs:
         session.programs[key] = _program(config, dataset)
     program = session.programs[key]
-    epoch, batch = len(dataset.splits['train']), config['data']['batch_size']
-    if batch < 1 or config['data']['eval_batch_size'] < 1:
-        raise catalogue.ConfigError('data.batch_size and data.eval_batch_size are examples a step: expected at least 1.')
     total = _budget(config, dataset, epoch)
-    reference_rows = dataset.splits['train'][
-        order.indices(config['train']['seed'] + (zlib.crc32(b'reference') << 32), 0, config['data']['reference_size'], epoch)
-    ]
+    rates = optim.schedule(config, total, epoch, per_step=batch)
+    averaging = optim.average_weight(config, total, epoch, per_step=batch)
+    durations.examples(config['train']['eval_every'], batch, epoch, total)
+    checkpoint_every(config, batch, epoch, total)
     experiment = Experiment(
         config=config,
         dataset=dataset,
         program=program,
         total=total,
-        steps=max(1, total // batch),
-        rates=optim.schedule(config, total, epoch),
-        chunk_steps=max(1, min(_CHUNK_STEPS, _CHUNK_ROWS // batch)),
+        epoch=epoch,
+        rates=rates,
+        averaging=averaging,
+        phases=_phases(config, dataset, program.module, total),
+        watchers=_watchers(config),
         placed=None,
         reference=None,
+        statistics=None,
     )
-    durations.examples(config['train']['eval_every'], batch, epoch, total)
-    checkpoint_every(config, epoch, total)
-    return dataclasses.replace(experiment, **_place(experiment, session, reference_rows))
+    _check_phases(experiment)
+    return dataclasses.replace(experiment, **_place(experiment, session))
 
 
-def checkpoint_every(config: Mapping[str, Any], epoch: int, total: int) -> tuple[int | None, float | None]:
+def checkpoint_every(config: Mapping[str, Any], batch: int, epoch: int, total: int) -> tuple[int | None, float | None]:
     """`train.checkpoint_every` as (examples, None) or (None, seconds)."""
     text = config['train']['checkpoint_every']
     if re.fullmatch(r'[0-9]*\.?[0-9]+s', text):
         return None, float(text[:-1])
-    return max(1, durations.examples(text, config['data']['batch_size'], epoch, total)), None
+    return max(1, durations.examples(text, batch, epoch, total)), None
+
+
+def _batch_size(config: Mapping[str, Any], dataset: data.Dataset) -> int:
+    return config['data']['batch_size'] or len(dataset.splits['train'])
 
 
 def _budget(config, dataset, epoch) -> int:
-    text = config['study']['budget']
+    text, batch = config['study']['budget'], _batch_size(config, dataset)
     if match := re.fullmatch(r'([0-9]*\.?[0-9]+(?:e\+?[0-9]+)?)flops', text):
-        return max(1, int(float(match[1]) / train_flops(config, dataset)[0])) * config['data']['batch_size']
-    total = durations.examples(text, config['data']['batch_size'], epoch)
+        return max(1, int(float(match[1]) / train_flops(config, dataset, batch * _MANY_STEPS)[0])) * batch
+    total = durations.examples(text, batch, epoch)
     if total < 1:
         raise catalogue.ConfigError(
             f"study.budget '{text}' trains nothing: expected at least one step, such as '500st' or '20ep'."
@@ -190,7 +234,82 @@ def _budget(config, dataset, epoch) -> int:
     return total
 
 
-def _place(experiment: Experiment, session: Session, reference_rows: np.ndarray) -> dict[str, Any]:
+def _phases(config: Mapping[str, Any], dataset: data.Dataset, module: nn.Module, total: int) -> Phases:
+    """Every change of batch size, image side and frozen layers, over the positions of the run."""
+    epoch, batch = len(dataset.splits['train']), _batch_size(config, dataset)
+
+    def convert(text: str) -> int:
+        return durations.examples(text, batch, epoch, total)
+
+    sizes = batch_sizes.create({**config['data'], 'batch_size': batch}, convert)
+    sides = resize.create(config['augment'], dataset.example_shape[0], convert)
+    freeze = freezing.create(config['gradient'], convert)
+    layers = _layers(module, dataset) if freeze.changes else ()
+    micro = config['gradient']['micro_batch']
+
+    def at(position: int, level: int) -> Phase:
+        size = sizes.at(position, level)
+        side = sides.at(position)
+        return Phase(
+            batch_size=size,
+            micro_batches=-(-size // micro) if micro else 1,
+            side=0 if side == dataset.example_shape[0] else side,
+            frozen=freezing.frozen(layers, freeze.at(position)),
+        )
+
+    return Phases(at, tuple(sorted({*sizes.changes, *sides.changes, *freeze.changes})))
+
+
+def _check_phases(experiment: Experiment) -> None:
+    """Refuses what devices cannot share, padding that norm layers would see, and sizes that a network cannot take."""
+    program, config = experiment.program, experiment.config
+    parallel.check_shares(program.engine, config['data']['eval_batch_size'])
+    rungs = [experiment.phases.at(0, level) for level in range(64)]
+    for phase in dict.fromkeys([*(phase for phase, _ in experiment.phases.spans(experiment.total)), *rungs]):
+        gradients.create(config['gradient'], phase.micro_batches)
+        parallel.check_shares(program.engine, -(-phase.batch_size // phase.micro_batches))
+        if phase.batch_size % phase.micro_batches and 'batch_stats' in program.shapes.collections:
+            raise catalogue.ConfigError(
+                f'gradient.micro_batch {config["gradient"]["micro_batch"]} does not divide a batch of {phase.batch_size}: its '
+                'padding would enter the statistics of batch normalization. Choose a divisor, or another norm layer.'
+            )
+        if phase.side:
+            height, width, channels = experiment.dataset.example_shape
+            images = jnp.zeros((2, phase.side, max(1, round(width * phase.side / height)), channels))
+            try:
+                jax.eval_shape(program.stages.predict, program.shapes.params, program.shapes.collections, images)
+            except Exception as error:
+                raise catalogue.ConfigError(
+                    f"Model '{config['model']['name']}' cannot take images of side {phase.side}, which augment.resize makes: "
+                    f'{str(error).splitlines()[0]}'
+                ) from error
+
+
+def _layers(module: nn.Module, dataset: data.Dataset) -> tuple[str, ...]:
+    """Top-level names of a network's parameters, in the order in which the input meets them."""
+    met: dict[str, None] = {}
+
+    def note(call, args, kwargs, context):
+        if context.module.path:
+            met[context.module.path[0]] = None
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        shapes = jax.eval_shape(module.init, jax.random.key(0), _sample(dataset))
+    return tuple(name for name in met if name in shapes['params'])
+
+
+def _watchers(config: Mapping[str, Any]) -> dict[str, int]:
+    """Whose patience with the validation score moves what."""
+    found = {}
+    if (patience := plateau.patience(config['schedule'])) is not None:
+        found['rate'] = patience
+    if (patience := batch_sizes.patience(config['data'])) is not None:
+        found['size'] = patience
+    return found
+
+
+def _place(experiment: Experiment, session: Session) -> dict[str, Any]:
     """Data on the devices: one copy a data set and engine, whatever the number of runs."""
     config, dataset, engine = experiment.config, experiment.dataset, experiment.program.engine
     mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, -1) for v in dataset.normalize)
@@ -198,16 +317,26 @@ def _place(experiment: Experiment, session: Session, reference_rows: np.ndarray)
     if key not in session.placed:
         arrays = {} if config['data']['streaming'] else dataset.resident()
         session.placed[key] = engine.replicate({**arrays, 'mean': mean, 'std': std})
-    reference = np.stack([dataset.source[int(i)]['image'] for i in reference_rows])
-    return {'placed': session.placed[key], 'reference': engine.replicate(reference)}
+    count = config['data']['reference_size']
+    blocks = 0 if experiment.averaging is None else min(_STATISTICS_ROWS, experiment.epoch) // count
+    rows = dataset.splits['train'][
+        order.indices(config['train']['seed'] + (zlib.crc32(b'reference') << 32), 0, count * (1 + blocks), experiment.epoch)
+    ]
+    images = np.stack([dataset.source[int(i)]['image'] for i in rows])
+    statistics = images[count:].reshape(blocks, count, *images.shape[1:])
+    return {
+        'placed': session.placed[key],
+        'reference': engine.replicate(images[:count]),
+        'statistics': engine.replicate(statistics),
+    }
 
 
 def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
-    batches = (config['data']['batch_size'], config['data']['eval_batch_size'])
-    engine = parallel.create(config['train']['engine'], config['train']['devices'], *batches)
+    engine = parallel.create(config['train']['engine'], config['train']['devices'])
     task = tasks.create(config['task'])
     module, stages = _stages(config, dataset, task, engine.axis_name)
     init = functools.partial(_initial_state, module, stages, _sample(dataset))
+    options = {'xla_gpu_deterministic_ops': True} if config['train']['deterministic'] and _on_gpu(engine) else None
 
     def precise(function, *bound):
         def at_precision(*arguments):
@@ -216,52 +345,74 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
 
         return at_precision
 
+    def compiled(function, *bound, donate=()):
+        return Compiled(engine, precise(function, stages, engine, *bound), donate, options)
+
+    shapes = jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config))
+    fits = 'reference' not in shapes.collections and not optim.averages(shapes.opt_state)
     return Program(
         module=module,
         task=task,
         engine=engine,
         stages=stages,
         init=Compiled(engine, init),
-        chunk=Compiled(engine, precise(step.train_chunk, stages, engine), donate=(0,)),
-        evaluate=Compiled(engine, precise(step.evaluate, stages, engine)),
-        refresh=Compiled(engine, precise(step.refresh, stages, engine)) if stages.refresh else None,
+        chunk=functools.cache(lambda phase: compiled(step.train_chunk, phase, donate=(0,))),
+        evaluate=compiled(step.evaluate),
+        final=None if fits else compiled(step.final),
         predict=jax.jit(precise(stages.predict)),
-        shapes=jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config)),
+        shapes=shapes,
     )
 
 
 def _stages(config, dataset, task, axis_name) -> tuple[nn.Module, step.Stages]:
-    group = config['model']
+    group, train = config['model'], config['train']
     kwargs = {k: v for k, v in group.items() if k not in ('name', 'num_classes')}
-    module = models.create(group['name'], group['num_classes'] or dataset.num_classes, axis_name=axis_name, **kwargs)
-    collections = set(jax.eval_shape(module.init, jax.random.key(0), _sample(dataset))) - {'params'}
-    # Named one by one: `mutable=True` would make any call a reference pass.
-    running = sorted(collections - {'reference'})
+    classes = group['num_classes'] or dataset.num_classes
+    module = models.create(group['name'], classes, axis_name=axis_name, remat=train['remat'], **kwargs)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), _sample(dataset))
+    example = shapes.get('example', {})
+    # Named one by one: a mutable `reference` would make any call a reference pass.
+    running = sorted(set(shapes) - {'params', 'reference', 'example'})
+    compute, whole = precision.casts(train['precision'])
 
-    def refresh(seen, collections, reference):
+    def reference_pass(seen, collections, images):
         # Nothing random in it: not training.
-        _, new = module.apply({'params': seen, **collections}, reference, train=False, mutable=['reference'])
-        return {**collections, **new}
+        variables = {'params': compute(seen), **collections}
+        _, new = module.apply(variables, compute(images), train=False, mutable=['reference', 'batch_stats'])
+        return new
 
     def apply(seen, collections, images, reference, positions, rng):
         if 'reference' in collections:
-            collections = refresh(seen, collections, reference)
-        variables = {'params': seen, **collections, 'example': {'position': positions, 'rng': rng}}
-        outputs, new = module.apply(variables, images, train=True, mutable=running)
-        return outputs, jax.lax.stop_gradient({**collections, **new})
+            collections = {**collections, 'reference': reference_pass(seen, collections, reference)['reference']}
+        told = {'position': positions, 'rng': rng}
+        drawing = jax.tree_util.tree_map_with_path(lambda path, _: told[path[-1].key], example)
+        variables = {'params': compute(seen), **collections, **({'example': drawing} if example else {})}
+        outputs, new = module.apply(variables, compute(images), train=True, mutable=running)
+        return whole(outputs), jax.lax.stop_gradient({**collections, **new})
+
+    def predict(seen, collections, images):
+        return whole(module.apply({'params': compute(seen), **collections}, compute(images), train=False))
 
     stages = step.Stages(
         augment=augment.create(config['augment']),
+        resize=resize.resize,
+        freeze=freezing.freeze,
         weights=compress.create(config['compress']),
         apply=apply,
-        predict=lambda seen, collections, images: module.apply({'params': seen, **collections}, images, train=False),
-        refresh=refresh if 'reference' in collections else None,
+        predict=predict,
+        reference_pass=reference_pass,
+        train_sums=task.train_sums,
         sums=task.sums,
+        losses=task.losses,
         correct=task.correct,
-        gradient=gradients.create(config['gradient']),
+        gradient=functools.partial(gradients.create, config['gradient']),
         update=optim.create(config),
     )
     return module, stages
+
+
+def _on_gpu(engine: Any) -> bool:
+    return engine.devices[0].platform == 'gpu'
 
 
 def _sample(dataset: data.Dataset) -> jax.Array:
@@ -275,31 +426,40 @@ def _initial_state(module: nn.Module, stages: step.Stages, sample: jax.Array, rn
         step=jnp.int32(0),
         rng=rng,
         params=params,
-        collections={k: v for k, v in variables.items() if k != 'params'},
+        collections={k: v for k, v in variables.items() if k not in ('params', 'example')},
         opt_state=optim.inject(stages.update.init(params), **numbers),
         masks={},
     )
 
 
-def train_flops(config: Mapping[str, Any], dataset: data.Dataset) -> tuple[int, int]:
-    """FLOPs and multiply-adds of one training step over the whole batch, as if on one device."""
+def train_flops(config: Mapping[str, Any], dataset: data.Dataset, total: int) -> tuple[int, int]:
+    """FLOPs and multiply-adds of one training step over the whole batch, as if on one device: the mean over the run."""
     module, stages = _stages(config, dataset, tasks.create(config['task']), None)
-    batch = config['data']['batch_size']
+    spans = _phases(config, dataset, module, total).spans(total)
+    counts = {phase: _step_flops(config, dataset, module, stages, phase) for phase, _ in spans}
+    steps = sum(steps for _, steps in spans)
+    mean = sum(counts[phase][1] * steps for phase, steps in spans) // steps
+    return 2 * mean, mean
+
+
+def _step_flops(config, dataset, module, stages, phase: Phase) -> tuple[int, int]:
     shape = jax.ShapeDtypeStruct
     state = jax.eval_shape(
         functools.partial(_initial_state, module, stages, _sample(dataset)), jax.random.key(0), optim.hyperparameters(config)
     )
     channels = shape((1, 1, 1, dataset.example_shape[-1]), jnp.float32)
-    arguments = {
-        'image': shape((batch, *dataset.example_shape), dataset.dtype),
-        'label': shape((batch,), jnp.int32),
-        'mask': shape((batch,), jnp.float32),
-        'position': shape((batch, 2), jnp.uint32),
-        'data': {'mean': channels, 'std': channels},
-        'reference': shape((config['data']['reference_size'], *dataset.example_shape), jnp.float32),
+    n = phase.micro_batches
+    rows = (n, -(-phase.batch_size // n)) if n > 1 else (phase.batch_size,)
+    batch = {
+        'image': shape((*rows, *dataset.example_shape), dataset.dtype),
+        'label': shape(rows, jnp.int32),
+        'mask': shape(rows, jnp.float32),
+        'position': shape((*rows, 2), jnp.uint32),
     }
-    function = functools.partial(step.train_step, stages, parallel.Jit(jax.devices()[:1]))
-    return cost.count(function, state, arguments, shape((), jnp.float32))
+    reference = shape((config['data']['reference_size'], *dataset.example_shape), jnp.float32)
+    controls = {'learning_rate': shape((), jnp.float32)}
+    function = functools.partial(step.train_step, stages, parallel.Jit(jax.devices()[:1]), phase)
+    return cost.count(function, state, batch, {'mean': channels, 'std': channels}, reference, controls)
 
 
 def inference_flops(experiment: Experiment) -> tuple[int, int]:

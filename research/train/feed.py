@@ -3,7 +3,7 @@
 Either way the program gathers `data['image'][indices[i]]`, so that the same config read both ways gives the same bits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from research.data import order, reader
 from research.train.experiment import Experiment
 
+# Index, control and sum buffers of a chunk have one size, so that every chunk of a phase is the same program.
+_CHUNK_STEPS, _CHUNK_ROWS = 1024, 1 << 20
 # Streamed examples of one call are stacked on the device; this bounds them.
 _STREAM_BYTES = 64 << 20
 
@@ -25,31 +27,32 @@ class Feed:
         example = int(np.prod(self.dataset.example_shape)) * np.dtype(self.dataset.dtype).itemsize
         self._bound = max(1, _STREAM_BYTES // example)
         self._stream: Iterator[Any] | None = None
-        self._next = -1
+        self._place = (-1, 0)  # position and batch size that the stream goes on with
 
-    @property
-    def capacity(self) -> int:
+    def capacity(self, batch_size: int) -> int:
         """Steps that one chunk can hold."""
-        steps = self.experiment.chunk_steps
-        return steps if self.resident else max(1, min(steps, self._bound // self.experiment.batch_size))
+        steps = max(1, min(_CHUNK_STEPS, _CHUNK_ROWS // batch_size))
+        return steps if self.resident else max(1, min(steps, self._bound // batch_size))
 
-    def chunk(self, first: int, steps: int) -> tuple[Any, ...]:
-        """What `step.train_chunk` takes behind the state, for `steps` steps from step `first`, on the devices."""
-        experiment, batch, capacity = self.experiment, self.experiment.batch_size, self.capacity
-        starts = np.arange(first, first + steps, dtype=np.int64) * batch
-        rates = np.zeros(capacity, np.float32)
-        rates[:steps] = experiment.rates(starts)
+    def chunk(self, first: int, position: int, steps: int, batch_size: int, levels: Mapping[str, int]) -> tuple[Any, ...]:
+        """What `step.train_chunk` takes behind the state, for `steps` steps from step `first` on, at a position."""
+        experiment, capacity = self.experiment, self.capacity(batch_size)
+        starts = position + np.arange(steps, dtype=np.int64) * batch_size
+        controls = {}
+        for name, values in experiment.controls(starts, batch_size, levels).items():
+            controls[name] = np.zeros(capacity, np.float32)
+            controls[name][:steps] = values
         halves = np.zeros((capacity, 2), np.uint32)
         halves[:steps] = np.stack([starts >> 32, starts & 0xFFFFFFFF], axis=-1)
-        indices = np.zeros((capacity, batch), np.int32)
+        indices = np.zeros((capacity, batch_size), np.int32)
         if self.resident:
             train = self.dataset.splits['train']
-            rows = order.batches(experiment.order_seed, first * batch, steps, batch, len(train))
+            rows = order.batches(experiment.order_seed, position, steps, batch_size, len(train))
             indices[:steps], data = train[rows], experiment.placed
         else:
-            indices[:steps] = np.arange(steps * batch).reshape(steps, batch)
-            data = self._placed(self._batches(first * batch, steps), capacity * batch)
-        return data, experiment.reference, *self.engine.replicate((indices, halves, rates, np.int32(steps)))
+            indices[:steps] = np.arange(steps * batch_size).reshape(steps, batch_size)
+            data = self._placed(self._batches(position, steps, batch_size), capacity * batch_size)
+        return data, experiment.reference, *self.engine.replicate((indices, halves, controls, np.int32(first), np.int32(steps)))
 
     def blocks(self, split: str) -> Iterator[tuple[Any, np.ndarray, np.ndarray, int]]:
         """A whole split as (data, indices [E, B], mask [E, B], batches): each example once, padding masked.
@@ -77,14 +80,12 @@ class Feed:
             self._stream.close()
         self._stream = None
 
-    def _batches(self, position: int, steps: int) -> list[Any]:
-        if self._stream is None or position != self._next:
+    def _batches(self, position: int, steps: int, batch_size: int) -> list[Any]:
+        if self._stream is None or (position, batch_size) != self._place:
             self.close()
-            config = self.data_config
-            self._stream = reader.stream(
-                self.dataset, self.experiment.order_seed, position, config['batch_size'], workers=config['workers']
-            )
-        self._next = position + steps * self.experiment.batch_size
+            workers = self.data_config['workers']
+            self._stream = reader.stream(self.dataset, self.experiment.order_seed, position, batch_size, workers=workers)
+        self._place = (position + steps * batch_size, batch_size)
         return [next(self._stream) for _ in range(steps)]
 
     def _placed(self, batches: list[Any], capacity: int) -> Any:

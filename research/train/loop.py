@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from research import cost, durations
+from research import cost, durations, gradients
+from research.optim.plateau import Plateau, watch
+from research.train import divergence
 from research.train import experiment as experiments
 from research.train.checkpoint import Checkpoints, save_variables
 from research.train.clock import Clock
@@ -21,6 +23,8 @@ from research.train.record import Metrics
 
 # A chunk lasts about this long: often enough to show progress and to hear a signal, rarely enough to cost nothing.
 _CHUNK_SECONDS = 2.0
+# Norms of the gradients of this many last steps are kept, to be shown when a run diverges.
+_NORMS = 10
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run goes on from its checkpoint
@@ -33,10 +37,12 @@ class Outcome:
 
     Attributes:
       status: 'finished' or 'diverged'.
-      message: what happened, for a run that diverged.
+      message: what happened, for a run that diverged or never learnt.
       metrics: 'test/accuracy' and so on; no seconds.
       cost: seconds, steps, bytes.
       correct: bool [test examples], None for a run that diverged.
+      observed: 'clip/steps' and so on, means over the steps of the run.
+      diverged: where and how, see research.train.divergence; None for a run that did not.
     """
 
     status: str
@@ -44,6 +50,8 @@ class Outcome:
     metrics: dict[str, float]
     cost: dict[str, float]
     correct: np.ndarray | None
+    observed: dict[str, float]
+    diverged: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass
@@ -51,27 +59,41 @@ class _Progress:
     """Where the loop stands; all of it is in every checkpoint."""
 
     step: int = 0
+    position: int = 0  # examples done
+    batch_size: int = 0  # of the last step
     sums: dict[str, float] = dataclasses.field(default_factory=dict)  # over the steps since the last evaluation
+    observed: dict[str, float] = dataclasses.field(default_factory=dict)  # over all steps
+    norms: list[float] = dataclasses.field(default_factory=list)  # of the gradients of the last steps
     train: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the last full interval
+    first_loss: float | None = None  # of training, in the first interval
     best: float | None = None
     best_step: int = 0
+    watched: dict[str, list[Any]] = dataclasses.field(default_factory=dict)  # watchers of the validation score
+
+    @property
+    def levels(self) -> dict[str, int]:
+        return {name: Plateau(*self.watched[name]).level if name in self.watched else 0 for name in ('rate', 'size')}
 
 
 class _Diverged(Exception):  # noqa: N818
-    pass
+    """With the step whose loss or gradient is not finite, its position, and norms; none where an evaluation showed it."""
+
+    def __init__(self, message: str, at: tuple[int, int] | None = None, norms: list[float] | None = None):
+        super().__init__(message)
+        self.at, self.norms = at, norms or []
 
 
 def train(
     experiment: Experiment,
     directory: pathlib.Path,
-    progress: Callable[[int, float | None], None],
+    progress: Callable[[int, int, float | None], None],
     stop: Callable[[], bool],
 ) -> Outcome:
     """Trains, or goes on from the last checkpoint, to the end of the budget.
 
     Args:
       directory: of the run; gets metrics.jsonl, checkpoints/ and scored/.
-      progress: told (steps done, steps a second) about every two seconds.
+      progress: told (steps done, examples done, steps a second) about every two seconds.
       stop: asked after every chunk; True saves the state and raises Stopped.
 
     Raises:
@@ -88,14 +110,14 @@ class _Run:
         self.checkpoints = Checkpoints((directory / 'checkpoints').absolute())
         self.at = _Progress()
         self.metrics: Metrics | None = None
+        self.state: Any = None
         self.best: Any = None  # variables of the best evaluation, where the study scores these
-        batch, epoch = experiment.batch_size, len(experiment.dataset.splits['train'])
-        self.eval_steps = max(
-            1, round(durations.examples(self.config['train']['eval_every'], batch, epoch, experiment.total) / batch)
-        )
-        examples, self.checkpoint_seconds = experiments.checkpoint_every(self.config, epoch, experiment.total)
-        self.checkpoint_steps = max(1, round(examples / batch)) if examples else None
-        self.saved_at = time.monotonic()
+        batch, epoch, total = experiment.batch_size, experiment.epoch, experiment.total
+        self.eval_every = max(batch, durations.examples(self.config['train']['eval_every'], batch, epoch, total))
+        examples, self.checkpoint_seconds = experiments.checkpoint_every(self.config, batch, epoch, total)
+        self.checkpoint_every = max(batch, examples) if examples else None
+        self.saved_at, self.saved_step = time.monotonic(), None
+        self.higher = self.config['study']['higher_is_better']
 
     def run(self) -> Outcome:
         """Everything from the first step, or the last checkpoint, to the outcome."""
@@ -113,32 +135,41 @@ class _Run:
         outcome.cost |= {'peak_bytes': peak['bytes'], 'peak_before_bytes': peak['before'], 'peak_since': peak['since']}
         return outcome
 
+    def _phase(self, position: int) -> Any:
+        return self.experiment.phases.at(position, self.at.levels['size'])
+
+    def _over(self, position: int) -> bool:
+        """Whether the budget holds no further step; a run has one at least."""
+        return position > 0 and position + self._phase(position).batch_size > self.experiment.total
+
     def _compile(self, state: Any) -> None:
         """Before memory is measured: the compiler takes more of it than a small network, and only in its first run."""
-        if self.at.step == self.experiment.steps or self.program.chunk.executable is not None:
+        phase = self._phase(self.at.position)
+        if self._over(self.at.position) or self.program.chunk(phase).executable is not None:
             return
-        self.program.chunk.prepare(self.clock, state, *self.feed.chunk(self.at.step, 1))
+        arguments = self.feed.chunk(self.at.step, self.at.position, 1, phase.batch_size, self.at.levels)
+        self.program.chunk(phase).prepare(self.clock, state, *arguments)
         data, *arguments = next(self.feed.blocks('train'))
         arguments = self.engine.replicate((*arguments[:2], np.int32(0)))
         self.program.evaluate.prepare(self.clock, state.params, state.masks, state.collections, data, *arguments)
 
     def _run(self, state: Any) -> Outcome:
-        self.metrics = Metrics(self.directory / 'metrics.jsonl', self.at.step * self.experiment.batch_size)
+        self.metrics = Metrics(self.directory / 'metrics.jsonl', self.at.position)
         try:
             return self._train(state)
         except _Diverged as diverged:
-            return Outcome('diverged', str(diverged), {}, self._cost(), None)
+            return self._explained(diverged)
 
     def _train(self, state: Any) -> Outcome:
-        steps = self.experiment.steps
-        while self.at.step < steps:
+        while not self._over(self.at.position):
             with self.clock.measure('train'):
                 state = self._segment(state, self._boundary())
-            if self._evaluation_due():
-                state = self._evaluate(state)
-            stopping = self.at.step < steps and self.stop()
-            if stopping or self._checkpoint_due():
-                state = self._refresh(state)
+            over = self._over(self.at.position)
+            if over or self._crossed(self.eval_every):
+                self._evaluate(state)
+                over = self._over(self.at.position)  # a smaller batch may still fit
+            stopping = not over and self.stop()
+            if stopping or self._checkpoint_due(over):
                 self._save(state)
             if stopping:
                 self.checkpoints.close()
@@ -154,61 +185,79 @@ class _Run:
             return state
         tree, meta = found
         self.at, self.clock = _Progress(**meta['progress']), Clock(meta['seconds'])
+        self.saved_step = self.at.step
         self.best = tree['best'] if self.at.best is not None else None
         return self.engine.replicate(tree['state'])
 
     def _boundary(self) -> int:
-        """The next step at which something is due."""
-        following = [self.experiment.steps, (self.at.step // self.eval_steps + 1) * self.eval_steps]
-        if self.checkpoint_steps:
-            following.append((self.at.step // self.checkpoint_steps + 1) * self.checkpoint_steps)
-            if self.at.step == 0:
-                # The first step is saved too: a disk that cannot hold a checkpoint shows now, not after an hour.
-                following.append(1)
+        """The next position at which something is due; a segment ends with the first step that reaches it."""
+        position, following = self.at.position, [self.experiment.total]
+        for every in (self.eval_every, self.checkpoint_every):
+            if every:
+                following.append((position // every + 1) * every)
+        if (change := self.experiment.phases.next_change(position)) is not None:
+            following.append(change)
+        if self.checkpoint_every and position == 0:
+            # The first step is saved too: a disk that cannot hold a checkpoint shows now, not after an hour.
+            following.append(1)
         return min(following)
+
+    def _crossed(self, every: int) -> bool:
+        """Whether the last step reached a multiple of `every` examples."""
+        return self.at.position // every > (self.at.position - self.at.batch_size) // every
 
     def _segment(self, state: Any, boundary: int) -> Any:
         """Trains to the boundary; chunk i is on its way before the sums of chunk i-1 are read."""
-        first, dispatched, waiting, start = self.at.step, self.at.step, None, time.perf_counter()
-        while dispatched < boundary or waiting is not None:
+        phase = self._phase(self.at.position)
+        chunk, size = self.program.chunk(phase), phase.batch_size
+        first, position, waiting, start = self.at.step, self.at.position, None, time.perf_counter()
+        step = first
+        while (going := position < boundary and not self._over(position)) or waiting is not None:
             sent = None
-            if dispatched < boundary:
-                steps = min(boundary - dispatched, self.feed.capacity, self._chunk_steps())
-                state, sums = self.program.chunk(self.clock, state, *self.feed.chunk(dispatched, steps))
-                dispatched, sent = dispatched + steps, (steps, sums)
+            if going:
+                # To the boundary, but not beyond the budget.
+                left = max(1, min(-(-(boundary - position) // size), (self.experiment.total - position) // size))
+                steps = min(left, self.feed.capacity(size), self._chunk_steps(chunk))
+                state, sums = chunk(self.clock, state, *self.feed.chunk(step, position, steps, size, self.at.levels))
+                self.state = state  # where a divergence is looked for
+                step, position, sent = step + steps, position + steps * size, (steps, size, sums)
             if waiting is not None:
                 self._read(*waiting)
                 # Over the whole segment: some backends compute before they return from a dispatch, so that what passed
                 # since the last reading may have been the next chunk's time.
-                self.program.rate = (self.at.step - first) / max(time.perf_counter() - start, 1e-9)
-                self.progress(self.at.step, self.program.rate)
+                chunk.rate = (self.at.step - first) / max(time.perf_counter() - start, 1e-9)
+                self.progress(self.at.step, self.at.position, chunk.rate)
                 if self.stop() or self._checkpoint_due_by_time():
-                    boundary = dispatched
+                    boundary = position
             waiting = sent
         return state
 
-    def _chunk_steps(self) -> int:
-        return max(1, int(_CHUNK_SECONDS * self.program.rate)) if self.program.rate else 1
+    def _chunk_steps(self, chunk: Any) -> int:
+        return max(1, int(_CHUNK_SECONDS * chunk.rate)) if chunk.rate else 1
 
-    def _read(self, steps: int, sums: Any) -> None:
-        """Waits for a chunk, checks its losses and adds up its sums."""
+    def _read(self, steps: int, size: int, sums: Any) -> None:
+        """Waits for a chunk, checks its losses and gradients and adds up its sums."""
         sums = {k: np.asarray(v, np.float64)[:steps] for k, v in self.engine.host(sums).items()}
-        finite = np.isfinite(sums['loss'])
+        norms = sums['gradient/norm']
+        finite = np.isfinite(sums['loss']) & np.isfinite(norms)
         if not finite.all():
-            step = self.at.step + int(np.argmin(finite))
-            rate = float(self.experiment.rates(step * self.experiment.batch_size))
-            raise _Diverged(f'loss is {sums["loss"][~finite][0]} at step {step}, learning rate {rate:.3g}')
-        _add(self.at.sums, sums)
-        self.at.step += steps
+            bad = int(np.argmin(finite))
+            at = self.at.step + bad, self.at.position + bad * size
+            rate = float(self.experiment.controls(np.array(at[1:]), size, self.at.levels)['learning_rate'][0])
+            what, values = ('gradient', norms) if np.isfinite(sums['loss'][bad]) else ('loss', sums['loss'])
+            before = [*self.at.norms, *norms[: bad + 1].tolist()][-_NORMS:]
+            raise _Diverged(f'{what} is {values[bad]} at step {at[0]}, learning rate {rate:.3g}', at, before)
+        observed = {k: v for k, v in sums.items() if '/' in k}
+        _add(self.at.sums, {**sums, 'steps': np.ones(steps)})
+        _add(self.at.observed, {**observed, 'steps': np.ones(steps)})
+        self.at.norms = [*self.at.norms, *norms.tolist()][-_NORMS:]
+        self.at.step, self.at.position, self.at.batch_size = self.at.step + steps, self.at.position + steps * size, size
 
-    def _evaluation_due(self) -> bool:
-        return self.at.step % self.eval_steps == 0 or self.at.step == self.experiment.steps
-
-    def _checkpoint_due(self) -> bool:
-        if self.at.step == self.experiment.steps:
+    def _checkpoint_due(self, over: bool) -> bool:
+        if over:
             return False  # what is scored is saved on its own
-        if self.checkpoint_steps:
-            return self.at.step % self.checkpoint_steps == 0 or self.at.step == 1
+        if self.checkpoint_every:
+            return self.at.step == 1 or self._crossed(self.checkpoint_every)
         return self._checkpoint_due_by_time()
 
     def _checkpoint_due_by_time(self) -> bool:
@@ -219,42 +268,49 @@ class _Run:
             meta = {'progress': dataclasses.asdict(self.at), 'seconds': self.clock.seconds}
             tree = {'state': self.engine.host(state), 'best': self._best_variables(state)}
             self.checkpoints.save(self.at.step, tree, meta, wait=self.at.step == 1)
-            self.saved_at = time.monotonic()
+            self.saved_at, self.saved_step = time.monotonic(), self.at.step
 
     def _best_variables(self, state: Any) -> Any:
         if self.config['study']['score'] != 'best':
             return {}
         return self.best if self.best is not None else self._variables(self.engine.host(state))
 
-    def _evaluate(self, state: Any) -> Any:
+    def _evaluate(self, state: Any) -> None:
         """Reads the validation split; nothing else ever steers a run."""
         with self.clock.measure('evaluate'):
-            state = self._refresh(state)
-            metrics, _ = self._split(self._variables(state), 'validation')
-        self.at.train = {f'train/{k}': v for k, v in self.program.task.metrics(self.at.sums).items()}
+            variables = self._final(state)
+            metrics, _ = self._split(variables, 'validation')
+        train = {f'train/{k}': v for k, v in self.program.task.metrics(self.at.sums).items()}
+        self.at.train, observed = train, _observed(self.at.sums)
+        self.at.first_loss = train['train/loss'] if self.at.first_loss is None else self.at.first_loss
         self.at.sums = {}
-        row = {'step': self.at.step, 'position': self.at.step * self.experiment.batch_size, **self.at.train, **metrics}
-        row['learning_rate'] = float(self.experiment.rates((self.at.step - 1) * self.experiment.batch_size))
-        row['train_seconds'] = self.clock.seconds['train']
+        last = np.array([self.at.position - self.at.batch_size])
+        controls = self.experiment.controls(last, self.at.batch_size, self.at.levels)
+        row = {'step': self.at.step, 'position': self.at.position, **train, **metrics, **observed}
+        row |= {name: float(values[0]) for name, values in controls.items()}
+        row |= {'batch_size': self.at.batch_size, 'train_seconds': self.clock.seconds['train']}
         if not np.isfinite(metrics.get('validation/loss', 0.0)):
             raise _Diverged(f'validation loss is {metrics["validation/loss"]} after step {self.at.step}')
         self.metrics.append(row)
+        score = metrics.get(self.config['study']['metric'].replace('test/', 'validation/'))
+        for name, patience in self.experiment.watchers.items():
+            watched = Plateau(*self.at.watched.get(name, Plateau()))
+            self.at.watched[name] = list(watch(watched, score, self.higher, patience))
         if self.config['study']['score'] == 'best':
-            score = metrics[self.config['study']['metric'].replace('test/', 'validation/')]
-            score = score if self.config['study']['higher_is_better'] else -score
-            if self.at.best is None or score > self.at.best:
+            better = self.at.best is None or (score > self.at.best if self.higher else score < self.at.best)
+            if better:
                 self.at.best, self.at.best_step = score, self.at.step
-                self.best = self._variables(self.engine.host(state))
-        return state
+                self.best = self.engine.host(variables)
 
-    def _refresh(self, state: Any) -> Any:
-        """Stored statistics lag the weights by one update; nothing is scored or exported with stale ones."""
-        if self.program.refresh is None:
-            return state
-        collections = self.program.refresh(
-            self.clock, state.params, state.masks, state.collections, self.experiment.placed, self.experiment.reference
+    def _final(self, state: Any) -> dict[str, Any]:
+        """The variables for evaluation: averaged weights, and statistics that fit them."""
+        if self.program.final is None:
+            return self._variables(state)
+        experiment = self.experiment
+        params, collections = self.program.final(
+            self.clock, state, experiment.placed, experiment.reference, experiment.statistics
         )
-        return state.replace(collections=collections)
+        return {'params': params, 'masks': state.masks, 'collections': collections}
 
     def _variables(self, state: Any) -> dict[str, Any]:
         return {'params': state.params, 'masks': state.masks, 'collections': state.collections}
@@ -274,10 +330,8 @@ class _Run:
 
     def _finish(self, state: Any) -> Outcome:
         """Scores on the test split, read here and only here, and keeps the variables that it was scored with."""
-        scored = self._variables(state)
-        if self.best is not None:
-            scored = self.engine.replicate(self.best)
         with self.clock.measure('evaluate'):
+            scored = self._final(state) if self.best is None else self.engine.replicate(self.best)
             test, correct = self._split(scored, 'test')
             validation, _ = self._split(scored, 'validation')
         if not np.isfinite(test['test/loss']):
@@ -289,7 +343,25 @@ class _Run:
             seen = self.program.stages.weights(host['params'], host['masks'])
             save_variables(self.directory / 'scored', {'params': seen, **host['collections']})
             self.checkpoints.close()
-        return Outcome('finished', None, {**test, **validation, **self.at.train}, self._cost(), correct)
+        metrics = {**test, **validation, **self.at.train}
+        return Outcome('finished', self._stalled(), metrics, self._cost(), correct, _observed(self.at.observed))
+
+    def _stalled(self) -> str | None:
+        first, last = self.at.first_loss, self.at.train.get('train/loss')
+        if first is None or last < first or len(self.metrics) < 2:
+            return None
+        return f'stalled: the training loss was {first:.4g} in the first interval and {last:.4g} in the last'
+
+    def _explained(self, diverged: _Diverged) -> Outcome:
+        step, position = diverged.at or (self.at.step, self.at.position)
+        found = {'step': step, 'checkpoint_step': self.saved_step, 'gradient_norms': diverged.norms}
+        if diverged.at is not None:
+            phase = self._phase(self.at.position)
+            chunk = self.feed.chunk(step, position, 1, phase.batch_size, self.at.levels)
+            with self.clock.measure('evaluate'):
+                found['layer'] = divergence.locate(self.experiment, phase, *self.engine.host((self.state, chunk)))
+        message = f'{diverged}; {divergence.sentence(found)}'
+        return Outcome('diverged', message, {}, self._cost(), None, _observed(self.at.observed), found)
 
     def _cost(self) -> dict[str, float]:
         seconds = {f'{kind}_seconds': s for kind, s in self.clock.seconds.items()}
@@ -297,7 +369,7 @@ class _Run:
             **seconds,
             'seconds_per_step': self.clock.seconds['train'] / max(self.at.step, 1),
             'steps': self.at.step,
-            'examples': self.at.step * self.experiment.batch_size,
+            'examples': self.at.position,
             'scored_step': self.at.best_step or self.at.step,
         }
 
@@ -306,3 +378,9 @@ def _add(total: dict[str, float], sums: Mapping[str, np.ndarray]) -> None:
     """Adds up strictly from left to right, so that how steps fell into chunks does not show in the last bits."""
     for name, values in sums.items():
         total[name] = float(np.cumsum([total.get(name, 0.0), *values])[-1])
+
+
+def _observed(total: Mapping[str, float]) -> dict[str, float]:
+    """Means over steps of what steps observe; the noise scale is a ratio of such means, not the mean of a ratio."""
+    means = {name: value / total['steps'] for name, value in total.items() if '/' in name}
+    return gradients.with_noise_scale(means)

@@ -26,11 +26,12 @@ class Jit:
         self._mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         self._everywhere = NamedSharding(self._mesh, PartitionSpec())
 
-    def rows(self, x: jax.Array) -> jax.Array:
-        """[B, ...] -> the same, sharded over the devices."""
+    def rows(self, x: jax.Array, axis: int = 0) -> jax.Array:
+        """[B, ...] -> the same, sharded over the devices; rows are along `axis`."""
         if len(self.devices) == 1:
             return x
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self._mesh, PartitionSpec(AXIS)))
+        spec = PartitionSpec(*[None] * (axis % x.ndim), AXIS)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self._mesh, spec))
 
     reference_rows = rows
 
@@ -38,8 +39,9 @@ class Jit:
         """Sums are global already."""
         return tree
 
-    def whole(self, x: jax.Array) -> jax.Array:
+    def whole(self, x: jax.Array, axis: int = 0) -> jax.Array:
         """Rows are whole already."""
+        del axis
         return x
 
     def replicate(self, tree: Any) -> Any:
@@ -63,10 +65,10 @@ class Pmap:
     def __init__(self, devices: list[jax.Device]):
         self.devices = devices
 
-    def rows(self, x: jax.Array) -> jax.Array:
-        """[B, ...] -> [B/D, ...], the rows of this device."""
-        size = x.shape[0] // len(self.devices)
-        return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(AXIS) * size, size)
+    def rows(self, x: jax.Array, axis: int = 0) -> jax.Array:
+        """[B, ...] -> [B/D, ...], the rows of this device; rows are along `axis`."""
+        size = x.shape[axis] // len(self.devices)
+        return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(AXIS) * size, size, axis)
 
     def reference_rows(self, x: jax.Array) -> jax.Array:
         """Every device works on the whole reference batch, so that its statistics need no exchange."""
@@ -76,9 +78,9 @@ class Pmap:
         """Sums over the rows of every device."""
         return jax.tree.map(lambda x: jax.lax.psum(x, AXIS), tree)
 
-    def whole(self, x: jax.Array) -> jax.Array:
-        """[B/D, ...] -> [B, ...]."""
-        return jax.lax.all_gather(x, AXIS, tiled=True)
+    def whole(self, x: jax.Array, axis: int = 0) -> jax.Array:
+        """[B/D, ...] -> [B, ...]; rows are along `axis`."""
+        return jax.lax.all_gather(x, AXIS, axis=axis, tiled=True)
 
     def replicate(self, tree: Any) -> Any:
         """Host arrays -> [D, ...], one copy a device."""
@@ -98,19 +100,22 @@ class Pmap:
 ENGINES = {'jit': 'research.train.parallel:Jit', 'pmap': 'research.train.parallel:Pmap'}
 
 
-def create(name: str, count: int, *batch_sizes: int) -> Jit | Pmap:
+def create(name: str, count: int) -> Jit | Pmap:
     """The engine `name` over the first `count` devices (0: all).
 
     Raises:
-      ConfigError: unknown engine, more devices than there are, or under pmap a batch that they cannot share evenly.
+      ConfigError: unknown engine, more devices than there are.
     """
     devices = jax.devices()
     if count > len(devices):
         raise catalogue.ConfigError(f"'train.devices' is {count}, but jax sees {len(devices)}; lower it, or 0 takes all.")
-    devices = devices[: count or len(devices)]
-    for size in batch_sizes:
-        if name == 'pmap' and size % len(devices):
-            raise catalogue.ConfigError(
-                f"Under pmap {len(devices)} devices share a batch evenly, but it has {size} examples: use a multiple, or 'jit'."
-            )
-    return catalogue.resolve('engine', name, ENGINES)(devices)
+    return catalogue.resolve('engine', name, ENGINES)(devices[: count or len(devices)])
+
+
+def check_shares(engine: Jit | Pmap, size: int) -> None:
+    """Raises ConfigError: under pmap a (micro-)batch that the devices cannot share evenly."""
+    count = len(engine.devices)
+    if isinstance(engine, Pmap) and size % count:
+        raise catalogue.ConfigError(
+            f"Under pmap {count} devices share a batch evenly, but it has {size} examples: use a multiple, or 'jit'."
+        )

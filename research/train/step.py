@@ -1,7 +1,8 @@
 """One training step, `augment -> weights -> apply -> loss -> gradient -> update`, and the loops that run it on the device.
 
 Pure functions, written for the whole batch; an engine (research.train.parallel) says where rows and sums live. Letters:
-S steps a chunk, B examples a batch, N examples of the data, R examples of the reference batch, E rows of an evaluation.
+S steps a chunk, B examples a batch, N examples of the data, R examples of the reference batch, E rows of an evaluation,
+K blocks of the examples that statistics are taken from.
 """
 
 import zlib
@@ -10,9 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from research import optim
 from research.train.parallel import Jit, Pmap
+from research.train.phases import Phase
 from research.train.state import State
 
 
@@ -21,21 +24,27 @@ class Stages(NamedTuple):
 
     Attributes:
       augment: (keys [B], images [B, H, W, C]) -> images.
+      resize: (images, side) -> images of another size.
+      freeze: (params, names) -> params, of which these get no gradient.
       weights: (params, masks) -> params that are seen.
       apply: (seen, collections, images, reference images, positions [B, 2], rng) -> (outputs, collections).
       predict: (seen, collections, images) -> outputs; an inference.
-      refresh: (seen, collections, reference images) -> collections that fit these parameters.
-      sums, correct: of the task.
-      gradient: loss_fn -> (params, batch) -> (gradient, aux).
+      reference_pass: (seen, collections, images) -> collections whose statistics are those of these images.
+      train_sums, sums, losses, correct: of the task.
+      gradient: micro-batches -> (loss_fn, engine) -> (params, collections, batch) -> (gradient of the sum, aux).
       update: the optax chain.
     """
 
     augment: Callable[..., Any]
+    resize: Callable[..., Any]
+    freeze: Callable[..., Any]
     weights: Callable[..., Any]
     apply: Callable[..., Any]
     predict: Callable[..., Any]
-    refresh: Callable[..., Any]
+    reference_pass: Callable[..., Any]
+    train_sums: Callable[..., Any]
     sums: Callable[..., Any]
+    losses: Callable[..., Any]
     correct: Callable[..., Any]
     gradient: Callable[..., Any]
     update: Any
@@ -66,46 +75,67 @@ def standardize(images: jax.Array, data: Mapping[str, jax.Array]) -> jax.Array:
     return (images.astype(jnp.float32) - data['mean']) / data['std']
 
 
+def loss_function(stages: Stages, phase: Phase, state: State, data, reference) -> Callable[..., Any]:
+    """(params, collections, batch) -> (sum of the losses, scaled where the optimizer scales it; what a step needs of it)."""
+    scale = optim.loss_scale(state.opt_state)
+
+    def loss_fn(params, collections, batch):
+        keys = example_keys(state.rng, 'augment', batch['position'])
+        images = stages.resize(standardize(stages.augment(keys, batch['image']), data), phase.side)
+        seen = stages.weights(stages.freeze(params, phase.frozen), state.masks)
+        outputs, collections = stages.apply(seen, collections, images, reference, batch['position'], state.rng)
+        sums = stages.train_sums(outputs, batch)
+        return sums['loss'] * scale, {'sums': sums, 'collections': collections, 'losses': stages.losses(outputs, batch)}
+
+    return loss_fn
+
+
 def train_step(
-    stages: Stages, engine: Jit | Pmap, state: State, batch: Mapping[str, Any], rate: jax.Array
-) -> tuple[State, Any]:
+    stages: Stages,
+    engine: Jit | Pmap,
+    phase: Phase,
+    state: State,
+    batch: Mapping[str, jax.Array],
+    data: Mapping[str, jax.Array],
+    reference: jax.Array,
+    controls: Mapping[str, jax.Array],
+) -> tuple[State, dict[str, jax.Array]]:
     """One update.
 
     Args:
-      batch: image [B, H, W, C] as stored, label [B], mask [B], position [B, 2], `data` (mean, std), and the reference
-        batch [R, H, W, C], standardized.
-      rate: float32 [], the learning rate.
+      batch: arrays with rows, [B, ...], or [n, B / n, ...] in n micro-batches: image as stored, label, mask, position [..., 2].
+      data: mean and std [1, 1, 1, C].
+      reference: the reference batch [R, H, W, C], standardized.
+      controls: float32 [] each: the learning rate, and whatever else changes from step to step.
 
     Returns:
-      (state, sums over the batch).
+      (state, sums over the batch; beside them, under names with a slash, what was observed in this step).
     """
-    keys = example_keys(state.rng, 'augment', batch['position'])
-    batch = {**batch, 'image': standardize(stages.augment(keys, batch['image']), batch['data'])}
-
-    def loss_fn(params, batch):
-        seen = stages.weights(params, state.masks)
-        outputs, collections = stages.apply(
-            seen, state.collections, batch['image'], batch['reference'], batch['position'], state.rng
-        )
-        sums = stages.sums(outputs, batch)
-        return sums['loss'] / engine.total(jax.lax.stop_gradient(sums['count'])), (sums, collections)
-
-    gradient, (sums, collections) = stages.gradient(loss_fn)(state.params, batch)
-    updates, opt_state = stages.update.update(
-        engine.total(gradient), optim.with_learning_rate(state.opt_state, rate), state.params
-    )
+    loss_fn = loss_function(stages, phase, state, data, reference)
+    gradient, aux = stages.gradient(phase.micro_batches)(loss_fn, engine)(state.params, state.collections, batch)
+    sums, count = engine.total((aux['sums'], aux['count']))
+    count = jnp.where(count > 0, count, 1)
+    gradient = jax.tree.map(lambda g: g / count, engine.total(gradient))
+    updates, opt_state = stages.update.update(gradient, optim.inject(state.opt_state, **controls), state.params)
+    updates = {name: jax.tree.map(jnp.zeros_like, u) if name in phase.frozen else u for name, u in updates.items()}
     params = jax.tree.map(jnp.add, state.params, updates)
-    state = state.replace(step=state.step + 1, params=params, collections=collections, opt_state=opt_state)
-    return state, engine.total(sums)
+    observed = {**aux['observed'], **optim.observations(opt_state)}
+    # A step that loss scaling skipped is no divergence.
+    norm = optax.tree.norm(gradient) / optim.loss_scale(state.opt_state)
+    observed['gradient/norm'] = jnp.where(observed['scale/skipped'] > 0, 0, norm) if 'scale/skipped' in observed else norm
+    state = state.replace(step=state.step + 1, params=params, collections=aux['collections'], opt_state=opt_state)
+    return state, {**sums, **observed}
 
 
 def gather(engine: Jit | Pmap, data: Mapping[str, jax.Array], indices: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """The rows [B] of the data [N, ...] that this device works on."""
-    rows = engine.rows(indices)
-    return {'image': data['image'][rows], 'label': data['label'][rows], 'mask': engine.rows(mask), 'data': data}
+    """The rows [..., B] of the data [N, ...] that this device works on."""
+    rows = engine.rows(indices, axis=-1)
+    return {'image': data['image'][rows], 'label': data['label'][rows], 'mask': engine.rows(mask, axis=-1)}
 
 
-def train_chunk(stages: Stages, engine: Jit | Pmap, state: State, data, reference, indices, starts, rates, steps):
+def train_chunk(
+    stages: Stages, engine: Jit | Pmap, phase: Phase, state: State, data, reference, indices, starts, controls, first, steps
+):
     """`steps` updates in one call: a loop with a traced trip count, so that every length is the same program and bits.
 
     Args:
@@ -113,27 +143,37 @@ def train_chunk(stages: Stages, engine: Jit | Pmap, state: State, data, referenc
       reference: the reference batch as stored [R, H, W, C].
       indices: int32 [S, B], rows of each step's batch.
       starts: uint32 [S, 2], halves of the position of each step's first example.
-      rates: float32 [S].
+      controls: float32 [S] each.
+      first: int32 [], the step that the state should be at.
       steps: int32 [], how many of the S are done.
 
     Returns:
-      (state, {'loss', 'correct', ...: float32 [S]} sums of each step, 0 behind `steps`).
+      (state, {'loss', 'correct', ...: float32 [S]} sums of each step, 0 behind `steps`). From a step on whose loss or
+      gradient is not finite the state stays what it was before it, over later chunks too, so that the cause can be found.
     """
-    mask = jnp.ones(indices.shape[1], jnp.float32)
+    n = phase.micro_batches
+    size = -(-indices.shape[1] // n)
+    padding = n * size - indices.shape[1]
+    shape = (n, size) if n > 1 else (size,)
+    mask = jnp.pad(jnp.ones(indices.shape[1], jnp.float32), (0, padding)).reshape(shape)
+    offset = jnp.arange(n * size, dtype=jnp.uint32).reshape(shape)
     reference_images = standardize(engine.reference_rows(reference), data)
 
     def step(i, state):
-        offset = starts[i, 1] + jnp.arange(indices.shape[1], dtype=jnp.uint32)
-        carry = (offset < starts[i, 1]).astype(jnp.uint32)
-        position = engine.rows(jnp.stack([starts[i, 0] + carry, offset], axis=-1))
-        batch = gather(engine, data, indices[i], mask)
-        return train_step(stages, engine, state, {**batch, 'position': position, 'reference': reference_images}, rates[i])
+        low = starts[i, 1] + offset
+        high = starts[i, 0] + (low < starts[i, 1]).astype(jnp.uint32)
+        batch = gather(engine, data, jnp.pad(indices[i], (0, padding)).reshape(shape), mask)
+        batch['position'] = jnp.stack([engine.rows(high, axis=-1), engine.rows(low, axis=-1)], axis=-1)
+        now = {name: values[i] for name, values in controls.items()}
+        return train_step(stages, engine, phase, state, batch, data, reference_images, now)
 
     sums = jax.eval_shape(step, jnp.int32(0), state)[1]
     buffers = jax.tree.map(lambda s: jnp.zeros(indices.shape[:1], s.dtype), sums)
 
     def body(i, carry):
-        state, sums = step(i, carry[0])
+        new, sums = step(i, carry[0])
+        sound = (carry[0].step == first + i) & jnp.isfinite(sums['loss']) & jnp.isfinite(sums['gradient/norm'])
+        state = jax.tree.map(lambda n, old: n if n is old else jnp.where(sound, n, old), new, carry[0])
         return state, jax.tree.map(lambda buffer, new: buffer.at[i].set(new), carry[1], sums)
 
     return jax.lax.fori_loop(0, steps, body, (state, buffers))
@@ -164,7 +204,29 @@ def evaluate(stages: Stages, engine: Jit | Pmap, params, masks, collections, dat
     return jax.lax.fori_loop(0, batches, body, buffers)
 
 
-def refresh(stages: Stages, engine: Jit | Pmap, params, masks, collections, data, reference):
-    """Collections that fit the parameters as they are now: stored statistics lag them by one update."""
-    images = standardize(engine.reference_rows(reference), data)
-    return stages.refresh(stages.weights(params, masks), collections, images)
+def final(stages: Stages, engine: Jit | Pmap, state: State, data, reference, statistics):
+    """The one notion of what is scored, saved and exported: (params, collections) for evaluation.
+
+    Parameters are the averaged ones where the optimizer keeps any. Statistics are made to fit them: those of the reference
+    batch, which lag the weights by one update, and of batch normalization, which belong to the weights that were trained.
+
+    Args:
+      reference: the reference batch as stored [R, H, W, C].
+      statistics: images as stored [K, B, H, W, C], over whose blocks batch statistics are averaged; K = 0 leaves them.
+    """
+    params = optim.evaluation_params(state.params, state.opt_state)
+    seen, collections = stages.weights(params, state.masks), state.collections
+
+    def add(block, total):
+        images = standardize(engine.reference_rows(block), data)
+        found = stages.reference_pass(seen, state.collections, images)['batch_stats']
+        return jax.tree.map(lambda t, new: t + new / len(statistics), total, found)
+
+    if len(statistics):
+        zeros = jax.tree.map(jnp.zeros_like, collections['batch_stats'])
+        averaged = jax.lax.fori_loop(0, len(statistics), lambda k, total: add(statistics[k], total), zeros)
+        collections = {**collections, 'batch_stats': averaged}
+    if 'reference' in collections:
+        passed = stages.reference_pass(seen, collections, standardize(engine.reference_rows(reference), data))
+        collections = {**collections, 'reference': passed['reference']}
+    return params, collections

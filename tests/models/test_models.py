@@ -27,8 +27,10 @@ class Tiny(nn.Module):
         return nn.Dense(self.num_classes, name='head')(nn.Dense(self.width, name='hidden')(x.reshape(len(x), -1)))
 
 
-def shapes(name, images=IMAGES, **kwargs):
-    model = models.create(name, 10, **kwargs)
+def shapes(name, images=IMAGES, norm=None, **kwargs):
+    if norm is not None and name.startswith('vit'):
+        norm = None  # layer normalization is part of a Transformer
+    model = models.create(name, 10, **({} if norm is None else {'norm': norm}), **kwargs)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     return model, variables
 

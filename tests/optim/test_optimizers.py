@@ -26,8 +26,12 @@ def config(name='sgd', learning_rate=0.1, weight_decay=0.0, clip='none', max_nor
                 'learning_rate': learning_rate,
                 'weight_decay': weight_decay,
                 'clip': {'name': clip, 'max_norm': max_norm},
+                'rate_multipliers': (),
+                'decay_multipliers': (),
+                'average': {'name': 'none'},
                 **kwargs,
             },
+            'train': {'precision': 'float32'},
             'schedule': {'name': schedule, 'warmup': '0st'},
         }
     )
@@ -124,7 +128,7 @@ def test_numbers_are_data():
     def train(params, state, rates):
         def step(carry, rate):
             params, state = carry
-            updates, state = tx.update(jax.grad(loss)(params), optim.with_learning_rate(state, rate), params)
+            updates, state = tx.update(jax.grad(loss)(params), optim.inject(state, learning_rate=rate), params)
             return (optax.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (params, state), rates)[0]
@@ -180,7 +184,7 @@ def test_the_state_can_be_described_without_computing():
 
 def test_a_parameter_may_be_called_learning_rate():
     params = {'hyperparams': {'learning_rate': jnp.ones(2)}, 'learning_rate': jnp.ones(3)}
-    state = optim.with_learning_rate(optim.create(config('momentum')).init(params), 0.7)
+    state = optim.inject(optim.create(config('momentum')).init(params), learning_rate=0.7)
     rates = [float(leaf) for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.float32 and leaf.shape == ()]
     assert rates.count(np.float32(0.7)) == 2
     moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]

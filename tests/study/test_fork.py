@@ -78,8 +78,7 @@ def seen(params, masks, factor=1.0):
 
 
 def gradient(factor=1.0):
-    import jax
-    return lambda loss_fn: jax.grad(loss_fn, has_aux=True)
+    return lambda base, loss_fn, engine: base
 '''
 
 CONFIG = '''"""Question: does a paper need this repository's files?"""

@@ -44,8 +44,8 @@ def refused(folder, body='', changes=None):
         ('config.data.batch_size = True', '', 'is True (bool), expected int'),
         ('config.data.batch_size = 2.5', '', 'is 2.5 (float), expected int'),
         ('config.data.batch_size = "5ep"', '', "is '5ep' (str), expected int"),
-        ('config.data.batch_size = -1', '', 'expected at least 1'),
-        ('config.data.batch_size = 0', '', 'expected at least 1'),
+        ('config.data.batch_size = -1', '', 'expected at least 0'),
+        ('config.data.eval_batch_size = 0', '', 'expected at least 1'),
         ('config.data.examples = -1', '', 'expected at least 0'),
         ('config.data.validation = -0.1', '', 'expected at least 0'),
         ('config.data = 3', '', 'expected fields of it'),
@@ -94,7 +94,7 @@ def test_a_bad_field_is_refused_with_its_line(tmp_path, line, key, message):
         ({'optimizer.learning_rate': None}, 'expected float'),
         ({'optimizer.learning_rate': True}, 'is True (bool), expected float'),
         ({'optimizer.learning_rate.peak': 1}, "'optimizer.learning_rate' is a single value"),
-        ({'data.batch_size': -4}, 'expected at least 1'),
+        ({'data.batch_size': -4}, 'expected at least 0'),
         ({'model': {}}, 'expected fields of it'),
         ({'study.seeds': 3}, 'belongs to the whole study'),
         ({'study': {'budget': '3ep'}}, 'belongs to the whole study'),
@@ -115,7 +115,7 @@ def test_a_bad_variant_is_refused_by_name(tmp_path, variant, message):
 def test_the_line_is_the_variants_own(tmp_path):
     text = refused(
         tmp_path,
-        'config.study.variants = {\n "a": {"data.batch_size": 8},\n "b": {\n  "data.batch_size": 0},\n}',
+        'config.study.variants = {\n "a": {"data.batch_size": 8},\n "b": {\n  "data.batch_size": -1},\n}',
     )
     assert text.startswith(f"{tmp_path}/paper.py:12: Variant 'b'"), text
 
@@ -304,6 +304,9 @@ def test_another_name_drops_the_arguments_of_the_old_one_alone():
             'learning_rate': 0.3,
             'weight_decay': 0.0,
             'b1': 0.8,
+            'rate_multipliers': (),
+            'decay_multipliers': (),
+            'average': {'name': 'none'},
             'clip': {'name': 'global_norm', 'max_norm': 2.0},
         }
     assert overrides.apply(config, {'optimizer.clip.name': 'none'})['optimizer']['clip'] == {'name': 'none'}

@@ -33,7 +33,7 @@ BAD = [
     ({'task.lss': 'softmax'}, "task 'classification' takes no such argument. Did you mean 'loss'?"),
     ({'task.name': 'clasification'}, "Unknown task 'clasification'. Did you mean 'classification'?"),
     ({'task.loss': 'softmx'}, "Unknown loss 'softmx'. Did you mean 'softmax'?"),
-    ({'augment.size': 3}, "augmentation 'none' takes no such argument. It takes none; is 'augment.name' as you want it?"),
+    ({'compress.size': 3}, "compression 'none' takes no such argument. It takes none; is 'compress.name' as you want it?"),
     ({'augment.keys': 3}, "augmentation 'none' takes no such argument"),
     ({'compress.sparsity': 3}, "compression 'none' takes no such argument"),
     ({'gradient.rho': 3}, "gradient 'plain' takes no such argument"),

@@ -15,7 +15,7 @@ LOSSES = ('softmax', 'sigmoid')
 
 
 def task(loss):
-    return tasks.create({'name': 'classification', 'loss': loss})
+    return tasks.create({'name': 'classification', 'loss': loss, 'label_smoothing': 0.0})
 
 
 def examples(seed, rows, classes, scale=3.0):

@@ -13,7 +13,6 @@ from research.study import identity
 from research.train import experiment, parallel, step
 from research.train.clock import Clock
 from research.train.experiment import Session
-from research.train.feed import Feed
 
 EPOCH = 1293  # digits: 1,797 less 360 of test, less a tenth for validation
 
@@ -33,7 +32,7 @@ def test_a_budget_is_whole_steps_within_it(session, budget, steps):
 @pytest.mark.parametrize('budget', ['1e9flops', '123456789flops', '2.5e8flops'])
 def test_a_budget_of_flops_buys_what_a_step_costs(session, model, budget):
     built = tiny.build(session, {'model.widths': model, 'study.budget': budget})
-    one, _ = experiment.train_flops(built.config, built.dataset)
+    one, _ = experiment.train_flops(built.config, built.dataset, built.total)
     assert built.steps > 3
     assert built.steps * one <= float(budget.removesuffix('flops')) < (built.steps + 1) * one
 
@@ -58,7 +57,7 @@ def test_a_bad_budget_is_refused(session, budget):
     ],
 )
 def test_units_of_checkpoint_every(every, expected):
-    assert experiment.checkpoint_every(tiny.config({'train.checkpoint_every': every}), EPOCH, 1920) == expected
+    assert experiment.checkpoint_every(tiny.config({'train.checkpoint_every': every}), 32, EPOCH, 1920) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ def test_units_of_checkpoint_every(every, expected):
         ('train.checkpoint_every', '1.2.3s', 'no duration'),
         ('train.eval_every', 'often', 'no duration'),
         ('schedule.warmup', '2run', 'longer than the run'),
-        ('data.batch_size', 0, 'at least 1'),
+        ('data.batch_size', -1, 'at least 1'),
         ('data.eval_batch_size', -1, 'at least 1'),
         ('data.name', 'digitz', "Did you mean 'digits'"),
         ('model.name', 'cnm', "Did you mean 'cnn'"),
@@ -168,7 +167,8 @@ def jaxpr(config):
     """The training program's text, less the addresses of Python objects."""
     built = experiment.build(config, Session(), identity.compile_key(config))
     state = built.init(Clock()) if config['train']['engine'] == 'pmap' else built.program.shapes
-    return re.sub('0x[0-9a-f]+', '', str(jax.make_jaxpr(built.program.chunk.jitted)(state, *Feed(built).chunk(0, 1))))
+    chunk = built.program.chunk(built.phases.at(0, 0)).jitted
+    return re.sub('0x[0-9a-f]+', '', str(jax.make_jaxpr(chunk)(state, *tiny.chunk(built, 1))))
 
 
 def test_the_null_variant_changes_the_order_and_nothing_else(session):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from research.train import feed, parallel, step
+from research.train import feed, parallel, phases, state, step
 from research.train.experiment import Session
 
 STREAMING = {'data.streaming': True}
@@ -44,13 +44,13 @@ def test_streamed_data_give_the_bits_of_resident_data(session, workers):
 def test_streamed_data_come_in_bounded_pieces(session, monkeypatch):
     monkeypatch.setattr(feed, '_STREAM_BYTES', 250 * 8 * 8)  # 250 digits: 7 batches of training, 2 of evaluation
     streamed, resident = tiny.build(Session(), STREAMING), tiny.build(session)
-    assert feed.Feed(streamed).capacity == 7
+    assert feed.Feed(streamed).capacity(32) == 7
     assert [batches for *_, batches in feed.Feed(streamed).blocks('test')] == [2, 2]
     (state, losses), (expected_state, expected_losses) = tiny.steps(streamed, 7, 7, 6), tiny.steps(resident, 20)
     np.testing.assert_array_equal(losses, expected_losses)
     tiny.assert_same_bits(state, expected_state)
     (sums, correct), (expected_sums, expected) = (tiny.evaluate(run, state, 'test') for run in (streamed, resident))
-    assert sums['loss'] == pytest.approx(expected_sums['loss'], rel=1e-12)  # added up by block
+    assert sums['loss'] == pytest.approx(expected_sums['loss'], rel=1e-6)  # added up by block
     np.testing.assert_array_equal(correct, expected)
 
 
@@ -59,8 +59,9 @@ def test_a_stream_goes_on_anywhere(session):
     streamed, resident = tiny.build(session, STREAMING), tiny.build(session)
     reader = feed.Feed(streamed)
     for first in (0, 3, 50, 3):
-        data, _, rows, *_ = reader.chunk(first, 3)
-        expected, _, expected_rows, *_ = feed.Feed(resident).chunk(first, 3)
+        where = first, first * 32, 3, 32, tiny.LEVELS
+        data, _, rows, *_ = reader.chunk(*where)
+        expected, _, expected_rows, *_ = feed.Feed(resident).chunk(*where)
         for name in ('image', 'label'):
             np.testing.assert_array_equal(data[name][rows[:3]], expected[name][expected_rows[:3]])
 
@@ -89,22 +90,25 @@ def test_a_key_does_not_depend_on_the_batch():
 def test_positions_carry_over_2_to_the_32(start, monkeypatch):
     """What a step is told of the 8 examples from `start` on."""
 
-    def tell(stages, engine, state, batch, rate):
-        return state, {f'{i} {half}': batch['position'][i, half] for i in range(8) for half in range(2)}
+    def tell(stages, engine, phase, state, batch, data, reference, controls):
+        seen = {f'{i} {half}': batch['position'][i, half] for i in range(8) for half in range(2)}
+        return state, {**seen, 'loss': jnp.zeros(()), 'gradient/norm': jnp.zeros(())}
 
     monkeypatch.setattr(step, 'train_step', tell)
     pixel = jnp.ones((1, 1, 1, 1))
     data = {'image': pixel, 'label': jnp.zeros(1, jnp.int32), 'mean': pixel, 'std': pixel}
     starts = np.array([divmod(start, 2**32)], np.uint32)
-    chunk = jax.jit(functools.partial(step.train_chunk, None, parallel.Jit(jax.devices()[:1])))
-    _, seen = chunk(jnp.zeros(()), data, pixel, np.zeros((1, 8), np.int32), starts, np.zeros(1, np.float32), 1)
+    phase = phases.Phase(8, 1, 0, ())
+    chunk = jax.jit(functools.partial(step.train_chunk, None, parallel.Jit(jax.devices()[:1]), phase))
+    before = state.State(jnp.int32(0), jnp.zeros(()), {}, {}, {}, {})
+    _, seen = chunk(before, data, pixel, np.zeros((1, 8), np.int32), starts, {}, 0, 1)
     assert [(int(seen[f'{i} 0'][0]) << 32) + int(seen[f'{i} 1'][0]) for i in range(8)] == list(range(start, start + 8))
 
 
 def test_a_feed_far_into_a_run_says_where_it_is(session):
     built = tiny.build(session)
     first = 2**32 // 32 - 1
-    _, _, indices, halves, _, count = feed.Feed(built).chunk(first, 3)
+    _, _, indices, halves, _, _, count = feed.Feed(built).chunk(first, first * 32, 3, 32, tiny.LEVELS)
     assert [(int(high) << 32) + int(low) for high, low in np.asarray(halves[:3])] == [(first + i) * 32 for i in range(3)]
     assert np.isin(np.asarray(indices[:3]), built.dataset.splits['train']).all()
     assert count == 3

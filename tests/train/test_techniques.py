@@ -10,7 +10,6 @@ from techniques import TECHNIQUES
 
 from research.train import loop
 from research.train.clock import Clock
-from research.train.feed import Feed
 
 
 @pytest.fixture(scope='module', params=TECHNIQUES, ids=lambda technique: technique.name)
@@ -75,8 +74,8 @@ def test_neutral_in_float64(technique, session):
 
 def jaxpr(built):
     """The training program's text, less the addresses of Python objects."""
-    arguments = built.init(Clock()), *Feed(built).chunk(0, 1)
-    return re.sub(r'0x[0-9a-f]+', '', str(jax.make_jaxpr(built.program.chunk.jitted)(*arguments)))
+    arguments = built.init(Clock()), *tiny.chunk(built, 1)
+    return re.sub(r'0x[0-9a-f]+', '', str(jax.make_jaxpr(built.program.chunk(built.phases.at(0, 0)).jitted)(*arguments)))
 
 
 def in_float64(built):
@@ -84,7 +83,8 @@ def in_float64(built):
     engine = built.program.engine
     state = jax.tree.map(wide, engine.host(built.init(Clock())))
     with jax.enable_x64(True):
-        state, sums = built.program.chunk.jitted(engine.replicate(state), *Feed(built).chunk(0, 3))
+        chunk = built.program.chunk(built.phases.at(0, 0)).jitted
+        state, sums = chunk(engine.replicate(state), *tiny.chunk(built, 3))
         params, sums = engine.host((state.params, sums))
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(params))
     return params, np.asarray(sums['loss'])[:3]

@@ -12,6 +12,9 @@ from research.train import checkpoint, experiment, loop
 from research.train.clock import Clock
 from research.train.feed import Feed
 
+# Of the watchers of the validation score: nothing has happened yet.
+LEVELS = {'rate': 0, 'size': 0}
+
 
 def config(*changes):
     """The baseline with dotted overrides, one mapping over the other."""
@@ -31,11 +34,18 @@ def steps(built, *lengths):
     clock, feed, losses = Clock(), Feed(built), []
     state, done = built.init(clock), 0
     for length in lengths:
-        state, sums = built.program.chunk(clock, state, *feed.chunk(done, length))
+        phase = built.phases.at(done * built.batch_size, 0)
+        arguments = feed.chunk(done, done * built.batch_size, length, phase.batch_size, LEVELS)
+        state, sums = built.program.chunk(phase)(clock, state, *arguments)
         sums = {name: np.asarray(values)[:length] for name, values in built.program.engine.host(sums).items()}
         losses.append(sums['loss'] / sums['count'])
         done += length
     return built.program.engine.host(state), np.concatenate(losses)
+
+
+def chunk(built, steps):
+    """Arguments of the first chunk, behind the state."""
+    return Feed(built).chunk(0, 0, steps, built.batch_size, LEVELS)
 
 
 def train(built, directory: pathlib.Path, stop_at=None):
@@ -45,7 +55,7 @@ def train(built, directory: pathlib.Path, stop_at=None):
     return loop.train(
         built,
         directory,
-        progress=lambda step, rate: done.append(step),
+        progress=lambda step, *_: done.append(step),
         stop=lambda: stop_at is not None and done[-1] >= stop_at,
     )
 

@@ -1,0 +1,71 @@
+"""Progressive resizing: small images (short sequences) at first, whole ones at the end.
+
+Idea: what a network learns first is coarse and can be learnt from less; a step on half the side costs a quarter.
+
+Sources: Touvron et al. 2019 (Fixing the train-test resolution discrepancy), Composer's progressive resizing; for sequences
+Li et al. 2022 (The stability-efficiency dilemma: sequence length warmup).
+
+Config: {'augment.resize.name': 'progressive', 'augment.resize.start': 0.5, 'augment.resize.until': '0.8run'}
+
+Cost: each rung is a program of its own. Claim: a third less time at equal accuracy on ImageNet. Wants a network that takes any
+size (global pooling). Evaluation sees whole images.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from research import catalogue
+
+RESIZES = {
+    'constant': 'research.augment.resize:constant',
+    'progressive': 'research.augment.resize:progressive',
+}
+GIVEN = ('full', 'convert')
+
+
+class Sides(NamedTuple):
+    """`at`: position -> side of the images (length of the sequences); `changes`: positions where it changes, rising."""
+
+    at: Callable[[int], int]
+    changes: tuple[int, ...]
+
+
+def create(config: Mapping[str, Any], full: int, convert: Callable[[str], int]) -> Sides:
+    """What the group `augment.resize` makes of a full side; `convert` turns durations into examples."""
+    return catalogue.build('resize', config['resize'], RESIZES, full=full, convert=convert)
+
+
+def constant(full: int, convert: Callable[[str], int]) -> Sides:
+    """As they are."""
+    del convert
+    return Sides(lambda position: full, ())
+
+
+def progressive(
+    full: int, convert: Callable[[str], int], start: float = 0.5, until: str = '0.8run', rungs: int = 4, multiple: int = 4
+) -> Sides:
+    """From `start` of the side to all of it at `until`, in `rungs` equal times before it, in multiples of `multiple`."""
+    if not 0 < start <= 1 or rungs < 1 or multiple < 1:
+        raise catalogue.ConfigError(
+            f'augment.resize: expected a start in (0, 1], and rungs and multiple from 1, not {start}, {rungs} and {multiple}.'
+        )
+    end = convert(until)
+    sides = [full * (start + (1 - start) * k / rungs) for k in range(rungs)]
+    sides = [min(full, max(multiple, round(side / multiple) * multiple)) for side in sides]
+    changes = tuple(end * k // rungs for k in range(1, rungs + 1))
+    return Sides(lambda position: [*sides, full][sum(position >= change for change in changes)], changes)
+
+
+def resize(x: jax.Array, side: int) -> jax.Array:
+    """Images [B, H, W, C] scaled to H = side, W in proportion, bilinear with antialiasing; sequences [B, T, ...] cut to `side`.
+
+    0 is as they are.
+    """
+    if not side:
+        return x
+    if x.ndim != 4:
+        return x[:, :side]
+    width = max(1, round(x.shape[2] * side / x.shape[1]))
+    return jax.image.resize(x, (x.shape[0], side, width, x.shape[3]), 'bilinear')

@@ -1,0 +1,96 @@
+"""Batch sizes that change during a run. The order counts examples, so no example of an epoch is lost or seen twice by it.
+
+Idea: noise in the gradient explores, its absence settles. `grow` makes the batch larger where a schedule would make the rate
+smaller (Smith et al. 2018, Don't decay the learning rate, increase the batch size); `shrink` makes it smaller when the score
+that decides has been below its best for `patience` evaluations in a row, and stops at a floor.
+
+Config: {'data.batch.name': 'grow', 'data.batch.factor': 5, 'data.batch.milestones': ('0.5run', '0.75run')}
+        {'data.batch.name': 'shrink', 'data.batch.patience': 2, 'data.batch.floor': 16, 'data.batch.coupling': 'linear'}
+
+Cost: each size is a program of its own, compiled once. Claim: fewer steps at equal accuracy, for `grow`. The learning rate may
+follow the size: 'linear' (Goyal et al. 2017) or 'sqrt' (Hoffer et al. 2017).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research import catalogue
+
+SIZES = {
+    'constant': 'research.data.batch_sizes:constant',
+    'grow': 'research.data.batch_sizes:grow',
+    'shrink': 'research.data.batch_sizes:shrink',
+}
+GIVEN = ('batch_size', 'convert')
+
+
+class BatchSizes(NamedTuple):
+    """The sizes of a run.
+
+    Attributes:
+      at: (position, level of the watcher) -> examples a step.
+      changes: positions at which the position alone changes the size, rising.
+      rungs: every size that may come.
+    """
+
+    at: Callable[[int, int], int]
+    changes: tuple[int, ...]
+    rungs: tuple[int, ...]
+
+
+def create(config: Mapping[str, Any], convert: Callable[[str], int]) -> BatchSizes:
+    """What the group `data.batch` makes of `data.batch_size`; `convert` turns durations into examples."""
+    group = {k: v for k, v in config['batch'].items() if k != 'coupling'}
+    return catalogue.build('batch size', group, SIZES, batch_size=config['batch_size'], convert=convert)
+
+
+def patience(config: Mapping[str, Any]) -> int | None:
+    """How many evaluations without a better score shrink the batch; None where nothing watches."""
+    return catalogue.arguments(shrink, config['batch'])['patience'] if config['batch']['name'] == 'shrink' else None
+
+
+def coupled(rate: Any, size: int, batch_size: int, coupling: str) -> Any:
+    """The learning rate at a size, from that at the size the run began with."""
+    return rate * {'none': 1.0, 'linear': size / batch_size, 'sqrt': np.sqrt(size / batch_size)}[coupling]
+
+
+def constant(batch_size: int, convert: Callable[[str], int]) -> BatchSizes:
+    """The same size throughout."""
+    del convert
+    return BatchSizes(lambda position, level: batch_size, (), (batch_size,))
+
+
+def shrink(
+    batch_size: int, convert: Callable[[str], int], factor: float = 0.5, floor: int = 16, patience: int = 2
+) -> BatchSizes:
+    """The size times `factor` a level, rounded, never below `floor` (nor above what it began with)."""
+    del convert
+    if not 0 < factor < 1 or floor < 1 or patience < 1:
+        raise catalogue.ConfigError(
+            f'data.batch: expected a factor in (0, 1), a floor and a patience from 1, not {factor}, {floor} and {patience}.'
+        )
+    rungs = [batch_size]
+    while (size := max(floor, round(rungs[-1] * factor))) < rungs[-1]:
+        rungs.append(size)
+    return BatchSizes(lambda position, level: rungs[min(level, len(rungs) - 1)], (), tuple(rungs))
+
+
+def grow(
+    batch_size: int,
+    convert: Callable[[str], int],
+    factor: float = 2,
+    milestones: Sequence[str] = ('0.5run', '0.75run'),
+    ceiling: int = 0,
+) -> BatchSizes:
+    """The size times `factor` from each milestone on, rounded, never above `ceiling` (0: none)."""
+    changes = tuple(convert(text) for text in milestones)
+    if not factor > 1 or list(changes) != sorted(set(changes)) or ceiling and ceiling < batch_size:
+        raise catalogue.ConfigError(
+            f'data.batch: expected a factor above 1, rising milestones and a ceiling above the batch size, not {factor}, '
+            f'{tuple(milestones)} and {ceiling}.'
+        )
+    sizes = [round(batch_size * factor**k) for k in range(len(changes) + 1)]
+    rungs = [min(size, ceiling) if ceiling else size for size in sizes]
+    return BatchSizes(lambda position, level: rungs[sum(position >= c for c in changes)], changes, tuple(dict.fromkeys(rungs)))

@@ -1,0 +1,71 @@
+"""Layer freezing: the first layers stop learning during the run, and the backward pass ends before them.
+
+Idea: early layers settle early; once they do, their gradients need no computing.
+
+Sources: Brock et al. 2017 (FreezeOut); Composer's layer freezing, which has the same two numbers.
+
+Config: {'gradient.freeze.name': 'progressive', 'gradient.freeze.start': '0.5run', 'gradient.freeze.share': 0.5}
+
+Cost: each level of freezing is a program of its own. Claim: up to 20 % less time on CIFAR for a small loss of accuracy.
+
+What is frozen are top-level names of parameters, in the order in which the input meets them, never the last. The step sets
+their updates to 0: momentum and weight decay do not move them either. Running statistics of their norm layers go on. Clashes:
+averaging, a little (see research.optim.averaging).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from research import catalogue
+
+FREEZES = {
+    'none': 'research.gradients.freezing:none',
+    'progressive': 'research.gradients.freezing:progressive',
+}
+
+
+class Freezing(NamedTuple):
+    """`at`: position -> share of the layers that are frozen; `changes`: positions at which that changes, rising."""
+
+    at: Callable[[int], float]
+    changes: tuple[int, ...]
+
+
+def create(config: Mapping[str, Any], convert: Callable[[str], int]) -> Freezing:
+    """What the group `gradient.freeze` says; `convert` turns durations into examples."""
+    return catalogue.build('freezing', config['freeze'], FREEZES, convert=convert)
+
+
+def none(convert: Callable[[str], int]) -> Freezing:
+    """Everything learns to the end."""
+    del convert
+    return Freezing(lambda position: 0.0, ())
+
+
+def progressive(
+    convert: Callable[[str], int], start: str = '0.5run', until: str = '1run', share: float = 0.5, levels: int = 4
+) -> Freezing:
+    """From 0 at `start` to `share` of the layers at `until`, in `levels` steps."""
+    first, last = convert(start), convert(until)
+    if not first < last or not 0 < share <= 1 or levels < 1:
+        raise catalogue.ConfigError(
+            f"gradient.freeze: expected start before until, a share in (0, 1] and a level at least, not '{start}', '{until}', "
+            f'{share} and {levels}.'
+        )
+    # The first level comes at `start`, and each lasts as long as the next.
+    changes = tuple(first + (last - first) * k // levels for k in range(levels))
+    return Freezing(lambda position: share * sum(position >= change for change in changes) / levels, changes)
+
+
+def frozen(layers: Sequence[str], share: float) -> tuple[str, ...]:
+    """The first `share` of the layers, rounded down, never the last one."""
+    return tuple(layers[: min(int(share * len(layers) + 1e-9), len(layers) - 1)]) if layers else ()
+
+
+def freeze(params: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The parameters, those under these top-level names without a gradient."""
+    if not names:
+        return params
+    return {name: jax.lax.stop_gradient(tree) if name in names else tree for name, tree in params.items()}

@@ -1,0 +1,104 @@
+"""Gradient clipping, in front of the optimizer; how often it acts is counted.
+
+Idea: a gradient that is too long is shortened, so that one bad batch does not throw the weights away.
+
+Config: {'optimizer.clip.name': 'global_norm', 'optimizer.clip.max_norm': 1.0}, and likewise for the others in `CLIPS`.
+
+Sources: `global_norm` Pascanu et al. 2013 (On the difficulty of training recurrent neural networks, algorithm 1); `adaptive`
+Brock et al. 2021 (High-performance large-scale image recognition without normalization, section 4.1, AGC).
+
+Claim: larger stable learning rates; AGC lets networks do without batch normalization. Cost: one pass over the gradients.
+
+Clashes: an optimizer that normalizes its updates (Lion, LAMB, Muon) sees little of it; under loss scaling it acts on the
+gradient in its own scale. `adaptive` is for hidden layers: the paper leaves out the last one, `exclude=('head/*',)`.
+"""
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+CLIPS = {
+    'adaptive': 'research.optim.clipping:adaptive',
+    'global_norm': 'optax:clip_by_global_norm',
+    'none': 'optax:identity',
+    'parameter_norm': 'research.optim.clipping:parameter_norm',
+    'value': 'research.optim.clipping:value',
+}
+
+
+def value(max_value: Any) -> optax.GradientTransformation:
+    """Each entry is cut to [-max_value, max_value]."""
+    return optax.clip(max_value)
+
+
+def parameter_norm(max_norm: Any) -> optax.GradientTransformation:
+    """Each parameter's gradient is shortened to a norm of at most `max_norm`, whatever the others do."""
+
+    def shorten(g: jax.Array) -> jax.Array:
+        norm = jnp.linalg.norm(g.reshape(-1))
+        return jnp.where(norm > max_norm, g * (max_norm / jnp.where(norm > 0, norm, 1)), g).astype(g.dtype)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(shorten, updates))
+
+
+def adaptive(clipping: Any = 0.01, eps: Any = 1e-3, exclude: Sequence[str] = ()) -> optax.GradientTransformation:
+    """The gradient of each output unit is shortened to `clipping` times the norm of that unit's weights.
+
+    Args:
+      clipping: lambda of the paper, 0.01 for large batches.
+      eps: least norm that weights are taken to have, so that those that begin at 0 can move.
+      exclude: shell patterns over parameter paths ('head/*') that are left alone.
+    """
+
+    def included(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: not any(fnmatch.fnmatchcase(path_of(path), pattern) for pattern in exclude), params
+        )
+
+    clip = optax.adaptive_grad_clip(clipping, eps)
+    return optax.masked(clip, included) if exclude else clip
+
+
+def path_of(path: tuple[Any, ...]) -> str:
+    """'block1_conv1/kernel' of a key path of jax."""
+    return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
+
+
+class Observed(NamedTuple):
+    """A transformation's state, and what is to be seen of its last update: names with a slash -> float32 []."""
+
+    inner: optax.OptState
+    observed: dict[str, jax.Array]
+
+
+def counted(clip: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The clip, with 'clip/steps' (1 where it changed anything) and 'clip/entries' (the share that it changed) beside it."""
+
+    def init(params: Any) -> Observed:
+        return Observed(clip.init(params), {name: jnp.zeros([], jnp.float32) for name in ('clip/steps', 'clip/entries')})
+
+    def update(updates: Any, state: Observed, params: Any = None) -> tuple[Any, Observed]:
+        clipped, inner = clip.update(updates, state.inner, params)
+        pairs = zip(jax.tree.leaves(updates), jax.tree.leaves(clipped), strict=True)
+        changed = sum(jnp.sum(before != after, dtype=jnp.float32) for before, after in pairs)
+        share = changed / sum(leaf.size for leaf in jax.tree.leaves(updates))
+        return clipped, Observed(inner, {'clip/steps': (changed > 0).astype(jnp.float32), 'clip/entries': share})
+
+    return optax.GradientTransformation(init, update)
+
+
+def observations(state: optax.OptState) -> dict[str, jax.Array]:
+    """What the last update left to be seen, wherever it stands in an optimizer state; {} where nothing does."""
+    found = {}
+    for part in found_in(state, lambda part: isinstance(part, Observed)):
+        found |= {**part.observed, **observations(part.inner)}
+    return found
+
+
+def found_in(state: optax.OptState, wanted: Callable[[Any], bool]) -> list[Any]:
+    """The outermost parts of an optimizer state that `wanted` takes."""
+    return [part for part in jax.tree.leaves(state, is_leaf=wanted) if wanted(part)]
