@@ -94,15 +94,35 @@ def get_config(arg: str = '') -> ConfigDict:
             'score': 'last',  # parameters that are scored: 'last', or 'best' on the validation split
             'platform': 'cpu',  # cpu, gpu or tpu: another one ends at the door
             'latency': (1, 64),  # batch sizes whose inference is timed; () = none
-            'tune': {
-                'points': 0,  # of one quasi-random sequence, the same for every variant; 0 = no tuning
-                'seeds': (1000,),  # of tuning runs; none of study.seeds, so that they enter no verdict
-                'space': {},  # dotted key -> ('log' | 'linear', low, high); under a variant's name: its own
-                'budget': '',  # of a tuning run; '' = the study's
-            },
+            'tune': ConfigDict(
+                {
+                    'points': 0,  # that every variant tries, the first as it is written, the others quasi-random; 0 = no tuning
+                    'seeds': (1000,),  # of tuning runs; none of study.seeds, so that they enter no verdict
+                    'space': {},  # dotted key -> ('log' | 'linear' | 'int', low, high); under a variant's name: its own
+                    'budget': '',  # of a tuning run; '' = the study's
+                },
+                type_safe=False,
+                convert_dict=False,
+            ),
             'keep': 'scored',  # of a finished run: 'scored' variables, or 'all': the last training state too
         },
         type_safe=False,
         convert_dict=False,
     )
     return config
+
+
+def small_data(config: ConfigDict, arg: str) -> None:
+    """Data and a network for a study of many runs: 'digits' (the default), or 'fashion_mnist', a tenth of its training data."""
+    if arg not in ('', 'digits', 'fashion_mnist'):
+        raise ValueError(f"'{arg}' is no data for this study: expected 'digits' or 'fashion_mnist'.")
+    config.model.widths = (16, 32)
+    config.model.hidden = (64,)
+    config.study.budget = '20ep'
+    if arg == 'fashion_mnist':
+        config.data.name = arg
+        config.data.validation = 5000.0  # images
+        config.data.examples = 5500
+        config.data.eval_batch_size = 500
+        config.study.budget = '10ep'
+        config.study.name = f'{config.study.name}_{arg}'

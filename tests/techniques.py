@@ -7,7 +7,11 @@ equals what theory says. A new technique needs a row here and no new test.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
+
+from research.layers import norm as norms
+from research.layers.conv import Conv
 
 # A plain run that compiles fast: what every row is laid over.
 BASELINE = {
@@ -42,6 +46,17 @@ class Technique(NamedTuple):
 
 # One batch is the whole training split, and the reference batch is the same examples.
 _ONE_BATCH = {'data.examples': 32, 'data.reference_size': 32}
+
+# A residual block wide enough to learn in three intervals.
+_RESNET = {
+    'model.name': 'research.models.resnet:ResNet',
+    'model.depths': (1,),
+    'model.widths': (16,),
+    'model.stem': 'cifar',
+    'optimizer.learning_rate': 0.25,
+}
+# Takes images of any size.
+_POOLED = {'model.name': 'techniques:Pooled', 'optimizer.learning_rate': 1.0}
 
 TECHNIQUES = (
     Technique(
@@ -110,12 +125,234 @@ TECHNIQUES = (
         neutral={},
     ),
     Technique(
+        'nesterov',
+        on={'optimizer.name': 'nesterov'},
+        off={'optimizer.name': 'momentum'},
+        neutral={'optimizer.momentum': 0.0},
+        equals={'optimizer.name': 'sgd'},
+    ),
+    Technique(
+        'full_batch',
+        on={'data.batch_size': 0, 'optimizer.learning_rate': 0.5},
+        off={'data.batch_size': 32, 'optimizer.learning_rate': 0.0625},
+        neutral={'data.examples': 32, 'optimizer.learning_rate': 0.0625},
+        equals={'data.examples': 32},
+    ),
+    Technique(
+        'clip_by_value',
+        on={'optimizer.clip.name': 'value', 'optimizer.clip.max_value': 0.02},
+        off={'optimizer.clip.name': 'none'},
+        neutral={'optimizer.clip.max_value': float('inf')},
+    ),
+    Technique(
+        'clip_by_parameter',
+        on={'optimizer.clip.name': 'parameter_norm', 'optimizer.clip.max_norm': 0.2},
+        off={'optimizer.clip.name': 'none'},
+        neutral={'optimizer.clip.max_norm': float('inf')},
+    ),
+    Technique(
+        'adaptive_clip',
+        on={'optimizer.clip.name': 'adaptive', 'optimizer.clip.clipping': 0.05},
+        off={'optimizer.clip.name': 'none'},
+        neutral={'optimizer.clip.clipping': float('inf')},
+    ),
+    Technique(
+        'rate_multipliers',
+        on={'optimizer.rate_multipliers': (('head/*', 0.5),)},
+        off={'optimizer.rate_multipliers': ()},
+        neutral={'optimizer.rate_multipliers': (('*', 0.5),), 'optimizer.learning_rate': 0.125},
+    ),
+    Technique(
+        'decay_multipliers',
+        on={'optimizer.weight_decay': 0.05, 'optimizer.decay_multipliers': (('head/*', 2.0),)},
+        off={'optimizer.weight_decay': 0.0, 'optimizer.decay_multipliers': ()},
+        neutral={'optimizer.decay_multipliers': (('*/kernel', 1.0),)},
+        equals={'optimizer.weight_decay': 0.05},
+    ),
+    Technique(
+        'ema',
+        on={'optimizer.average.name': 'ema', 'optimizer.average.decay': 0.9},
+        off={'optimizer.average.name': 'none'},
+        neutral={'optimizer.average.decay': 0.0},
+    ),
+    Technique(
+        'swa',
+        on={'optimizer.average.name': 'swa', 'optimizer.average.start': '0.5run', 'optimizer.average.every': '5st'},
+        off={'optimizer.average.name': 'none'},
+        neutral={'optimizer.average.start': '1run'},
+    ),
+    Technique(
+        'accumulation',
+        on={'gradient.micro_batch': 8},
+        off={'gradient.micro_batch': 0},
+        neutral={'model.norm.name': 'none'},
+        equals={'model.norm.name': 'none'},
+    ),
+    Technique(
+        'noise_scale',
+        on={'gradient.micro_batch': 8, 'gradient.noise_scale': True},
+        off={'gradient.micro_batch': 0, 'gradient.noise_scale': False},
+        neutral={},
+        equals={'gradient.micro_batch': 8},
+    ),
+    Technique(
+        'sam',
+        on={'gradient.name': 'sam', 'gradient.rho': 0.05},
+        off={'gradient.name': 'plain'},
+        neutral={'gradient.rho': 0.0},
+    ),
+    Technique(
+        'selective_backprop',
+        on={'gradient.name': 'selective_backprop', 'gradient.keep': 0.5},
+        off={'gradient.name': 'plain'},
+        neutral={'gradient.keep': 1.0},
+    ),
+    Technique(
+        'freezing',
+        on={'gradient.freeze.name': 'progressive', 'gradient.freeze.start': '0ep', 'gradient.freeze.levels': 1},
+        off={'gradient.freeze.name': 'none'},
+        neutral={'gradient.freeze.start': '0.9run'},
+    ),
+    Technique(
+        'progressive_resizing',
+        on={**_POOLED, 'augment.resize.name': 'progressive', 'augment.resize.multiple': 2},
+        off={
+            'model.name': 'cnn',
+            'model.widths': (4,),
+            'model.hidden': (),
+            'augment.resize.name': 'constant',
+            'optimizer.learning_rate': 0.0625,
+        },
+        neutral={'augment.resize.start': 1.0},
+        equals=_POOLED,
+    ),
+    Technique(
+        'label_smoothing',
+        on={'task.label_smoothing': 0.1},
+        off={'task.label_smoothing': 0.0},
+        neutral={},
+        equals={'task.loss': 'techniques:smoothed'},
+    ),
+    Technique(
+        'dropout',
+        on={'model.dropout': 0.2},
+        off={'model.dropout': 0.0},
+        neutral={'model.dropout': 1e-30},
+    ),
+    Technique(
+        'stochastic_depth',
+        on={**_RESNET, 'model.stochastic_depth': 0.5},
+        off={'model.name': 'cnn', 'model.widths': (4,), 'model.hidden': (), 'optimizer.learning_rate': 0.0625},
+        neutral={'model.stochastic_depth': 1e-30},
+        equals=_RESNET,
+    ),
+    Technique(
+        'remat_products',
+        on={'train.remat': 'products'},
+        off={'train.remat': 'none'},
+        neutral={},
+    ),
+    Technique(
+        'remat_block',
+        on={'train.remat': 'block', 'model.dropout': 0.2},
+        off={'train.remat': 'none', 'model.dropout': 0.0},
+        neutral={},
+        equals={'model.dropout': 0.2},
+    ),
+    Technique(
+        'growing_batch',
+        on={'data.batch.name': 'grow', 'data.batch.milestones': ('2st', '0.9run')},
+        off={'data.batch.name': 'constant'},
+        neutral={'data.batch.milestones': ('0.9run',)},
+    ),
+    Technique(
+        'shrinking_batch',
+        on={'data.batch.name': 'shrink', 'data.batch.patience': 1, 'data.batch_size': 64},
+        off={'data.batch.name': 'constant', 'data.batch_size': 32},
+        neutral={'data.batch_size': 32},
+    ),
+    Technique(
+        'bfloat16',
+        on={'train.precision': 'bfloat16'},
+        off={'train.precision': 'float32'},
+        neutral={'train.precision': 'float32'},
+    ),
+    Technique(
+        'float16',
+        on={'train.precision': 'float16', 'study.budget': '90st', 'train.eval_every': '30st'},  # the first steps find the scale
+        off={'train.precision': 'float32', 'study.budget': '60st', 'train.eval_every': '20st'},
+        neutral={'train.precision': 'float32'},
+    ),
+    Technique(
+        'plateau',
+        on={'schedule.name': 'plateau', 'schedule.patience': 1, 'optimizer.learning_rate': 0.03},
+        off={'schedule.name': 'constant', 'optimizer.learning_rate': 0.0625},
+        neutral={'optimizer.learning_rate': 0.0625},
+    ),
+    Technique(
+        'one_cycle',
+        on={'schedule.name': 'one_cycle'},
+        off={'schedule.name': 'constant'},
+        neutral={'schedule.start': 1.0, 'schedule.end': 1.0},
+    ),
+    Technique(
+        'warm_restarts',
+        on={'schedule.name': 'cosine_restarts', 'schedule.cycle': '0.25run', 'schedule.peak_decay': 0.8},
+        off={'schedule.name': 'constant'},
+        neutral={'schedule.alpha': 1.0, 'schedule.peak_decay': 1.0},
+    ),
+    Technique(
+        'step_schedule',
+        on={'schedule.name': 'step', 'schedule.milestones': ('1st', '0.5run')},
+        off={'schedule.name': 'constant'},
+        neutral={'schedule.factor': 1.0},
+    ),
+    Technique(
+        'linear',
+        on={'schedule.name': 'linear'},
+        off={'schedule.name': 'constant'},
+        neutral={'schedule.end': 1.0},
+    ),
+    Technique(
+        'polynomial',
+        on={'schedule.name': 'polynomial'},
+        off={'schedule.name': 'constant'},
+        neutral={'schedule.power': 0.0},
+    ),
+    Technique(
+        'inverse_sqrt',
+        on={'schedule.name': 'inverse_sqrt', 'schedule.timescale': '16ex'},
+        off={'schedule.name': 'constant'},
+        neutral={'schedule.timescale': '1run'},
+    ),
+    Technique(
         'pmap',
         on={'train.engine': 'pmap', 'train.devices': 4},
         off={'train.engine': 'jit', 'train.devices': 1},
         neutral={},
     ),
 )
+
+
+class Pooled(nn.Module):
+    """A convolution, a norm and the mean over the map."""
+
+    num_classes: int
+    norm: str = 'batch'
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = Conv(16, 3, name='conv')(x)
+        x = norms.create(self.norm, use_running_average=not train, axis_name=self.axis_name, name='norm')(x)
+        return nn.Dense(self.num_classes, name='head')(nn.relu(x).mean((1, 2)))
+
+
+def smoothed(logits, labels):
+    """Cross-entropy against nine tenths of the answer and a tenth spread over all classes."""
+    log_probabilities = logits - jnp.log(jnp.exp(logits).sum(-1, keepdims=True))
+    right = jnp.take_along_axis(log_probabilities, labels[:, None], -1)[:, 0]
+    return -(0.9 * right + 0.1 * log_probabilities.mean(-1))
 
 
 def yes_or_no(logits, labels):

@@ -2,13 +2,14 @@
 
 Idea: what a network learns first is coarse and can be learnt from less; a step on half the side costs a quarter.
 
-Sources: Touvron et al. 2019 (Fixing the train-test resolution discrepancy), Composer's progressive resizing; for sequences
-Li et al. 2022 (The stability-efficiency dilemma: sequence length warmup).
+Sources: fast.ai and Composer's progressive resizing; Touvron et al. 2019 (Fixing the train-test resolution discrepancy) for
+what a change of size does; for sequences Li et al. 2022 (The stability-efficiency dilemma: sequence length warmup).
 
 Config: {'augment.resize.name': 'progressive', 'augment.resize.start': 0.5, 'augment.resize.until': '0.8run'}
 
-Cost: each rung is a program of its own. Claim: a third less time at equal accuracy on ImageNet. Wants a network that takes any
-size (global pooling). Evaluation sees whole images.
+Cost: each rung is a program of its own. Claim: less time at little loss of accuracy on ImageNet (Composer, without a number);
+up to 2.2 times fewer tokens and 3.7 times less time for GPT-2 (Li et al.). Evaluation sees whole images. Clashes: networks that
+take one size alone; want global pooling.
 """
 
 from collections.abc import Callable, Mapping

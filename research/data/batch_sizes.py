@@ -11,6 +11,8 @@ Cost: each size is a program of its own, compiled once. Claim: fewer steps at eq
 follow the size: 'linear' (Goyal et al. 2017) or 'sqrt' (Hoffer et al. 2017).
 """
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,10 +73,14 @@ def shrink(
         raise catalogue.ConfigError(
             f'data.batch: expected a factor in (0, 1), a floor and a patience from 1, not {factor}, {floor} and {patience}.'
         )
-    rungs = [batch_size]
-    while (size := max(floor, round(rungs[-1] * factor))) < rungs[-1]:
-        rungs.append(size)
-    return BatchSizes(lambda position, level: rungs[min(level, len(rungs) - 1)], (), tuple(rungs))
+
+    def at(position: int, level: int) -> int:
+        del position
+        return min(batch_size, max(floor, round(batch_size * factor**level)))
+
+    lowest = min(batch_size, floor)
+    falling = list(itertools.takewhile(lambda size: size > lowest, (at(0, level) for level in itertools.count())))
+    return BatchSizes(at, (), tuple(dict.fromkeys([*falling, lowest])))
 
 
 def grow(
@@ -86,7 +92,7 @@ def grow(
 ) -> BatchSizes:
     """The size times `factor` from each milestone on, rounded, never above `ceiling` (0: none)."""
     changes = tuple(convert(text) for text in milestones)
-    if not factor > 1 or list(changes) != sorted(set(changes)) or ceiling and ceiling < batch_size:
+    if not 1 < factor < math.inf or list(changes) != sorted(set(changes)) or ceiling and ceiling < batch_size:
         raise catalogue.ConfigError(
             f'data.batch: expected a factor above 1, rising milestones and a ceiling above the batch size, not {factor}, '
             f'{tuple(milestones)} and {ceiling}.'

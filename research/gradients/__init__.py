@@ -51,6 +51,7 @@ def with_noise_scale(means: Mapping[str, float]) -> dict[str, float]:
     """Means over steps, and with them the gradient noise scale in examples where its parts were measured.
 
     It is a ratio of two means (McCandlish et al. 2018, appendix A.1): each part is unbiased, their ratio in one step is not.
+    It is infinite where the steps were too few for a signal to show: its unbiased estimate is then 0 or below.
     """
     if 'noise/signal' not in means:
         return dict(means)

@@ -54,8 +54,14 @@ def _square(tree: Any) -> jax.Array:
 def _noise(total: Any, squares: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
     """Unbiased estimates of the squared norm of the true gradient and of the trace of the covariance of an example's.
 
-    With E|g_b|^2 = signal + trace / b for the mean gradient of b examples, the micro-batches and the whole give two equations.
-    Micro-batches of one size are meant; of others their mean 1 / b is taken, and empty ones are left out.
+    With E|g_b|^2 = signal + trace / b for the mean gradient of b examples, the micro-batches and the whole give two equations;
+    where micro-batches differ in size, their mean 1 / b is the b of the first. Empty ones are left out. Where only one has
+    examples, both are 0: that leaves the ratio of their means over steps alone.
+
+    Args:
+      total: gradient of the sum over the batch.
+      squares: squared norm of each micro-batch's gradient of the sum [n].
+      counts: examples of each [n].
     """
     there = counts > 0
     size = jnp.where(there, counts, 1)
@@ -63,4 +69,5 @@ def _noise(total: Any, squares: jax.Array, counts: jax.Array) -> dict[str, jax.A
     small, whole = jnp.sum(jnp.where(there, squares / size**2, 0)) / number, _square(total) / jnp.sum(counts) ** 2
     inverse_small, inverse_whole = jnp.sum(jnp.where(there, 1 / size, 0)) / number, 1 / jnp.sum(counts)
     trace = (small - whole) / (inverse_small - inverse_whole)
-    return {'noise/signal': whole - trace * inverse_whole, 'noise/trace': trace}
+    found = {'noise/signal': whole - trace * inverse_whole, 'noise/trace': trace}
+    return {name: jnp.where(number > 1, value, 0) for name, value in found.items()}

@@ -6,11 +6,12 @@ Sources: Brock et al. 2017 (FreezeOut); Composer's layer freezing, which has the
 
 Config: {'gradient.freeze.name': 'progressive', 'gradient.freeze.start': '0.5run', 'gradient.freeze.share': 0.5}
 
-Cost: each level of freezing is a program of its own. Claim: up to 20 % less time on CIFAR for a small loss of accuracy.
+Cost: each level of freezing is a program of its own. Claim: up to 20 % less time on CIFAR, without loss for ResNets, with 3 %
+for DenseNets, and nothing won for VGG; Composer saw 5 % on ImageNet for 0.5 to 1 points and calls it no good trade.
 
 What is frozen are top-level names of parameters, in the order in which the input meets them, never the last. The step sets
-their updates to 0: momentum and weight decay do not move them either. Running statistics of their norm layers go on. Clashes:
-averaging, a little (see research.optim.averaging).
+their updates to 0: momentum and weight decay do not move them either. Running statistics of their norm layers go on. A global
+norm that clips no longer counts them. Clashes: averaging, a little (see research.optim.averaging).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,11 +9,12 @@ each batch is kept, so that the program has one shape; the choice is by loss alo
 Config: {'gradient.name': 'selective_backprop', 'gradient.keep': 0.5}
 
 Cost: at keep = k a step takes (1 + 3 k) / 3 of a plain step's FLOPs: 0.83 at a half, and more than 1 above two thirds. Claim:
-10 % less time at equal quality on CIFAR and ImageNet. It biases the gradient towards hard examples, label errors among them.
+a target error up to 3.5 times sooner on CIFAR and SVHN (the paper); about 10 % less time at equal quality (Composer).
 
 The choice is over the whole batch, whatever devices and micro-batches share it; of equal losses the earlier row is kept. Loss
-and accuracy in training are those of the whole batch in the first pass. Clashes: noisy labels; batch statistics are those of
-the examples that were chosen.
+and accuracy in training are those of the whole batch in the first pass; 'count', which the gradient is divided by, is that of
+the chosen. Clashes: noisy labels, which have the largest losses; batch statistics are those of the chosen and of the few rows
+more that make shares even; a noise scale is that of the chosen.
 """
 
 import math
@@ -27,7 +28,7 @@ from research import catalogue
 
 
 def create(keep: float = 0.5) -> Callable[..., Any]:
-    """Args: keep: share of the batch, rounded up to what micro-batches and devices can share; 1 keeps all."""
+    """Args: keep: share of the batch's examples, rounded, one at least; 1 keeps all."""
     if not 0 < keep <= 1:
         raise catalogue.ConfigError(f'gradient.keep is {keep}, expected a share of the batch above 0 and up to 1.')
 
@@ -42,10 +43,15 @@ def create(keep: float = 0.5) -> Callable[..., Any]:
             whole = {k: engine.whole(v, axis) for k, v in {**batch, 'losses': losses}.items()}
             everyone = {k: v.reshape(-1, *v.shape[axis + 1 :]) for k, v in whole.items()}
             losses = everyone.pop('losses')
-            shares = math.prod(micro) * (whole['mask'].shape[-1] // rows)
-            kept = -(-round(keep * len(losses)) // shares) * shares
             # Padding comes last; a stable sort keeps the earlier of two equal losses.
-            chosen = jnp.sort(jnp.argsort(jnp.where(everyone['mask'] > 0, -losses, jnp.inf))[:kept])
+            order = jnp.argsort(jnp.where(everyone['mask'] > 0, -losses, jnp.inf))
+            most = max(1, round(keep * len(losses)))
+            wanted = jnp.clip(jnp.round(keep * jnp.sum(everyone['mask'])), 1, most)
+            everyone['mask'] *= jnp.argsort(order) < wanted
+            # Rows beyond those wanted make the shares of micro-batches and devices even.
+            shares = math.prod(micro) * (whole['mask'].shape[-1] // rows)
+            kept = -(-most // shares) * shares
+            chosen = jnp.sort(order[:kept])
             mine = {k: v[chosen].reshape(*micro, -1, *v.shape[1:]) for k, v in everyone.items()}
             found, aux = base(params, collections, {k: engine.rows(v, axis) for k, v in mine.items()})
             return found, {**aux, 'sums': sums}

@@ -24,8 +24,8 @@ UNITS = ('element', 'channel', 'example')
 class Dropout(nn.Module):
     """`[B, ..., C]` in, the same out; what is kept is divided by the share that is kept. The identity where train is False.
 
-    Reads collection `example`: `position`, uint32 [B, 2], the halves of each example's position in the run, and `rng`, the
-    seed's typed key []. It is declared in `init`; the trainer fills it in.
+    Reads collection `example`: `position`, uint32 [B, 2], the high and the low half of each example's position in the run, and
+    `rng`, the seed's typed key []. Both are declared in `init`; the trainer fills them in, for training alone.
 
     Attributes:
       rate: share that is zeroed; 0 leaves no trace in the program.
@@ -48,10 +48,16 @@ class Dropout(nn.Module):
             self.variable('example', 'rng', jax.random.key, 0)
         if not train or self.is_initializing():
             return x
+        if not self.has_variable('example', 'position'):
+            raise ConfigError(
+                f"Dropout '{'/'.join(self.path)}' draws by each example's position: hand in the collection `example` that "
+                '`init` declares, with `position` and `rng` filled in, or leave `train` False.'
+            )
         position, rng = (self.get_variable('example', name) for name in ('position', 'rng'))
         key = jax.random.fold_in(rng, zlib.crc32('/'.join(('dropout', *self.path)).encode()))
         keys = jax.vmap(lambda p: jax.random.fold_in(jax.random.fold_in(key, p[0]), p[1]))(position)
         ones = (1,) * (x.ndim - 2)
         shape = {'element': x.shape[1:], 'channel': (*ones, x.shape[-1]), 'example': (*ones, 1)}[self.unit]
-        kept = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.rate, shape))(keys)
+        share = jnp.float32(1 - self.rate)  # its dtype is that of the draws: the same mask where float64 is on
+        kept = jax.vmap(lambda k: jax.random.bernoulli(k, share, shape))(keys)
         return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)

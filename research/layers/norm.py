@@ -75,8 +75,9 @@ class BatchNorm(_Norm):
     """Batch normalization (Ioffe & Szegedy 2015): the statistics of the batch in training, their running average elsewhere.
 
     Collection `batch_stats`: `mean` and `var` `[C]`, the variance divided by the number of values (as flax and the paper's
-    training pass; PyTorch's running variance divides by one less). Where the collection `reference` is mutable, the batch's own
-    statistics normalize it and are stored as they are, whatever `use_running_average` says: a reference pass.
+    training pass; PyTorch's running variance divides by one less). In a reference pass, that is where the collection
+    `reference` is mutable, the batch's own statistics normalize it and are stored as they are, whatever
+    `use_running_average` says.
 
     Attributes:
       momentum: share of the running average that a training step keeps.
@@ -87,17 +88,16 @@ class BatchNorm(_Norm):
     @nn.compact
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
         average = nn.merge_param('use_running_average', self.use_running_average, use_running_average)
-        # A mutable `reference` makes any call a reference pass, here as in VirtualBatchNorm.
-        alone = self.is_mutable_collection('reference') and not self.is_initializing()
+        reference = self.is_mutable_collection('reference') and not self.is_initializing()
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, x.shape[-1:])
         running_variance = self.variable('batch_stats', 'var', jnp.ones, x.shape[-1:])
-        if average and not alone:
+        if average and not reference:
             return self.normalize(x, running_mean.value, running_variance.value)
-        momentum = 0.0 if alone else self.momentum
         statistics, observed = self.batch_statistics(x)
         if not self.is_initializing():
             for running, new in zip((running_mean, running_variance), observed, strict=True):
-                running.value = (momentum * running.value + (1 - momentum) * new).astype(running.value.dtype)
+                mixed = new if reference else self.momentum * running.value + (1 - self.momentum) * new
+                running.value = mixed.astype(running.value.dtype)
         return self.normalize(x, *statistics)
 
     def batch_statistics(self, x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:

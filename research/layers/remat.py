@@ -25,6 +25,15 @@ POLICIES: dict[str, Callable[..., bool]] = {
 }
 
 
+def compiler_options(policy: str, platform: str) -> dict[str, str]:
+    """What a program with this policy has to be compiled with.
+
+    On CPU the barrier between the first and the second computation is taken away before common subexpressions are merged,
+    which undoes all of it (jaxlib 0.10.2: temporaries as without); this keeps it until after.
+    """
+    return {'xla_disable_hlo_passes': 'cse_barrier_expander'} if policy != 'none' and platform == 'cpu' else {}
+
+
 def block(module: Any, policy: str, static_argnums: tuple[int, ...] = (2,)) -> Any:
     """The module class (or function of a module) under a policy; 'none' is the class itself.
 

@@ -23,6 +23,11 @@ def names() -> list[str]:
     return sorted(MODELS)
 
 
+def rematerializes(name: str) -> bool:
+    """Whether a network has blocks whose activations can be computed again (research.layers.remat)."""
+    return 'remat' in inspect.signature(catalogue.resolve('model', name, MODELS)).parameters
+
+
 def create(
     name: str, num_classes: int = 1000, *, axis_name: str | None = None, remat: str = 'none', **kwargs: Any
 ) -> nn.Module:
@@ -44,7 +49,7 @@ def create(
     if axis_name is not None and 'axis_name' in accepted:
         given['axis_name'] = axis_name
     if remat != 'none':
-        if 'remat' not in accepted:
+        if not rematerializes(name):
             raise catalogue.ConfigError(f"Model '{name}' has no blocks to rematerialize: set train.remat to 'none'.")
         given['remat'] = remat
     catalogue.check('model', name, constructor, given | kwargs)

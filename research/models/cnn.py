@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 
 from research.catalogue import ConfigError
-from research.layers import initializers
+from research.layers import initializers, remat
 from research.layers import norm as norms
 from research.layers.conv import Conv
 from research.layers.dense import Dense
@@ -31,6 +31,7 @@ class CNN(nn.Module):
       hidden: units of each fully connected layer.
       dropout: share of the inputs of each fully connected layer, the head too, that is zeroed in training.
       norm: a name in `research.layers.norm.NORMS`, or a mapping with `name` and its arguments.
+      remat: what of a block is computed again for the gradient, see research.layers.remat.
       axis_name: the `pmap` axis over which batches are split.
     """
 
@@ -40,6 +41,7 @@ class CNN(nn.Module):
     hidden: Sequence[int] = (128,)
     dropout: float = 0.0
     norm: str | Mapping[str, Any] = 'batch'
+    remat: str = 'none'
     axis_name: str | None = None
 
     @nn.compact
@@ -51,15 +53,20 @@ class CNN(nn.Module):
                 f'Images of {x.shape[1]}x{x.shape[2]} are too small for {len(self.widths)} blocks of a CNN, '
                 f'each of which halves them: expected {smallest}x{smallest} or more. Give it fewer widths.'
             )
-        norm = functools.partial(norms.create, self.norm, use_running_average=not train, axis_name=self.axis_name)
-        for b, width in enumerate(self.widths, 1):
-            for i in range(1, self.depth + 1):
-                x = Conv(width, 3, use_bias=False, kernel_init=initializers.he_normal(), name=f'block{b}_conv{i}')(x)
-                x = nn.relu(norm(name=f'block{b}_norm{i}')(x))
-            x = max_pool(x, (2, 2), (2, 2))
+        block = remat.block(_block, self.remat, static_argnums=(2, 3))
+        for b in range(len(self.widths)):
+            x = block(self, x, train, b)
         x = x.reshape(len(x), -1)
         for i, units in enumerate(self.hidden, 1):
             x = Dropout(self.dropout, name=f'hidden{i}_dropout')(x, train)
             x = nn.relu(Dense(units, kernel_init=initializers.he_normal(), name=f'hidden{i}')(x))
         x = Dropout(self.dropout, name='head_dropout')(x, train)
         return Dense(self.num_classes, name='head')(x)
+
+
+def _block(network: CNN, x: jax.Array, train: bool, b: int) -> jax.Array:
+    norm = functools.partial(norms.create, network.norm, use_running_average=not train, axis_name=network.axis_name)
+    for i in range(1, network.depth + 1):
+        x = Conv(network.widths[b], 3, use_bias=False, kernel_init=initializers.he_normal(), name=f'block{b + 1}_conv{i}')(x)
+        x = nn.relu(norm(name=f'block{b + 1}_norm{i}')(x))
+    return max_pool(x, (2, 2), (2, 2))

@@ -1,17 +1,17 @@
 """Vision Transformer (Dosovitskiy et al. 2021, An image is worth 16x16 words), and the Transformer encoder that it stands on.
 
-A sum over patches, a class token, learned positions, pre-norm blocks of attention and MLP, logits of the class token.
+Patches through one matrix, a class token, learned positions, pre-norm blocks of attention and MLP, logits of the class token.
 Layer by layer it is timm's: LayerNorm's epsilon 1e-6, exact GELU, biases throughout. T tokens, D features, N heads.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.catalogue import ConfigError
+from research.catalogue import ConfigError, nearest
 from research.layers import initializers, remat
 from research.layers.conv import Conv
 from research.layers.dense import Dense
@@ -23,21 +23,31 @@ SIZES = {
     'small': {'patch': 16, 'dim': 384, 'depth': 12, 'heads': 6},
     'base': {'patch': 16, 'dim': 768, 'depth': 12, 'heads': 12},
 }
+# What of the tokens [B, 1 + T, D] the logits are of; timm's global_pool 'token' and 'avg'.
+POOLS = {'token': lambda x: x[:, 0], 'mean': lambda x: x[:, 1:].mean(1)}
+
+_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
 
 
-def vit_tiny_patch16_224(num_classes: int = 1000, **kwargs: Any) -> 'ViT':
+def vit_tiny_patch16_224(
+    num_classes: int = 1000, dropout: float = 0.0, stochastic_depth: float = 0.0, remat: str = 'none'
+) -> 'ViT':
     """5,717,416 parameters at 1000 classes and 224 x 224. Args: as in `ViT`."""
-    return ViT(num_classes=num_classes, **(SIZES['tiny'] | kwargs))
+    return ViT(num_classes, **SIZES['tiny'], dropout=dropout, stochastic_depth=stochastic_depth, remat=remat)
 
 
-def vit_small_patch16_224(num_classes: int = 1000, **kwargs: Any) -> 'ViT':
+def vit_small_patch16_224(
+    num_classes: int = 1000, dropout: float = 0.0, stochastic_depth: float = 0.0, remat: str = 'none'
+) -> 'ViT':
     """22,050,664 parameters at 1000 classes and 224 x 224. Args: as in `ViT`."""
-    return ViT(num_classes=num_classes, **(SIZES['small'] | kwargs))
+    return ViT(num_classes, **SIZES['small'], dropout=dropout, stochastic_depth=stochastic_depth, remat=remat)
 
 
-def vit_base_patch16_224(num_classes: int = 1000, **kwargs: Any) -> 'ViT':
+def vit_base_patch16_224(
+    num_classes: int = 1000, dropout: float = 0.0, stochastic_depth: float = 0.0, remat: str = 'none'
+) -> 'ViT':
     """86,567,656 parameters at 1000 classes and 224 x 224. Args: as in `ViT`."""
-    return ViT(num_classes=num_classes, **(SIZES['base'] | kwargs))
+    return ViT(num_classes, **SIZES['base'], dropout=dropout, stochastic_depth=stochastic_depth, remat=remat)
 
 
 class ViT(nn.Module):
@@ -47,7 +57,8 @@ class ViT(nn.Module):
       num_classes: K, logits.
       patch: side of a patch; it divides the image's.
       dim, depth, heads, mlp_ratio: D, blocks, N, and the MLP's width as a multiple of D.
-      dropout: share zeroed behind the positions, attention's output and the MLP's.
+      pool: 'token', logits of the class token, or 'mean', of the patches' mean.
+      dropout: share zeroed behind the positions and every matrix but that of query, key and value (appendix B.1).
       stochastic_depth: share of examples in which a block's branches are off, in the last block; linear in depth before it.
       remat: what of a block is computed again for the gradient, see research.layers.remat.
     """
@@ -58,6 +69,7 @@ class ViT(nn.Module):
     depth: int = 4
     heads: int = 4
     mlp_ratio: float = 4.0
+    pool: str = 'token'
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     remat: str = 'none'
@@ -69,6 +81,8 @@ class ViT(nn.Module):
             raise ConfigError(
                 f'Images of {x.shape[1]}x{x.shape[2]} cannot be cut into patches of {self.patch}: choose a divisor.'
             )
+        if self.pool not in POOLS:
+            raise ConfigError(f"Unknown pool '{self.pool}'.{nearest(self.pool, POOLS)}")
         x = Conv(self.dim, self.patch, self.patch, padding='VALID', name='patch_embed')(x)
         x = x.reshape(len(x), -1, self.dim)
         token = self.param('class_token', nn.initializers.zeros, (1, 1, self.dim))
@@ -79,8 +93,7 @@ class ViT(nn.Module):
         for i in range(self.depth):
             drop = self.stochastic_depth * (i + 1) / self.depth
             x = block(self.heads, self.mlp_ratio, self.dropout, drop, name=f'block{i + 1}')(x, train)
-        x = _norm(name='norm')(x)
-        return Dense(self.num_classes, name='head')(x[:, 0])
+        return Dense(self.num_classes, name='head')(_norm(name='norm')(POOLS[self.pool](x)))
 
 
 class EncoderBlock(nn.Module):
@@ -99,11 +112,15 @@ class EncoderBlock(nn.Module):
 
         dim = x.shape[-1]
         x = x + branch(self.attend(_norm(name='attention_norm')(x)), 'attention')
-        y = _dense(int(self.mlp_ratio * dim), name='mlp_in')(_norm(name='mlp_norm')(x))
-        return x + branch(_dense(dim, name='mlp_out')(nn.gelu(y, approximate=False)), 'mlp')
+        y = nn.gelu(_dense(int(self.mlp_ratio * dim), name='mlp_in')(_norm(name='mlp_norm')(x)), approximate=False)
+        y = Dropout(self.dropout, name='mlp_hidden_dropout')(y, train)
+        return x + branch(_dense(dim, name='mlp_out')(y), 'mlp')
 
     def attend(self, x: jax.Array) -> jax.Array:
-        """Softmax attention over all tokens, with the softmax in float32 or wider (Vaswani et al. 2017, eq. 1)."""
+        """Softmax attention over all tokens, with the softmax in float32 or wider (Vaswani et al. 2017, eq. 1).
+
+        The scores, T x T a head, are no product that remat keeps: much memory, few FLOPs (Korthikanti et al. 2022).
+        """
         dim = x.shape[-1]
         if dim % self.heads:
             raise ConfigError(f'{self.heads} heads cannot share {dim} features evenly: choose a divisor.')
@@ -115,9 +132,6 @@ class EncoderBlock(nn.Module):
         return _dense(dim, name='projection')(mixed.reshape(x.shape))
 
 
-def _dense(features: int, name: str) -> Any:
+def _dense(features: int, name: str) -> Callable[[jax.Array], jax.Array]:
     layer = Dense(features, kernel_init=initializers.glorot_normal(), name=name)
     return lambda x: remat.product(layer(x))
-
-
-_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)

@@ -10,7 +10,7 @@ Brock et al. 2021 (High-performance large-scale image recognition without normal
 Claim: larger stable learning rates; AGC lets networks do without batch normalization. Cost: one pass over the gradients.
 
 Clashes: an optimizer that normalizes its updates (Lion, LAMB, Muon) sees little of it; under loss scaling it acts on the
-gradient in its own scale. `adaptive` is for hidden layers: the paper leaves out the last one, `exclude=('head/*',)`.
+gradient in its own scale. `adaptive`, in the paper, did better with the last linear layer left alone: `exclude=('head/*',)`.
 """
 
 import fnmatch
@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+
+from research import catalogue
 
 CLIPS = {
     'adaptive': 'research.optim.clipping:adaptive',
@@ -39,8 +41,7 @@ def parameter_norm(max_norm: Any) -> optax.GradientTransformation:
     """Each parameter's gradient is shortened to a norm of at most `max_norm`, whatever the others do."""
 
     def shorten(g: jax.Array) -> jax.Array:
-        norm = jnp.linalg.norm(g.reshape(-1))
-        return jnp.where(norm > max_norm, g * (max_norm / jnp.where(norm > 0, norm, 1)), g).astype(g.dtype)
+        return _shortened(g, jnp.linalg.norm(g.reshape(-1)), max_norm)
 
     return optax.stateless(lambda updates, params: jax.tree.map(shorten, updates))
 
@@ -48,19 +49,47 @@ def parameter_norm(max_norm: Any) -> optax.GradientTransformation:
 def adaptive(clipping: Any = 0.01, eps: Any = 1e-3, exclude: Sequence[str] = ()) -> optax.GradientTransformation:
     """The gradient of each output unit is shortened to `clipping` times the norm of that unit's weights.
 
+    The units of a kernel [..., D] are its D outputs; any other parameter is one unit. (optax goes by rank instead: it would cut
+    a table of positions entry by entry.)
+
     Args:
       clipping: lambda of the paper, 0.01 for large batches.
       eps: least norm that weights are taken to have, so that those that begin at 0 can move.
       exclude: shell patterns over parameter paths ('head/*') that are left alone.
+
+    Raises:
+      ConfigError: from `init`, a pattern that matches no parameter.
     """
 
-    def included(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: not any(fnmatch.fnmatchcase(path_of(path), pattern) for pattern in exclude), params
-        )
+    def init(params: Any) -> optax.EmptyState:
+        paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        for pattern in exclude:
+            if not fnmatch.filter(paths, pattern):
+                raise catalogue.ConfigError(
+                    f"optimizer.clip.exclude: '{pattern}' matches no parameter.{catalogue.nearest(pattern, paths)}"
+                )
+        return optax.EmptyState()
 
-    clip = optax.adaptive_grad_clip(clipping, eps)
-    return optax.masked(clip, included) if exclude else clip
+    def shorten(path: tuple[Any, ...], g: jax.Array, w: jax.Array) -> jax.Array:
+        name = path_of(path)
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
+            return g
+        inputs = tuple(range(g.ndim - 1)) if name.endswith('kernel') else None
+
+        def norm(x: jax.Array) -> jax.Array:
+            return jnp.sqrt(jnp.sum(jnp.square(x), inputs, keepdims=True))
+
+        return _shortened(g, norm(g), clipping * jnp.maximum(norm(w), eps))
+
+    def update(updates: Any, state: optax.EmptyState, params: Any) -> tuple[Any, optax.EmptyState]:
+        return jax.tree_util.tree_map_with_path(shorten, updates, params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _shortened(g: jax.Array, norm: jax.Array, most: Any) -> jax.Array:
+    """g where its norm is at most `most`, to the last bit, or else as long as `most`."""
+    return jnp.where(norm > most, g * (most / jnp.where(norm > 0, norm, 1)), g).astype(g.dtype)
 
 
 def path_of(path: tuple[Any, ...]) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 import optax.contrib
 
-from research import catalogue
+from research import catalogue, durations
 from research.optim.averaging import average, average_weight
 from research.optim.clipping import CLIPS, counted, path_of
 from research.optim.scaling import dynamic
@@ -71,6 +71,10 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     takes = inspect.signature(rule).parameters
     if 'learning_rate' not in takes:
         raise catalogue.ConfigError(f"Optimizer '{name}' takes no learning_rate, expected one that does.")
+    if name in _NOT_FROM_0 and durations.examples(config['schedule']['warmup'], 1000, 1000, 1000):
+        raise catalogue.ConfigError(
+            f"Optimizer '{name}' finds its own step and cannot begin at a rate of 0: set schedule.warmup to '0st'."
+        )
     own = {key: numbers[key] for key in ('learning_rate', 'weight_decay', 'adam_weight_decay') if key in takes}
     mask = {key: _decayed(optimizer['decay_multipliers']) for key in ('mask', 'weight_decay_mask') if key in takes}
     decays = 'weight_decay' in takes
@@ -95,6 +99,9 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
         clip = catalogue.resolve('clip', optimizer['clip']['name'], CLIPS)
         arguments = {key: value for key, value in optimizer['clip'].items() if key != 'name'}
         catalogue.check('clip', optimizer['clip']['name'], clip, arguments)
+        for key, bound in arguments.items():
+            if _number(bound) and not bound > 0:
+                raise catalogue.ConfigError(f'optimizer.clip.{key} is {bound}, expected a bound above 0, such as 1.0.')
         stages.append(('clip', counted(_traced(clip, {k: v for k, v in arguments.items() if _number(v)})(**arguments))))
     stages.append(('optimizer', _traced(rule, own)(**settings, **given)))
     if not decays:
@@ -174,9 +181,11 @@ def entries() -> dict[str, str]:
     return found | OPTIMIZERS
 
 
-# A line search evaluates the loss at several points of one step, which stage 4 does not do; the others take functions, arrays
-# or other transformations, which no config can say (schedule_free_sgd and schedule_free_adamw are what it can).
-_ASK_FOR_MORE = ('lbfgs', 'polyak_sgd', 'schedule_free', 'dpsgd', 'noisy_sgd')
+# These want the loss, or the loss as a function, at every update, which stage 4 does not hand on; or functions, arrays and
+# other transformations, which no config can say (schedule_free_sgd and schedule_free_adamw are what it can).
+_ASK_FOR_MORE = ('dpsgd', 'lbfgs', 'momo', 'momo_adam', 'noisy_sgd', 'polyak_sgd', 'schedule_free', 'sophia')
+# These estimate the step from what they moved, and 0 / 0 is what they make of a first rate of 0.
+_NOT_FROM_0 = ('dadapt_adamw', 'prodigy')
 
 
 def factors(field: str, pairs: Sequence[tuple[str, float]], params: Any, default: Any) -> Any:

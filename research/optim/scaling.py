@@ -5,6 +5,8 @@ gradient divided by it after. Where that overflows the step is skipped and the n
 doubled.
 
 Source: Micikevicius et al. 2018 (Mixed precision training, sections 3.2 and 3.3). Config: {'train.precision': 'float16'}.
+The loss here is a sum over the batch, so it begins at 2^9, about what 2^15 is to the mean over 64 examples.
+
 Cost: a pass over the gradients. Clashes: none; how many steps were skipped is in the report ('scale/skipped').
 """
 
@@ -25,7 +27,7 @@ class ScaleState(NamedTuple):
 
 
 def dynamic(
-    chain: optax.GradientTransformationExtraArgs, start: float = 2.0**15, period: int = 2000
+    chain: optax.GradientTransformationExtraArgs, start: float = 2.0**9, period: int = 2000
 ) -> optax.GradientTransformationExtraArgs:
     """The chain under loss scaling: takes scaled gradients; a step that overflows leaves its state and the parameters alone."""
 

@@ -4,6 +4,8 @@ The trainer feeds the rates to the compiled chunk as data, so every schedule sha
 a function `(position, total, convert, **kwargs) -> factor` and name it in `SCHEDULES`: position and total are counted
 from the end of the warm-up, `convert` turns a duration text into the same unit, and the factor multiplies
 `optimizer.learning_rate`.
+
+Durations among the arguments begin at the end of the warm-up, and '1run' is the whole run, warm-up included.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +33,7 @@ Schedule = Callable[[Any], np.ndarray]
 
 
 def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None, per_step: float | None = None) -> Schedule:
-    """The learning rate as a function of the position in the run, linear warm-up from 0 in front.
+    """The learning rate as a function of the position in the run, linear warm-up from 0 to where the schedule begins.
 
     Args:
       config: the whole config; reads `schedule {name, warmup, **kwargs}`, `optimizer.learning_rate`, `data.batch_size`.
@@ -45,7 +47,7 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
       update that starts there, as in optax: the first update of a warmed-up run has rate 0. Past the end it stays.
 
     Raises:
-      ConfigError: unknown name or argument, a bad duration, a warm-up that is longer than the run.
+      ConfigError: unknown name or argument, a bad duration or number, a warm-up that is longer than the run.
     """
     settings = {key: value for key, value in config['schedule'].items() if key not in ('name', 'warmup')}
     name, peak = config['schedule']['name'], config['optimizer']['learning_rate']
@@ -58,7 +60,7 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
 
     shape = catalogue.resolve('schedule', name, SCHEDULES)
     catalogue.check('schedule', name, shape, settings, given=('position', 'total', 'convert'))
-    warmup = convert(config['schedule']['warmup'])
+    warmup = _duration('warmup', config['schedule']['warmup'], convert)
     if warmup > total:
         raise catalogue.ConfigError(
             f"schedule.warmup '{config['schedule']['warmup']}' is longer than the run; "
@@ -69,9 +71,9 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
         asked = np.asarray(position, np.float64)
         position = np.clip(asked.reshape(-1), 0, total)  # a scalar's power may differ from an array's in the last bit
         factor = shape(np.maximum(position - warmup, 0), total - warmup, convert, **settings)
-        return (peak * np.where(position < warmup, position / (warmup or 1), factor)).reshape(asked.shape)[()]
+        return (peak * factor * np.minimum(1, position / warmup if warmup else 1)).reshape(asked.shape)[()]
 
-    rate(0.0)  # a bad duration among the arguments is refused now, not at the first step
+    rate(0.0)  # a bad argument is refused now, not at the first step
     return rate
 
 
@@ -83,10 +85,16 @@ def constant(position: np.ndarray, total: float, convert: Convert) -> np.ndarray
 def step(
     position: np.ndarray, total: float, convert: Convert, milestones: Sequence[str] = ('0.5run', '0.75run'), factor: float = 0.1
 ) -> np.ndarray:
-    """Multiplied by `factor` at each milestone (He et al. 2015, section 3.4, divide by 10)."""
-    at = [convert(text) for text in milestones]
+    """Multiplied by `factor` at each milestone (He et al. 2015, section 3.4, divide by 10).
+
+    Milestones at equal distances are `exponential` with `staircase`.
+    """
+    _not_negative(factor=factor)
+    at = [] if isinstance(milestones, str) else [_duration('milestones', text, convert) for text in milestones]
     if not at or at != sorted(set(at)):
-        raise catalogue.ConfigError(f"schedule.milestones {tuple(milestones)} do not rise; such as ('0.5run', '0.75run').")
+        raise catalogue.ConfigError(
+            f"schedule.milestones is {milestones!r}, expected durations that rise, such as ('0.5run', '0.75run')."
+        )
     return factor ** np.searchsorted(at, position, side='right').astype(np.float64)
 
 
@@ -97,16 +105,21 @@ def linear(position: np.ndarray, total: float, convert: Convert, end: float = 0.
 
 def polynomial(position: np.ndarray, total: float, convert: Convert, power: float = 2.0, end: float = 0.0) -> np.ndarray:
     """`end + (1 - end) * (1 - position / total) ** power` (the 'poly' policy of Liu et al. 2015, ParseNet)."""
+    _not_negative(power=power, end=end)
     return end + (1 - end) * (1 - _fraction(position, total)) ** power
 
 
 def inverse_sqrt(position: np.ndarray, total: float, convert: Convert, timescale: str = '0.1run') -> np.ndarray:
-    """1 for `timescale`, then the inverse square root of position / timescale (Vaswani et al. 2017, section 5.3)."""
+    """1 for `timescale`, then the inverse square root of position / timescale.
+
+    The decay of Vaswani et al. 2017, section 5.3, who count from the beginning of the warm-up; here it is from its end.
+    """
     return np.minimum(1, np.sqrt(_lasting('timescale', timescale, convert) / np.maximum(position, 1e-12)))
 
 
 def cosine(position: np.ndarray, total: float, convert: Convert, alpha: float = 0.0) -> np.ndarray:
     """Half a cosine from 1 down to `alpha` at the end of the run (Loshchilov and Hutter 2017, eq. 5, without restarts)."""
+    _not_negative(alpha=alpha)
     return alpha + (1 - alpha) * _half_cosine(_fraction(position, total))
 
 
@@ -127,6 +140,7 @@ def cosine_restarts(
       peak_decay: each cycle's peak is this share of the one before; below 1 the annealing is exponentially decayed.
       alpha: where a cycle ends, as a share of its peak.
     """
+    _not_negative(stretch=stretch, peak_decay=peak_decay, alpha=alpha)
     length = _lasting('cycle', cycle, convert)
     if stretch < 1:
         raise catalogue.ConfigError(f'schedule.stretch is {stretch}, expected at least 1: cycles do not shrink to nothing.')
@@ -141,17 +155,32 @@ def cosine_restarts(
 
 
 def one_cycle(
-    position: np.ndarray, total: float, convert: Convert, rise: float = 0.3, start: float = 0.04, end: float = 4e-6
+    position: np.ndarray,
+    total: float,
+    convert: Convert,
+    rise: float = 0.3,
+    start: float = 0.04,
+    end: float = 4e-6,
+    anneal: str = 'cosine',
 ) -> np.ndarray:
-    """Up from `start` to 1 in the share `rise` of the run, then down to `end`, both half cosines (Smith 2018, 1cycle).
+    """Up from `start` to 1 in the share `rise` of the run, then down to `end` (Smith 2018, 1cycle); a warm-up of its own.
 
     The momentum, which the paper lets fall and rise in turn, stays. PyTorch's OneCycleLR has these defaults as
     div_factor 25 and final_div_factor 1e4, and reaches the ends on its last step.
+
+    Args:
+      rise: share of the run, behind `schedule.warmup`, that goes up.
+      start, end: shares of the peak.
+      anneal: 'cosine', half of one up and half of one down, or 'linear', which is the paper's.
     """
+    _not_negative(rise=rise, start=start, end=end)
     if not 0 < rise < 1:
         raise catalogue.ConfigError(f'schedule.rise is {rise}, expected a share of the run between 0 and 1.')
-    done = _fraction(position, total)
-    up, down = _half_cosine(np.clip(done / rise, 0, 1)), _half_cosine(np.clip((done - rise) / (1 - rise), 0, 1))
+    anneals = {'cosine': _half_cosine, 'linear': lambda fraction: 1 - fraction}
+    if anneal not in anneals:
+        raise catalogue.ConfigError(f"schedule.anneal is '{anneal}'.{catalogue.nearest(anneal, anneals)}")
+    fall, done = anneals[anneal], _fraction(position, total)
+    up, down = fall(np.clip(done / rise, 0, 1)), fall(np.clip((done - rise) / (1 - rise), 0, 1))
     return np.where(done < rise, 1 - (1 - start) * up, end + (1 - end) * down)
 
 
@@ -164,19 +193,26 @@ def exponential(
     staircase: bool = False,
 ) -> np.ndarray:
     """`decay_rate ** (position / transition)`; with `staircase` the exponent is a whole number, and the rate falls in steps."""
+    _not_negative(decay_rate=decay_rate)
     exponent = position / _lasting('transition', transition, convert)
     return decay_rate ** (np.floor(exponent) if staircase else exponent)
 
 
-def curve(rates: np.ndarray) -> str:
-    """Rates [N] as a line of blocks, for a terminal, with its lowest and highest."""
-    low, high = float(rates.min()), float(rates.max())
-    heights = np.round((rates - low) / (high - low) * 7).astype(int) if high > low else np.full(len(rates), 3)
-    return f'{"".join("▁▂▃▄▅▆▇█"[h] for h in heights)} {low:.3g} to {high:.3g}'
+def _not_negative(**numbers: float) -> None:
+    for field, value in numbers.items():
+        if not (isinstance(value, int | float) and 0 <= value < np.inf):
+            raise catalogue.ConfigError(f'schedule.{field} is {value!r}, expected a finite number of 0 or more.')
+
+
+def _duration(field: str, text: str, convert: Convert) -> float:
+    try:
+        return convert(text)
+    except catalogue.ConfigError as error:
+        raise catalogue.ConfigError(f'schedule.{field}: {error}') from None
 
 
 def _lasting(field: str, text: str, convert: Convert) -> float:
-    if not (length := convert(text)):
+    if not (length := _duration(field, text, convert)):
         raise catalogue.ConfigError(f"schedule.{field} '{text}' lasts nothing; give it some time, for example '0.25run'.")
     return length
 
@@ -187,4 +223,4 @@ def _half_cosine(fraction: np.ndarray) -> np.ndarray:
 
 
 def _fraction(position: np.ndarray, total: float) -> np.ndarray:
-    return position / total if total else np.ones_like(position)
+    return position / total if total else np.zeros_like(position)

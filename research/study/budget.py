@@ -30,13 +30,14 @@ def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
     pinned = {key: n for key, n in records.derived(path).items() if isinstance(n, int)}
     runs = []
     for run in plan.runs:
-        if run.key not in pinned:
+        key = f'{run.key} {plan.study["budget"]}'  # tuning may have a budget of its own
+        if key not in pinned:
             experiment = experiments.build(_with(run, '1st').config, session, run.key)
             steps = float(match[1]) / _seconds_per_step(experiment)
-            pinned[run.key] = max(1, int(steps)) * experiment.batch_size
+            pinned[key] = max(1, int(steps)) * experiment.batch_size
             if workdir.exists():
                 record.write_json(path, pinned)
-        runs.append(_with(run, f'{pinned[run.key]}ex'))
+        runs.append(_with(run, f'{pinned[key]}ex'))
     return dataclasses.replace(plan, runs=runs)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from research import cost
 from research.catalogue import ConfigError
 from research.study import identity, records
-from research.study.plan import Plan, Run, costs
+from research.study.plan import Plan, Run, costs, schedules
 from research.study.progress import Progress
 from research.train import checkpoint, loop, record
 from research.train import experiment as experiments
@@ -101,10 +101,6 @@ def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experimen
     runs: dict[str, dict[str, str]] = {name: {} for name in plan.variants}
     for run in plan.runs:
         runs[run.variant][str(run.seed)] = run.id
-    schedules = {}
-    for name, experiment in built.items():
-        positions = np.unique(np.linspace(0, experiment.total - 1, 101).astype(int))
-        schedules[name] = [positions.tolist(), np.asarray(experiment.rates(positions), float).tolist()]
     earlier = records.derived(workdir / 'study.json')
     content = {
         'study': study['name'],
@@ -121,7 +117,8 @@ def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experimen
         'environment': identity.environment(workdir, plan.source.path.parent),
         'rules': RULES,
         'notes': notes,
-        'schedules': schedules,
+        'schedules': schedules(built),
+        'tuning': plan.tuning,
     }
     record.write_json(workdir / 'study.json', content | {k: earlier[k] for k in ('reported_seeds',) if k in earlier})
 
@@ -277,6 +274,7 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
             **outcome.cost,
         },
         'observed': outcome.observed,
+        **({'memory_plan': experiment.memory_plan._asdict()} if experiment.memory_plan else {}),
         'fingerprint': fingerprint,
     }
     if outcome.diverged is not None:
@@ -306,7 +304,8 @@ def _own_checkpoints(directory: pathlib.Path, run: Run, fingerprint: Mapping[str
 
 
 def _header(plan: Plan, run: Run) -> dict[str, Any]:
-    return {'id': run.id, 'variant': run.variant, 'seed': run.seed, 'study': plan.study['name'], 'key': run.key, 'rules': RULES}
+    header = {'id': run.id, 'variant': run.variant, 'seed': run.seed, 'study': plan.study['name'], 'key': run.key}
+    return {**header, 'rules': RULES, **({} if run.point is None else {'tuning_point': run.point})}
 
 
 def _failed(workdir, plan, run, message, fingerprint) -> None:

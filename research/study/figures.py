@@ -3,10 +3,14 @@
 matplotlib is imported when something is drawn; report.html draws the rest itself, from `chart`.
 """
 
+import base64
 import io
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from research.study import records, tables, words
 from research.study.summary import BASELINE, NULL
@@ -15,6 +19,10 @@ from research.study.summary import BASELINE, NULL
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = 'o^Dv'
 _MOST_NAMES = 14
+# Of one run in the report, evenly over training.
+_MOST_GRIDS = 8
+# Blocks of a learning rate.
+_CURVE = 40
 _PANELS = ('train_seconds', 'inference_flops')
 _COSTS = {
     'train_seconds': 'training seconds',
@@ -92,6 +100,41 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
         'rates': {name: dict(zip('xy', schedule, strict=True)) for name, schedule in schedules.items()},
         'palette': PALETTE,
     }
+
+
+def rates(schedules: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each learning rate that is different, as a line of blocks over the run, and the variants that have it."""
+    curves: dict[str, list[str]] = {}
+    for name, (positions, values) in schedules.items():
+        drawn = np.interp(np.linspace(positions[0], positions[-1], _CURVE), positions, values)
+        curves.setdefault(words.curve(drawn.tolist()), []).append(name)
+    return [(curve, ', '.join(names)) for curve, names in curves.items()]
+
+
+def samples(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What generative runs of the first seed drew during training.
+
+    Returns:
+      A list of {name, seed, grids} in the order of the variants, grids a list of {label, path, data}: path relative to
+      `workdir`, data in base64; evenly over the run where there are many. Variants without samples are left out.
+    """
+    found = []
+    for name, runs in study['runs'].items():
+        seed = str(study['seeds'][0])
+        folder = workdir / 'runs' / runs.get(seed, '') / 'samples'
+        files = sorted(folder.glob('*.png'), key=lambda file: (len(file.stem), file.stem)) if seed in runs else []
+        picked = sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), _MOST_GRIDS))})
+        grids = [
+            {
+                'label': files[i].stem,
+                'path': urllib.parse.quote(str(files[i].relative_to(workdir))),
+                'data': base64.b64encode(files[i].read_bytes()).decode(),
+            }
+            for i in picked
+        ]
+        if grids:
+            found.append({'name': name, 'seed': seed, 'grids': grids})
+    return found
 
 
 def pareto(chart: Mapping[str, Any], workdir: Path) -> None:

@@ -67,6 +67,8 @@ def changed(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]
 def _that_matter(config: Mapping[str, Any]) -> dict[str, Any]:
     steered = config['schedule']['name'] == 'plateau' or config['data']['batch']['name'] == 'shrink'
     loud = _LOUD_FOR_BEST if config['study']['score'] == 'best' or steered else _LOUD
+    if not config['study']['metric'].startswith('test/'):  # then the test split is not read
+        loud = (*loud, 'study.metric')
     return {k: v for k, v in flatten(config).items() if _within(k, loud) or not _within(k, _SILENT)}
 
 

@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import rich.console
 
@@ -47,12 +48,13 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
         return _report(workdir)
     parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
     overrides.load(spec, parsed)  # what the text of the config shows is refused before jax is imported
-    from research.study import plan
+    from research.study import plan, tuning
 
     study = plan.make(spec, parsed)  # ... and what signatures show before the rest is
-    from research.study import budget, execute, identity, latency
+    before = tuning.before(study)
+    from research.study import budget, execute, preview
     from research.train import compilation
-    from research.train.experiment import Session, load_data
+    from research.train.experiment import Session
 
     session = Session()
     if mode == 'prepare':
@@ -63,30 +65,59 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
         execute.own_platform(study)
         execute.own_study(workdir, study)
         compilation.enable_cache()
-        plan.show(budget.in_examples(study, workdir, session), workdir, session, _console(120))
+        if before is not None:
+            before = budget.in_examples(before, workdir, session)
+            tuned = tuning.after(study, before, preview.recorded(before, workdir))
+            study = tuned if tuned.runs else study
+        preview.show(budget.in_examples(study, workdir, session), before, workdir, session, _console(140))
         return OK
     with execute.claim(workdir, study):
         for name in compilation.enable_cache():
             print(f'Removed a truncated entry of the compilation cache: {name}')
-        study = budget.in_examples(study, workdir, session)
-        built = plan.verify(study, session)
-        fingerprints = {
-            run.variant: identity.fingerprint([run.config], load_data(run.config, session).checksum)
-            for run in study.runs[: len(built)]
-        }
-        done, problems = execute.finished(workdir, study)
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        notes = execute.settle_stale(done, fingerprints, stale)
-        execute.write_study(workdir, study, built, _command(spec, workdir, changes), notes + problems)
         try:
-            failed = execute.execute(workdir, study, session, done, fingerprints)
+            failed = _train(study, before, workdir, session, stale, _command(spec, workdir, changes))
         except execute.Interrupted as stopped:
             print(f'Stopped by {stopped}; everything is saved, the same command goes on from here.')
             return 128 + stopped.number
-        latency.measure(workdir, study, session, anew=len(done) < len(study.runs))
         _report(workdir)
     return FAILED if failed else OK
+
+
+def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: str, command: str) -> int:
+    """Tunes where there is something to tune, then trains; returns how many runs failed."""
+    from research.study import budget, execute, identity, latency, plan, tuning
+    from research.train.experiment import load_data
+
+    def standing(stage: plan.Plan) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+        """What a stage's runs depend on by variant, its results by run id, and what the report has to say about them."""
+        first = {run.variant: run for run in reversed(stage.firsts)}
+        fingerprints = {
+            name: identity.fingerprint([run.config], load_data(run.config, session).checksum) for name, run in first.items()
+        }
+        done, problems = execute.finished(workdir, stage)
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        return fingerprints, done, execute.settle_stale(done, fingerprints, stale) + problems
+
+    study, notes = budget.in_examples(study, workdir, session), []
+    built = plan.verify(study, session)  # what would be refused after tuning is refused before it
+    if before is not None:
+        before = budget.in_examples(before, workdir, session)
+        plan.verify(before, session)
+        fingerprints, done, notes = standing(before)
+        if len(done) < len(before.runs):
+            execute.write_study(workdir, tuning.after(study, before, []), built, command, notes)
+            if failed := execute.execute(workdir, before, session, done, fingerprints):
+                print(f'{failed} runs of tuning failed, so nothing is compared yet; the same command tries them again.')
+                return failed
+        study = tuning.after(study, before, execute.finished(workdir, before)[0].values())
+        study = budget.in_examples(study, workdir, session)
+        built = plan.verify(study, session)
+    fingerprints, done, more = standing(study)
+    execute.write_study(workdir, study, built, command, notes + more)
+    failed = execute.execute(workdir, study, session, done, fingerprints)
+    latency.measure(workdir, study, session, anew=len(done) < len(study.runs))
+    return failed
 
 
 def _command(spec: str, workdir: pathlib.Path, changes: Mapping[str, str]) -> str:

@@ -2,40 +2,44 @@
 
 import contextlib
 import dataclasses
-import pathlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.console
-import rich.table
 
 from research import cost
 from research.catalogue import ConfigError, nearest
-from research.study import identity, names, overrides, records
+from research.study import identity, names, overrides
 from research.study.source import Misfit, Source
 from research.train import experiment as experiments
 from research.train.clock import Clock
 from research.train.experiment import Experiment, Session
 from research.train.feed import Feed
 
-# What one finished run leaves on disk beside its variables (config, metrics, result, correctness), and their files.
-_RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 44_000, 6, 12
-
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One variant at one seed."""
+    """One variant at one seed.
+
+    Attributes:
+      point: of tuning; None for a run that enters a verdict.
+    """
 
     variant: str
     seed: int
     config: Mapping[str, Any]
     id: str
     key: str
+    point: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is a run of: 'adam', or 'adam, point 3'."""
+        return self.variant if self.point is None else f'{self.variant}, point {self.point}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Plan:
       variants: name -> overrides, 'baseline' first, then 'null' unless switched off.
       contrasts: name -> {variant: weight}; the null is not among them.
       runs: seed by seed, every variant of a seed before the next seed, so that times are paired as scores are.
+      tuning: what study.json says about it, see research.study.tuning; None in a study that does not tune.
     """
 
     config: Mapping[str, Any]
@@ -57,6 +62,7 @@ class Plan:
     variants: Mapping[str, Mapping[str, Any]]
     contrasts: Mapping[str, Mapping[str, float]]
     runs: list[Run]
+    tuning: Mapping[str, Any] | None = None
 
     @property
     def study(self) -> Mapping[str, Any]:
@@ -67,6 +73,11 @@ class Plan:
     def seeds(self) -> tuple[int, ...]:
         """The study's seeds in their order."""
         return overrides.seeds_of(self.study)
+
+    @property
+    def firsts(self) -> list[Run]:
+        """The runs of the first seed: everything that there is a run of, once."""
+        return [run for run in self.runs if run.seed == self.runs[0].seed]
 
 
 def make(spec: str, changes: Mapping[str, Any]) -> Plan:
@@ -84,11 +95,10 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
     if study['null']:
         variants['null'] = {'data.redraw': config['data']['redraw'] + 1}
     variants |= study['variants']
-    seeds = overrides.seeds_of(study)
     resolved = {name: overrides.apply(config, changed) for name, changed in variants.items()}
     same: dict[str, str] = {}
     for name, variant in resolved.items():
-        with _located(source, name):
+        with located(source, name):
             names.check(variant)
         other = same.setdefault(identity.run_id(variant), name)
         if other != name:
@@ -96,14 +106,23 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
                 f"{source.at(name, name)}Variant '{name}' is the same as '{other}': nothing that it overrides changes the "
                 'numbers of a run. Remove it.'
             )
-    keys = {name: identity.compile_key(variant) for name, variant in resolved.items()}
-    runs = []
-    for seed in seeds:
-        for name, variant in resolved.items():
-            seeded = {**variant, 'train': {**variant['train'], 'seed': seed}}
-            runs.append(Run(name, seed, seeded, identity.run_id(seeded), keys[name]))
     contrasts = study['contrasts'] or {name: {name: 1, 'baseline': -1} for name in study['variants']}
-    return Plan(config, source, _question(question), variants, contrasts, runs)
+    return Plan(config, source, _question(question), variants, contrasts, expand(resolved, overrides.seeds_of(study)))
+
+
+def expand(resolved: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> list[Run]:
+    """The runs of a study, seed by seed; `resolved` is variant -> config."""
+    by_variant = [seeded(name, config, seeds) for name, config in resolved.items()]
+    return [run for runs in zip(*by_variant, strict=True) for run in runs]
+
+
+def seeded(variant: str, config: Mapping[str, Any], seeds: Sequence[int], point: int | None = None) -> list[Run]:
+    """One run a seed of a variant's resolved config."""
+    key, runs = identity.compile_key(config), []
+    for seed in seeds:
+        own = {**config, 'train': {**config['train'], 'seed': seed}}
+        runs.append(Run(variant, seed, own, identity.run_id(own), key, point))
+    return runs
 
 
 def _question(docstring: str) -> str:
@@ -114,28 +133,28 @@ def _question(docstring: str) -> str:
 
 
 def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
-    """Builds every variant once, compiling nothing: names, arguments, durations, data.
+    """Builds every variant, and point of tuning, once, compiling nothing: names, arguments, durations, data.
 
     Returns:
-      variant -> experiment at the first seed.
+      name -> experiment at the first seed; of a variant, or of one at a point ('adam, point 3').
 
     Raises:
       ConfigError: with the variant's name in front.
     """
     built, checked = {}, set()
-    for run in plan.runs[: len(plan.variants)]:
-        with _located(plan.source, run.variant):
-            built[run.variant] = experiments.build(run.config, session, run.key)
+    for run in plan.firsts:
+        with located(plan.source, run.variant):
+            built[run.name] = experiments.build(run.config, session, run.key)
             if run.key not in checked:
-                _check_built(built[run.variant])
+                _check_built(built[run.name])
             checked.add(run.key)
     return built
 
 
 def prepare(plan: Plan, session: Session) -> None:
     """Fetches, checks and prepares the data of every variant."""
-    for run in plan.runs[: len(plan.variants)]:
-        with _located(plan.source, run.variant):
+    for run in plan.firsts:
+        with located(plan.source, run.variant):
             experiments.load_data(run.config, session)
 
 
@@ -162,7 +181,7 @@ def _check_built(experiment: Experiment) -> None:
 
 
 @contextlib.contextmanager
-def _located(source: Source, variant: str) -> Iterator[None]:
+def located(source: Source, variant: str) -> Iterator[None]:
     """Says where in the config the cause of an error stands; what a fork's own code raises becomes an error of the config."""
     inside, prefix = ('', '') if variant in ('baseline', 'null') else (variant, f"Variant '{variant}': ")
     try:
@@ -193,15 +212,13 @@ def costs(experiment: Experiment) -> dict[str, int]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """Of one program: seconds a step and where they come from, peak bytes by the compiler's count, seconds to compile."""
-
-    seconds_per_step: float
-    source: str
-    peak_bytes: int
-    compile_seconds: float
-    variable_bytes: int
+def schedules(built: Mapping[str, Experiment]) -> dict[str, tuple[list[int], list[float]]]:
+    """name -> (positions in examples, learning rates), over the run."""
+    found = {}
+    for name, experiment in built.items():
+        positions = np.unique(np.linspace(0, experiment.total - 1, 101).astype(int))
+        found[name] = positions.tolist(), np.asarray(experiment.rates(positions), float).tolist()
+    return found
 
 
 def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
@@ -222,96 +239,3 @@ def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
         return time.perf_counter() - start
 
     return took
-
-
-def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) -> Prediction:
-    """Compiles the training program, and times three steps unless records of the same program tell."""
-    clock, program = Clock(), experiment.program
-    took = trial(experiment, clock)
-    seen = [r['cost']['seconds_per_step'] for r in known if r.get('key') == key and r['status'] == 'finished']
-    if seen:
-        seconds, source = float(np.median(seen)), f'{len(seen)} finished runs'
-    else:
-        took(1)
-        seconds, source = took(3) / 3, '3 timed steps'
-    variable_bytes = sum(
-        x.size * x.dtype.itemsize for x in jax.tree.leaves((program.shapes.params, program.shapes.collections))
-    )
-    return Prediction(
-        seconds,
-        source,
-        cost.memory(program.chunk(experiment.phases.at(0, 0)).executable)['total'],
-        clock.seconds['compile'],
-        variable_bytes,
-    )
-
-
-def show(plan: Plan, workdir: pathlib.Path, session: Session, console: rich.console.Console) -> None:
-    """Prints every run with what it will cost, the programs to compile, disk and files. Trains nothing.
-
-    Times come from finished runs of the same program in `workdir`, else from three timed steps; the table says which.
-    """
-    built = verify(plan, session)
-    known = _records(plan, workdir)
-    counted: dict[str, dict[str, int]] = {}
-    predicted: dict[str, Prediction] = {}
-    for run in plan.runs[: len(built)]:
-        if run.key not in counted:
-            counted[run.key] = costs(built[run.variant])
-            predicted[run.key] = predict(built[run.variant], run.key, known)
-    console.print(f'{plan.study["name"]}: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {len(plan.runs)} runs')
-    for name, overridden in plan.variants.items():
-        console.print(
-            f'  {name}: ' + (', '.join(f'{k}={v!r}' for k, v in overridden.items()) or 'the config itself'), markup=False
-        )
-    done = {record['id'] for record in known if record['status'] != 'failed'}
-    table = rich.table.Table()
-    for column in (
-        'run',
-        'variant',
-        'seed',
-        'parameters',
-        'GFLOPs/step',
-        'GMACs/step',
-        'MFLOPs/example',
-        'peak MB',
-        'seconds',
-        '',
-    ):
-        table.add_column(column, justify='right' if column not in ('run', 'variant', '') else 'left')
-    seconds = 0.0
-    for run in plan.runs:
-        count, guess, steps = counted[run.key], predicted[run.key], built[run.variant].steps
-        took = guess.seconds_per_step * steps
-        seconds += 0.0 if run.id in done else took
-        table.add_row(
-            run.id,
-            rich.markup.escape(run.variant),
-            str(run.seed),
-            f'{count["parameters"]:,}',
-            f'{count["train_flops"] / 1e9:.3g}',
-            f'{count["train_multiply_adds"] / 1e9:.3g}',
-            f'{count["inference_flops"] / 1e6:.3g}',
-            f'{guess.peak_bytes / 1e6:.1f}',
-            f'{took:.1f}',
-            'finished' if run.id in done else f'from {guess.source}',
-        )
-    console.print(table)
-    disk = sum(predicted[run.key].variable_bytes + _RECORD_BYTES for run in plan.runs)
-    files = len(plan.runs) * (_RECORD_FILES + _VARIABLE_FILES)
-    compiling = sum(p.compile_seconds for p in predicted.values())
-    console.print(
-        f'{len(predicted)} training programs to compile ({compiling:.0f} s just now, cached for the study). '
-        f'Training: about {seconds / 60:.1f} min. Disk: about {disk / 1e6:.0f} MB in {files} files.'
-    )
-    console.print('peak MB is what the compiler counts for the training program: the scratch of library kernels comes on top.')
-
-
-def _records(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Results of the planned runs; a launch keeps torn and foreign ones aside, a plan only looks."""
-    study = {'study': plan.study['name'], 'metric': plan.study['metric']}
-    found = []
-    for run in plan.runs:
-        with contextlib.suppress(records.BadRecord):
-            found.append(records.read_result(workdir / 'runs' / run.id / 'result.json', study, run.variant, run.seed))
-    return [result for result in found if result is not None]

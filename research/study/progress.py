@@ -57,7 +57,7 @@ class Progress:
         self._done += 1
         self._fraction = 0.0
         if status != 'finished':
-            self._line(f'{run.variant}, seed {run.seed}: {status} ({run.id})')
+            self._line(f'{run.name}, seed {run.seed}: {status} ({run.id})')
         self._show('')
 
     def left(self) -> float | None:
@@ -74,7 +74,7 @@ class Progress:
     def _show(self, what: str) -> None:
         left = self.left()
         left = '' if left is None else f'about {int(left) // 60} min {int(left) % 60:02d} s left'
-        text = f'{self._run.variant}, seed {self._run.seed}' + (f': {what}' if what else '')
+        text = f'{self._run.name}, seed {self._run.seed}' + (f': {what}' if what else '')
         if self._live:
             self._live.update(self._bar, description=rich.markup.escape(text), completed=self._done, left=left)
         elif time.monotonic() - self._printed >= _QUIET:

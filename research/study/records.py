@@ -65,6 +65,7 @@ class Records:
       study: study.json.
       results: variant -> seed -> result.json, for every planned run that has one that counts.
       problems: path and reason of each record that was treated as absent.
+      trials: variant -> point of tuning -> seed -> result.json; none of them enters a verdict.
       latency: variant -> batch size -> quantiles in seconds; empty where it was not measured.
       strangers: run folders that no planned run owns (an earlier config's).
     """
@@ -73,6 +74,7 @@ class Records:
     study: dict[str, Any]
     results: dict[str, dict[int, dict[str, Any]]]
     problems: list[dict[str, str]]
+    trials: dict[str, list[dict[int, dict[str, Any]]]]
     latency: dict[str, dict[str, dict[str, float]]]
     strangers: int
 
@@ -90,26 +92,36 @@ def read(workdir: str | os.PathLike[str]) -> Records:
     """
     workdir = Path(workdir)
     study = read_study(workdir)
-    results: dict[str, dict[int, dict[str, Any]]] = {variant: {} for variant in study['variants']}
-    problems, owned = [], set()
-    for variant in results:
-        for seed, run in study['runs'].get(variant, {}).items():
+    problems: list[dict[str, str]] = []
+    owned: set[str] = set()
+
+    def found(variant: str, runs: Mapping[str, str], metric: str) -> dict[int, dict[str, Any]]:
+        results = {}
+        for seed, run in runs.items():
             owned.add(run)
             path = workdir / 'runs' / run / 'result.json'
             try:
-                result = read_result(path, study, variant, int(seed))
+                result = read_result(path, {'study': study['study'], 'metric': metric}, variant, int(seed))
             except BadRecord as bad:
                 problems.append({'path': str(path.relative_to(workdir)), 'reason': str(bad)})
             else:
                 if result is not None:
-                    results[variant][int(seed)] = result
+                    results[int(seed)] = result
+        return results
+
+    results = {variant: found(variant, study['runs'].get(variant, {}), study['metric']) for variant in study['variants']}
+    tuning = study.get('tuning') or {'variants': {}}
+    trials = {
+        variant: [found(variant, entry['runs'], tuning['metric']) for entry in entries]
+        for variant, entries in tuning['variants'].items()
+    }
     try:
         latency = _mapping(workdir / 'latency.json', {}) or {}
     except BadRecord as bad:
         latency = {}
         problems.append({'path': 'latency.json', 'reason': str(bad)})
     present = set(os.listdir(workdir / 'runs')) if (workdir / 'runs').is_dir() else set()
-    return Records(workdir, study, results, problems, latency, len(present - owned))
+    return Records(workdir, study, results, problems, trials, latency, len(present - owned))
 
 
 def read_study(workdir: Path) -> dict[str, Any]:
@@ -142,6 +154,12 @@ def read_result(path: Path, study: Mapping[str, Any], variant: str, seed: int) -
     if result['status'] == 'finished' and not isinstance(result['metrics'].get(study['metric']), numbers.Real):
         raise BadRecord(f'it is finished but has no {study["metric"]}')
     return result
+
+
+def score(result: Mapping[str, Any], metric: str) -> float:
+    """What a run is worth; NaN where it did not finish."""
+    value = result['metrics'].get(metric) if result['status'] == 'finished' else None
+    return math.nan if value is None else float(value)
 
 
 def config(workdir: Path, run: str) -> dict[str, Any]:

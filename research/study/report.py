@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from research.study import figures, overrides, records, tables, words
-from research.study.summary import bands, read_evaluations, summarize
+from research.study import figures, overrides, records, tables, trials, words
+from research.study.summary import BASELINE, bands, read_evaluations, summarize
 from research.study.tables import table
 
 __all__ = ('table', 'write')
@@ -69,6 +69,7 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the templates print, as text."""
     study = read.study
+    baseline = overrides.apply(study['config'], study['variants'][BASELINE])  # which tuning may have moved
     score, level = tables.unit(summary), words.level(summary['alpha'])
     contrasts = [contrast for contrast in summary['contrasts'] if not contrast['null']]
     return {
@@ -92,17 +93,23 @@ def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
         'differences': {
             'headings': ['variant', 'field', 'baseline', 'here'],
             'rows': [
-                [variant['name'], key, _setting(study['config'], key), json.dumps(value)]
+                [variant['name'], key, _setting(baseline, key), json.dumps(value)]
                 for variant in summary['variants']
+                if variant['name'] != BASELINE
                 for key, value in variant['overrides'].items()
+                if _setting(baseline, key) != json.dumps(value)
             ],
         },
-        'config': [f'{key} = {json.dumps(value)}' for key, value in overrides.flatten(study['config']).items()],
+        'config': [f'{key} = {json.dumps(value)}' for key, value in overrides.flatten(baseline).items()],
         'null': words.null(tables.null(summary), score, summary),
         'quality': tables.quality(summary),
         'cost': tables.cost(summary),
+        'tuning': trials.table(summary),
+        'observed': tables.observed(summary),
+        'rates': figures.rates(study.get('schedules', {})),
+        'samples': figures.samples(read.workdir, study),
         'latex': tables.latex(summary),
-        'unfinished': [[u['variant'], u['seed'], u['status'], u['message'] or ''] for u in summary['unfinished']],
+        'unfinished': tables.unfinished(summary),
         'problems': [[problem['path'], problem['reason']] for problem in summary['problems']],
         'notes': [*study.get('notes', []), *_notes(summary)],
         'environment': list(study.get('environment', {}).items()),
@@ -115,9 +122,10 @@ def _state(summary: Mapping[str, Any]) -> str:
     used, planned = summary['seeds'], summary['planned_seeds']
     note = f' ({summary["budget_note"]})' if summary['budget_note'] else ''
     scored = 'best parameters on validation' if summary['score'] == 'best' else 'last parameters'
+    tuned = f' Tuned: each variant over the same {summary["tuning"]["points"]} points.' if summary['tuning'] else ''
     return (
         f'{len(used)} of {len(planned)} seeds ({words.seeds(used)}). Budget: {summary["budget"]}{note}. '
-        f'Scored: the {scored}. Rules {summary["rules"]}.'
+        f'Scored: the {scored}.{tuned} Rules {summary["rules"]}.'
     )
 
 
@@ -132,6 +140,14 @@ def _notices(summary: Mapping[str, Any]) -> list[str]:
         )
     if added:
         notices.append(f'{len(added)} seeds were added after a report was read: p-values do not account for this.')
+    if summary['tuning'] and (errors := sum(p['failed'] for v in summary['tuning']['variants'] for p in v['points'])):
+        notices.append(
+            f'{errors} runs of tuning ended in an error: every variant gets the same number of points, so the study does not '
+            'go on before they are done.'
+        )
+    if summary['stalled']:
+        stalled = [f'{run["variant"]}, seed {run["seed"]} ({run["message"]})' for run in summary['stalled']]
+        notices.append(f'{len(stalled)} runs did not learn: {"; ".join(stalled)}.')
     if summary['problems']:
         notices.append(f'{len(summary["problems"])} records were torn or foreign and count as absent; they are listed below.')
     null = tables.null(summary)
@@ -179,6 +195,7 @@ def commands(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     kept = [word for word in shlex.split(study.get('command', '')) if not word.startswith(_ELSEWHERE)]
     alone = ['--config.study.variants={}', '--config.study.contrasts={}', '--config.study.null=False']
+    alone += ['--config.study.tune.points=0'] * bool(study.get('tuning'))  # what was found is among the changes
     found = []
     for variant, runs in study['runs'].items():
         changes = [f'--config.{key}={_flag(key, value)}' for key, value in study['variants'][variant].items()]

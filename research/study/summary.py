@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from research.study import statistics, words
-from research.study.records import Records, correct, evaluations
+from research.study import statistics, trials, words
+from research.study.records import Records, correct, evaluations, score
 
 BASELINE, NULL = 'baseline', 'null'
 # How a variant's cost comes out of its seeds: sizes are the same in each, compilation is paid once and shared by later
@@ -54,14 +54,15 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
       planned_seeds; added_seeds: those that came in after a report was read.
       contrasts: a list of {name, weights, null, n, failed, errors, difference, interval, p_value, p_corrected, verdict, note,
         spread, detectable, descriptive, ..., crossed_interval, differences, time_to_quality, cost, mismatch}.
-      variants: a list of {name, overrides, scores, mean, spread, failed, cost, train_seconds_interval, latency,
+      variants: a list of {name, overrides, scores, mean, spread, failed, cost, observed, train_seconds_interval, latency,
         time_to_quality}.
-      unfinished, problems, fingerprints, strangers: what a reader has to know about the records.
+      tuning: {points, seeds, metric, budget, read_test, variants}, the last a list of {name, space, points, chosen,
+        train_seconds, compile_seconds} with a point's {values, score, runs, diverged, failed}; None where nothing was tuned.
+      unfinished, stalled, problems, fingerprints, strangers: what a reader has to know about the records.
     """
     study, seeds = records.study, records.seeds
     scores = {
-        variant: np.array([_score(found[seed], study['metric']) for seed in seeds])
-        for variant, found in records.results.items()
+        variant: np.array([score(found[seed], study['metric']) for seed in seeds]) for variant, found in records.results.items()
     }
     times = _Times(records, curves)
     options = {key: study[key] for key in ('margin', 'higher_is_better', 'alpha')}
@@ -112,17 +113,25 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
                 'scores': scores[variant].tolist(),
                 **_moments(scores[variant]),
                 'cost': _cost(records, variant),
+                'observed': _observed(records, variant),
                 'train_seconds_interval': _interval(_costs(records, variant, 'train_seconds'), study['alpha']),
                 'latency': records.latency.get(variant, {}),
                 'time_to_quality': times.median(variant),
             }
             for variant in study['variants']
         ],
+        'tuning': trials.summarize(records),
         'unfinished': [
-            {'variant': variant, 'seed': seed, 'status': result['status'], 'message': result.get('message')}
+            {'variant': variant, 'seed': seed, **{key: result.get(key) for key in ('status', 'message', 'diverged')}}
             for variant, found in records.results.items()
             for seed, result in found.items()
             if result['status'] != 'finished'
+        ],
+        'stalled': [
+            {'variant': variant, 'seed': seed, 'message': result['message']}
+            for variant, found in records.results.items()
+            for seed, result in found.items()
+            if result['status'] == 'finished' and (result.get('message') or '').startswith('stalled')
         ],
         'problems': records.problems,
         'fingerprints': _fingerprints(records),
@@ -197,11 +206,6 @@ class _Times:
         return {'metric': self.metric, 'target': self.target, **compared}
 
 
-def _score(result: Mapping[str, Any], metric: str) -> float:
-    value = result['metrics'].get(metric) if result['status'] == 'finished' else None
-    return math.nan if value is None else float(value)
-
-
 def _compare(differences: np.ndarray, options: Mapping[str, Any]) -> statistics.Comparison:
     if differences.size:
         return statistics.compare_differences(differences, **options)
@@ -248,6 +252,14 @@ def _cost(records: Records, variant: str) -> dict[str, float | int]:
             value = float(combine(values))
             cost[key] = int(value) if value.is_integer() and not key.endswith('seconds') else value
     return cost
+
+
+def _observed(records: Records, variant: str) -> dict[str, float]:
+    """What steps observed, as means over the seeds that finished; only what every one of them has."""
+    found = [records.results[variant][seed] for seed in records.seeds]
+    found = [result.get('observed') or {} for result in found if result['status'] == 'finished']
+    keys = [key for key in found[0] if all(key in observed for observed in found)] if found else []
+    return {key: float(np.mean([math.nan if o[key] is None else o[key] for o in found])) for key in keys}
 
 
 def _cost_ratios(records: Records, weights: Mapping[str, float], alpha: float) -> dict[str, dict[str, Any]]:

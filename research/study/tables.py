@@ -24,6 +24,16 @@ _COST_CAPTION = (
     '90 % quantile).'
 )
 
+_OBSERVED = {
+    'clip/steps': 'steps on which clipping acted',
+    'clip/entries': 'entries of the gradient that it changed',
+    'scale/skipped': 'steps that loss scaling skipped',
+    'noise/scale': 'gradient noise scale, in examples',
+    'gradient/norm': 'norm of the gradient',
+}
+_SHARES = ('clip/steps', 'clip/entries', 'scale/skipped')
+_STEPS = ('noise/signal', 'noise/trace')  # towards noise/scale
+
 
 class Row(NamedTuple):
     """A line of the table: a variant beside its difference from the baseline, or a contrast alone; {} for what it lacks."""
@@ -131,6 +141,41 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
     return _filled(columns, summary, _COST_CAPTION.format(level=words.level(summary['alpha'])))
 
 
+def observed(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """headings, rows of text and caption of what training steps observed; no rows where they observed nothing."""
+    variants = [variant for variant in summary['variants'] if variant['observed']]
+    known = [key for key in dict.fromkeys(key for v in variants for key in v['observed']) if key not in _STEPS]
+    keys = sorted(known, key=lambda key: list(_OBSERVED).index(key) if key in _OBSERVED else len(_OBSERVED))
+    body = [[v['name'], *(words.observation(v['observed'].get(key), key in _SHARES) for key in keys)] for v in variants]
+    return {
+        'headings': ['variant', *(_OBSERVED.get(key, key) for key in keys)],
+        'rows': body if keys else [],
+        'caption': 'Means over the steps of each run, then over the seeds that finished.',
+    }
+
+
+def unfinished(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """headings and rows of text: where runs diverged or failed, and what led to it."""
+    body = []
+    for run in summary['unfinished']:
+        found = run['diverged'] or {}
+        norms = ', '.join('not finite' if norm is None else f'{norm:.3g}' for norm in found.get('gradient_norms', []))
+        message = run['message'] or ''
+        body.append(
+            [
+                run['variant'],
+                str(run['seed']),
+                run['status'],
+                *(str(found.get(key, words.MISSING)) for key in ('step', 'layer')),
+                norms or words.MISSING,
+                'none' if found and found.get('checkpoint_step') is None else str(found.get('checkpoint_step', words.MISSING)),
+                message.partition(';')[0] if found else message,
+            ]
+        )
+    headings = ['run', 'seed', 'status', 'step', 'first seen in', 'norms of its last gradients', 'last good checkpoint, step']
+    return {'headings': [*headings, 'message'], 'rows': body}
+
+
 def latex(summary: Mapping[str, Any]) -> list[dict[str, dict[str, str]]]:
     """For each row its cells in report.tex, each a macro of its own: key -> {macro, text}."""
     score, taken, found = unit(summary), set(), []
@@ -192,6 +237,7 @@ def _line(row: Row) -> dict[str, Any]:
         **{key: row.cost.get(key) for key in COSTS},
         'train_seconds_ratio': time.get('ratio'),
         **{f'time_to_quality_{key}': reached.get(key) for key in ('examples', 'seconds', 'reached')},
+        **{f'observed_{key}': value for key, value in variant.get('observed', {}).items()},
         **{f'latency_{b}_{q}': v.get(q) for b, v in variant.get('latency', {}).items() for q in ('p10', 'p50', 'p90')},
     }
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 MISSING = '–'
 _PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E')
+_BLOCKS = '▁▂▃▄▅▆▇█'
 _DIGITS = ('Zero', 'One', 'Two', 'Three', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine')
 _LATEX = {
     **{character: '\\' + character for character in '{}$&#_%'},
@@ -122,6 +123,30 @@ def seeds(numbers: Sequence[int]) -> str:
         else:
             runs.append([number])
     return ', '.join(f'{run[0]}–{run[-1]}' if len(run) > 1 else str(run[0]) for run in runs) or 'none'
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """{'optimizer.learning_rate': 0.05} -> 'optimizer.learning_rate 0.05'; what the config does not set is its default."""
+    return ', '.join(f'{key} {"by default" if value is None else value}' for key, value in values.items())
+
+
+def space(entries: Mapping[str, Sequence[Any]]) -> str:
+    """{'optimizer.learning_rate': ('log', 0.001, 1)} -> 'optimizer.learning_rate 0.001 to 1 (log)'."""
+    return ', '.join(f'{key} {low:g} to {high:g} ({kind})' for key, (kind, low, high) in entries.items())
+
+
+def observation(value: float | None, share: bool) -> str:
+    """'34 %' of a share, else three digits."""
+    return MISSING if value is None else f'{100 * value:.3g} %' if share else quantity(value)
+
+
+def curve(values: Sequence[float]) -> str:
+    """Numbers as a line of blocks from the lowest to the highest: '▁▅█▅▁ 0 to 0.05'; '▅▅▅▅▅ 0.05' where all are one."""
+    low, high = min(values), max(values)
+    if not high > low:
+        return f'{_BLOCKS[4] * len(values)} {low:.3g}'
+    blocks = ''.join(_BLOCKS[round((value - low) / (high - low) * (len(_BLOCKS) - 1))] for value in values)
+    return f'{blocks} {low:.3g} to {high:.3g}'
 
 
 def level(alpha: float) -> str:

@@ -16,8 +16,9 @@ from research import augment, catalogue, compress, cost, data, durations, gradie
 from research.augment import resize
 from research.data import batch_sizes, order
 from research.gradients import freezing
+from research.layers import remat
 from research.optim import plateau
-from research.train import parallel, precision, step
+from research.train import feed, memory, parallel, phases, precision, step
 from research.train.clock import Clock
 from research.train.phases import Phase, Phases
 from research.train.state import State
@@ -82,6 +83,7 @@ class Session:
     programs: dict[str, Program] = dataclasses.field(default_factory=dict)
     datasets: dict[str, data.Dataset] = dataclasses.field(default_factory=dict)
     placed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    plans: dict[str, memory.Plan] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -98,6 +100,7 @@ class Experiment:
       placed: data on the devices: 'image', 'label' (resident), 'mean', 'std'.
       reference: the reference batch as stored [R, H, W, C], on the devices.
       statistics: examples that batch statistics of averaged weights are taken from, as stored [K, B, H, W, C]; K may be 0.
+      memory_plan: what `train.memory_budget` has chosen; None without one.
     """
 
     config: Mapping[str, Any]
@@ -112,6 +115,7 @@ class Experiment:
     placed: Any
     reference: Any
     statistics: Any
+    memory_plan: memory.Plan | None = None
 
     @property
     def seed(self) -> int:
@@ -151,6 +155,15 @@ class Experiment:
         found = {'learning_rate': batch_sizes.coupled(rates, size, self.batch_size, coupling)}
         return found if self.averaging is None else found | {'average_weight': self.averaging(positions, size)}
 
+    def prepared(self) -> Any:
+        """The executable of the first phase's training program; nothing is computed."""
+        program, phase = self.program, self.phases.at(0, 0)
+        chunk = program.chunk(phase)
+        if chunk.executable is None:
+            arguments = feed.Feed(self).chunk(0, 0, 1, phase.batch_size, {'rate': 0, 'size': 0})
+            chunk.prepare(Clock(), program.engine.shaped(program.shapes), *arguments)
+        return chunk.executable
+
     def init(self, clock: Clock) -> State:
         """The state before the first step, on the devices."""
         numbers = {k: np.float32(v) for k, v in optim.hyperparameters(self.config).items()}
@@ -181,6 +194,8 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
       ConfigError: a name, argument or duration that does not fit.
     """
     dataset = load_data(config, session)
+    if config['train']['memory_budget']:
+        return _within_budget(config, dataset, session, key)
     epoch, batch = len(dataset.splits['train']), _batch_size(config, dataset)
     if batch < 1 or config['data']['eval_batch_size'] < 1:
         raise catalogue.ConfigError('data.batch_size and data.eval_batch_size are examples a step: expected at least 1.')
@@ -200,14 +215,41 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
         epoch=epoch,
         rates=rates,
         averaging=averaging,
-        phases=_phases(config, dataset, program.module, total),
+        phases=phases.create(config, dataset, batch, program.module, total),
         watchers=_watchers(config),
         placed=None,
         reference=None,
         statistics=None,
     )
-    _check_phases(experiment)
+    phases.check(experiment)
     return dataclasses.replace(experiment, **_place(experiment, session))
+
+
+def _within_budget(config: Mapping[str, Any], dataset: data.Dataset, session: Session, key: str) -> Experiment:
+    """The run with the micro-batch and rematerialization that fit; programs that were only looked at are let go."""
+
+    def built(micro_batch: int, policy: str) -> tuple[Experiment, str]:
+        gradient, train = {**config['gradient'], 'micro_batch': micro_batch}, {'memory_budget': '', 'remat': policy}
+        changed = {**config, 'gradient': gradient, 'train': {**config['train'], **train}}
+        name = f'{key} {micro_batch} {policy}'
+        return build(changed, session, name), name
+
+    @functools.cache
+    def need(size: int, policy: str) -> memory.Need:
+        experiment, _ = built(0 if size == batch else size, policy)
+        peak = memory.predicted(cost.memory(experiment.prepared()), experiment.program.engine.devices[0].platform)
+        return memory.Need(peak, memory.time(train_flops(experiment.config, dataset, experiment.total)[0], size))
+
+    batch, budget = _batch_size(config, dataset), config['train']['memory_budget']
+    if key not in session.plans:
+        engine = parallel.create(config['train']['engine'], config['train']['devices'])
+        shares = len(engine.devices) if config['train']['engine'] == 'pmap' else 1
+        session.plans[key] = memory.fit(budget, batch, shares, models.rematerializes(config['model']['name']), need)
+    chosen = session.plans[key]
+    experiment, kept = built(chosen.micro_batch, chosen.remat)
+    for name in [name for name in session.programs if name.startswith(f'{key} ') and name != kept]:
+        del session.programs[name]
+    return dataclasses.replace(experiment, memory_plan=chosen)
 
 
 def checkpoint_every(config: Mapping[str, Any], batch: int, epoch: int, total: int) -> tuple[int | None, float | None]:
@@ -232,71 +274,6 @@ def _budget(config, dataset, epoch) -> int:
             f"study.budget '{text}' trains nothing: expected at least one step, such as '500st' or '20ep'."
         )
     return total
-
-
-def _phases(config: Mapping[str, Any], dataset: data.Dataset, module: nn.Module, total: int) -> Phases:
-    """Every change of batch size, image side and frozen layers, over the positions of the run."""
-    epoch, batch = len(dataset.splits['train']), _batch_size(config, dataset)
-
-    def convert(text: str) -> int:
-        return durations.examples(text, batch, epoch, total)
-
-    sizes = batch_sizes.create({**config['data'], 'batch_size': batch}, convert)
-    sides = resize.create(config['augment'], dataset.example_shape[0], convert)
-    freeze = freezing.create(config['gradient'], convert)
-    layers = _layers(module, dataset) if freeze.changes else ()
-    micro = config['gradient']['micro_batch']
-
-    def at(position: int, level: int) -> Phase:
-        size = sizes.at(position, level)
-        side = sides.at(position)
-        return Phase(
-            batch_size=size,
-            micro_batches=-(-size // micro) if micro else 1,
-            side=0 if side == dataset.example_shape[0] else side,
-            frozen=freezing.frozen(layers, freeze.at(position)),
-        )
-
-    return Phases(at, tuple(sorted({*sizes.changes, *sides.changes, *freeze.changes})))
-
-
-def _check_phases(experiment: Experiment) -> None:
-    """Refuses what devices cannot share, padding that norm layers would see, and sizes that a network cannot take."""
-    program, config = experiment.program, experiment.config
-    parallel.check_shares(program.engine, config['data']['eval_batch_size'])
-    rungs = [experiment.phases.at(0, level) for level in range(64)]
-    for phase in dict.fromkeys([*(phase for phase, _ in experiment.phases.spans(experiment.total)), *rungs]):
-        gradients.create(config['gradient'], phase.micro_batches)
-        parallel.check_shares(program.engine, -(-phase.batch_size // phase.micro_batches))
-        if phase.batch_size % phase.micro_batches and 'batch_stats' in program.shapes.collections:
-            raise catalogue.ConfigError(
-                f'gradient.micro_batch {config["gradient"]["micro_batch"]} does not divide a batch of {phase.batch_size}: its '
-                'padding would enter the statistics of batch normalization. Choose a divisor, or another norm layer.'
-            )
-        if phase.side:
-            height, width, channels = experiment.dataset.example_shape
-            images = jnp.zeros((2, phase.side, max(1, round(width * phase.side / height)), channels))
-            try:
-                jax.eval_shape(program.stages.predict, program.shapes.params, program.shapes.collections, images)
-            except Exception as error:
-                raise catalogue.ConfigError(
-                    f"Model '{config['model']['name']}' cannot take images of side {phase.side}, which augment.resize makes: "
-                    f'{str(error).splitlines()[0]}'
-                ) from error
-
-
-def _layers(module: nn.Module, dataset: data.Dataset) -> tuple[str, ...]:
-    """Top-level names of a network's parameters, in the order in which the input meets them."""
-    met: dict[str, None] = {}
-
-    def note(call, args, kwargs, context):
-        if context.module.path:
-            met[context.module.path[0]] = None
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        shapes = jax.eval_shape(module.init, jax.random.key(0), _sample(dataset))
-    return tuple(name for name in met if name in shapes['params'])
 
 
 def _watchers(config: Mapping[str, Any]) -> dict[str, int]:
@@ -336,7 +313,10 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
     task = tasks.create(config['task'])
     module, stages = _stages(config, dataset, task, engine.axis_name)
     init = functools.partial(_initial_state, module, stages, _sample(dataset))
-    options = {'xla_gpu_deterministic_ops': True} if config['train']['deterministic'] and _on_gpu(engine) else None
+    platform = engine.devices[0].platform
+    options = remat.compiler_options(config['train']['remat'], platform)
+    if config['train']['deterministic'] and platform == 'gpu':
+        options['xla_gpu_deterministic_ops'] = True
 
     def precise(function, *bound):
         def at_precision(*arguments):
@@ -346,7 +326,7 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
         return at_precision
 
     def compiled(function, *bound, donate=()):
-        return Compiled(engine, precise(function, stages, engine, *bound), donate, options)
+        return Compiled(engine, precise(function, stages, engine, *bound), donate, options or None)
 
     shapes = jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config))
     fits = 'reference' not in shapes.collections and not optim.averages(shapes.opt_state)
@@ -411,10 +391,6 @@ def _stages(config, dataset, task, axis_name) -> tuple[nn.Module, step.Stages]:
     return module, stages
 
 
-def _on_gpu(engine: Any) -> bool:
-    return engine.devices[0].platform == 'gpu'
-
-
 def _sample(dataset: data.Dataset) -> jax.Array:
     return jnp.zeros((2, *dataset.example_shape), jnp.float32)
 
@@ -435,7 +411,7 @@ def _initial_state(module: nn.Module, stages: step.Stages, sample: jax.Array, rn
 def train_flops(config: Mapping[str, Any], dataset: data.Dataset, total: int) -> tuple[int, int]:
     """FLOPs and multiply-adds of one training step over the whole batch, as if on one device: the mean over the run."""
     module, stages = _stages(config, dataset, tasks.create(config['task']), None)
-    spans = _phases(config, dataset, module, total).spans(total)
+    spans = phases.create(config, dataset, _batch_size(config, dataset), module, total).spans(total)
     counts = {phase: _step_flops(config, dataset, module, stages, phase) for phase, _ in spans}
     steps = sum(steps for _, steps in spans)
     mean = sum(counts[phase][1] * steps for phase, steps in spans) // steps

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from research.data import order, reader
-from research.train.experiment import Experiment
 
 # Index, control and sum buffers of a chunk have one size, so that every chunk of a phase is the same program.
 _CHUNK_STEPS, _CHUNK_ROWS = 1024, 1 << 20
@@ -20,7 +19,7 @@ _STREAM_BYTES = 64 << 20
 class Feed:
     """Batches of one run, from any position on. Its only state is a stream's place, which `chunk` corrects by itself."""
 
-    def __init__(self, experiment: Experiment):
+    def __init__(self, experiment: Any):
         self.experiment, self.dataset = experiment, experiment.dataset
         self.data_config, self.engine = experiment.config['data'], experiment.program.engine
         self.resident = not self.data_config['streaming']

@@ -40,7 +40,7 @@ class Outcome:
       message: what happened, for a run that diverged or never learnt.
       metrics: 'test/accuracy' and so on; no seconds.
       cost: seconds, steps, bytes.
-      correct: bool [test examples], None for a run that diverged.
+      correct: bool [test examples]; None for a run that diverged, or where validation decides and test is not read.
       observed: 'clip/steps' and so on, means over the steps of the run.
       diverged: where and how, see research.train.divergence; None for a run that did not.
     """
@@ -65,7 +65,8 @@ class _Progress:
     observed: dict[str, float] = dataclasses.field(default_factory=dict)  # over all steps
     norms: list[float] = dataclasses.field(default_factory=list)  # of the gradients of the last steps
     train: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the last full interval
-    first_loss: float | None = None  # of training, in the first interval
+    first_loss: float | None = None  # of training, in the first interval ...
+    first_step: int = 0  # ... which ended here
     best: float | None = None
     best_step: int = 0
     watched: dict[str, list[Any]] = dataclasses.field(default_factory=dict)  # watchers of the validation score
@@ -282,7 +283,8 @@ class _Run:
             metrics, _ = self._split(variables, 'validation')
         train = {f'train/{k}': v for k, v in self.program.task.metrics(self.at.sums).items()}
         self.at.train, observed = train, _observed(self.at.sums)
-        self.at.first_loss = train['train/loss'] if self.at.first_loss is None else self.at.first_loss
+        if self.at.first_loss is None:
+            self.at.first_loss, self.at.first_step = train['train/loss'], self.at.step
         self.at.sums = {}
         last = np.array([self.at.position - self.at.batch_size])
         controls = self.experiment.controls(last, self.at.batch_size, self.at.levels)
@@ -329,12 +331,13 @@ class _Run:
         return {f'{split}/{k}': v for k, v in metrics.items()}, np.concatenate([np.zeros(0, bool), *correct])
 
     def _finish(self, state: Any) -> Outcome:
-        """Scores on the test split, read here and only here, and keeps the variables that it was scored with."""
+        """Scores on the test split, read here and only here, unless validation decides; keeps the variables scored with."""
         with self.clock.measure('evaluate'):
             scored = self._final(state) if self.best is None else self.engine.replicate(self.best)
-            test, correct = self._split(scored, 'test')
+            decides = self.config['study']['metric'].startswith('test/')
+            test, correct = self._split(scored, 'test') if decides else ({}, None)
             validation, _ = self._split(scored, 'validation')
-        if not np.isfinite(test['test/loss']):
+        if not np.isfinite(test.get('test/loss', 0.0)):
             raise _Diverged(f'test loss is {test["test/loss"]} after step {self.at.step}')
         if self.config['study']['keep'] == 'all':
             self._save(state)
@@ -348,7 +351,7 @@ class _Run:
 
     def _stalled(self) -> str | None:
         first, last = self.at.first_loss, self.at.train.get('train/loss')
-        if first is None or last < first or len(self.metrics) < 2:
+        if first is None or last < first or self.at.step == self.at.first_step:
             return None
         return f'stalled: the training loss was {first:.4g} in the first interval and {last:.4g} in the last'
 

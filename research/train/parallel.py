@@ -48,6 +48,10 @@ class Jit:
         """Host arrays -> arrays on every device."""
         return jax.tree.map(lambda x: jax.device_put(x, self._everywhere), tree)
 
+    def shaped(self, tree: Any) -> Any:
+        """Shapes on one device -> as `replicate` would give them."""
+        return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._everywhere), tree)
+
     def host(self, tree: Any) -> Any:
         """Device arrays, as one copy that survives donation."""
         return jax.tree.map(jnp.copy, tree)
@@ -87,6 +91,10 @@ class Pmap:
         mesh = jax.make_mesh((len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
         sharding = NamedSharding(mesh, PartitionSpec(AXIS))
         return jax.tree.map(lambda x: jax.device_put(jnp.stack([x] * len(self.devices)), sharding), tree)
+
+    def shaped(self, tree: Any) -> Any:
+        """Shapes on one device -> as `replicate` would give them."""
+        return jax.tree.map(lambda s: jax.ShapeDtypeStruct((len(self.devices), *s.shape), s.dtype), tree)
 
     def host(self, tree: Any) -> Any:
         """The first device's copy."""

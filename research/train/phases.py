@@ -5,8 +5,21 @@ level of a watcher of the validation score; the order of the data knows nothing 
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research import catalogue, data, durations, gradients
+from research.augment import resize
+from research.data import batch_sizes
+from research.gradients import freezing
+from research.train import parallel
+
+# A watcher may act as often as this before a batch is surely at its floor.
+_LEVELS = 64
 
 
 class Phase(NamedTuple):
@@ -51,3 +64,83 @@ class Phases:
             found.append((phase, steps))
             position += steps * phase.batch_size
         return found or [(phase, 1)]
+
+
+def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, module: nn.Module, total: int) -> Phases:
+    """The phases of a run.
+
+    Args:
+      config: the whole config; reads `data.batch`, `augment.resize`, `gradient.freeze` and `gradient.micro_batch`.
+      batch_size: examples of the first step.
+      module: whose layers may freeze.
+      total: examples of the run.
+
+    Raises:
+      ConfigError: a name, argument or duration that does not fit.
+    """
+
+    def convert(text: str) -> int:
+        return durations.examples(text, batch_size, len(dataset.splits['train']), total)
+
+    full, micro = dataset.example_shape[0], config['gradient']['micro_batch']
+    sizes = batch_sizes.create({**config['data'], 'batch_size': batch_size}, convert)
+    sides = resize.create(config['augment'], full, convert)
+    freeze = freezing.create(config['gradient'], convert)
+    layers = _layers(module, dataset) if freeze.changes else ()
+
+    def at(position: int, level: int) -> Phase:
+        size, side = sizes.at(position, level), sides.at(position)
+        return Phase(
+            batch_size=size,
+            micro_batches=-(-size // micro) if micro else 1,
+            side=0 if side == full else side,
+            frozen=freezing.frozen(layers, freeze.at(position)),
+        )
+
+    return Phases(at, tuple(sorted({*sizes.changes, *sides.changes, *freeze.changes})))
+
+
+def check(experiment: Any) -> None:
+    """Refuses what devices cannot share, padding that norm layers would see, and sizes that a network cannot take.
+
+    Args:
+      experiment: a research.train.experiment.Experiment; nothing of it is compiled.
+
+    Raises:
+      ConfigError: with what to change.
+    """
+    program, config = experiment.program, experiment.config
+    parallel.check_shares(program.engine, config['data']['eval_batch_size'])
+    levels = [experiment.phases.at(0, level) for level in range(_LEVELS)]
+    for phase in dict.fromkeys([*(phase for phase, _ in experiment.phases.spans(experiment.total)), *levels]):
+        gradients.create(config['gradient'], phase.micro_batches)
+        parallel.check_shares(program.engine, -(-phase.batch_size // phase.micro_batches))
+        if phase.batch_size % phase.micro_batches and 'batch_stats' in program.shapes.collections:
+            raise catalogue.ConfigError(
+                f'gradient.micro_batch {config["gradient"]["micro_batch"]} does not divide a batch of {phase.batch_size}: its '
+                'padding would enter the statistics of batch normalization. Choose a divisor, or another norm layer.'
+            )
+        if phase.side:
+            height, width, channels = experiment.dataset.example_shape
+            images = jnp.zeros((2, phase.side, max(1, round(width * phase.side / height)), channels))
+            try:
+                jax.eval_shape(program.stages.predict, program.shapes.params, program.shapes.collections, images)
+            except Exception as error:
+                raise catalogue.ConfigError(
+                    f"Model '{config['model']['name']}' cannot take images of side {phase.side}, which augment.resize makes: "
+                    f'{str(error).splitlines()[0]}'
+                ) from error
+
+
+def _layers(module: nn.Module, dataset: data.Dataset) -> tuple[str, ...]:
+    """Top-level names of a network's parameters, in the order in which the input meets them."""
+    met: dict[str, None] = {}
+
+    def note(call, args, kwargs, context):
+        if context.module.path:
+            met[context.module.path[0]] = None
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((2, *dataset.example_shape)))
+    return tuple(name for name in met if name in shapes['params'])

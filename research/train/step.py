@@ -119,10 +119,12 @@ def train_step(
     updates, opt_state = stages.update.update(gradient, optim.inject(state.opt_state, **controls), state.params)
     updates = {name: jax.tree.map(jnp.zeros_like, u) if name in phase.frozen else u for name, u in updates.items()}
     params = jax.tree.map(jnp.add, state.params, updates)
-    observed = {**aux['observed'], **optim.observations(opt_state)}
-    # A step that loss scaling skipped is no divergence.
-    norm = optax.tree.norm(gradient) / optim.loss_scale(state.opt_state)
-    observed['gradient/norm'] = jnp.where(observed['scale/skipped'] > 0, 0, norm) if 'scale/skipped' in observed else norm
+    scale, seen = optim.loss_scale(state.opt_state), optim.observations(opt_state)
+    observed = {'gradient/norm': optax.tree.norm(gradient) / scale}
+    observed |= {name: value / scale**2 for name, value in aux['observed'].items()}  # squares of gradients
+    if 'scale/skipped' in seen:  # a step that loss scaling skipped is no divergence
+        observed = {name: jnp.where(seen['scale/skipped'] > 0, 0, value) for name, value in observed.items()}
+    observed |= seen
     state = state.replace(step=state.step + 1, params=params, collections=aux['collections'], opt_state=opt_state)
     return state, {**sums, **observed}
 

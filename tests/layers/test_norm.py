@@ -304,6 +304,47 @@ class TestDevices:
             close(jax.tree.map(lambda a, d=device: a[d], statistics), expected[1][1])
 
 
+@pytest.mark.parametrize('config', [{'name': 'batch'}, {'name': 'ghost_batch', 'virtual_batch_size': 5}], ids=str)
+class TestReferencePass:
+    """A layer told to evaluate, in a call in which `reference` is mutable."""
+
+    x = values(12, 2, 3, 4, mean=3.0)
+
+    @staticmethod
+    def refer(config, axis_name=None):
+        """Output and statistics; those of before are lost numbers."""
+        layer = norm.create(config, use_running_average=True, axis_name=axis_name)
+        variables = {'params': affine(4), 'batch_stats': jax.tree.map(lambda a: a * np.nan, running(4))}
+
+        def refer(x):
+            y, collections = layer.apply(variables, x, mutable=['reference', 'batch_stats'])
+            assert set(collections) == {'batch_stats'}
+            return y, collections['batch_stats']
+
+        return refer
+
+    def test_gives_the_outputs_of_training_and_stores_the_batchs_own_statistics(self, config):
+        y, statistics = jax.jit(self.refer(config))(self.x)
+        expected, averaged = train(training(**config, momentum=0.0), self.x)
+        np.testing.assert_array_equal(y, expected)
+        close(statistics, averaged, 1e-6)
+        x = self.x.astype(np.float64)
+        close(statistics['mean'], x.mean((0, 1, 2)))
+        if config['name'] == 'batch':
+            close(statistics['var'], x.var((0, 1, 2)))
+
+    def test_on_a_pmap_axis_the_batch_is_that_of_all_devices(self, config):
+        y, statistics = jax.pmap(self.refer(config, 'rows'), 'rows')(self.x.reshape(4, 3, *self.x.shape[1:]))
+        expected = jax.jit(self.refer(config))(self.x)
+        close(y.reshape(self.x.shape), expected[0])
+        for device in range(4):
+            close(jax.tree.map(lambda a, d=device: a[d], statistics), expected[1])
+
+    def test_init_is_none(self, config):
+        variables = norm.create(config, use_running_average=True).init(jax.random.key(0), self.x)
+        close(variables['batch_stats'], {'mean': np.zeros(4), 'var': np.ones(4)}, 0)
+
+
 class TestCreate:
     def test_passes_arguments_on(self):
         layer = norm.create({'name': 'ghost_batch', 'virtual_batch_size': 4}, axis_name='rows', name='norm1')

@@ -11,6 +11,7 @@ import pytest
 
 from research import models
 from research.catalogue import ConfigError
+from research.layers.dropout import Dropout
 
 NORMS = ['batch', 'virtual_batch', {'name': 'ghost_batch', 'virtual_batch_size': 4}, 'none']
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
@@ -113,6 +114,39 @@ def test_number_of_parameters(name, channels, classes, expected):
     assert count(variables['params']) == expected
 
 
+@pytest.mark.parametrize(
+    ('name', 'share'),
+    [
+        (name, share)
+        for name in models.names()
+        for share in ('dropout', 'stochastic_depth')
+        if hasattr(models.create(name), share)
+    ],
+)
+def test_masks_are_off_at_a_share_of_0_and_in_evaluation(name, share):
+    def program(train, **kwargs):
+        model, variables = shapes(name, **kwargs)
+        apply = functools.partial(model.apply, train=train, mutable=['batch_stats'])
+        return str(jax.make_jaxpr(apply)({k: v for k, v in variables.items() if k != 'example'}, IMAGES))
+
+    assert program(True, **{share: 0.0}) == program(True)
+    assert program(False, **{share: 0.5}) == program(False)
+
+
+@pytest.mark.parametrize(('name', 'blocks', 'branches'), [('resnet18', 8, 1), ('resnet20', 9, 1), ('vit', 4, 2)])
+def test_stochastic_depth_grows_linearly_to_its_share_in_the_last_block(name, blocks, branches):
+    rates = []
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, Dropout) and context.module.rate:
+            rates.append(context.module.rate)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        shapes(name, stochastic_depth=0.5)
+    np.testing.assert_allclose(rates, np.repeat(0.5 * np.arange(1, blocks + 1) / blocks, branches))
+
+
 class TestCreate:
     def test_names_are_sorted(self):
         assert models.names() == sorted(models.MODELS)
@@ -129,6 +163,7 @@ class TestCreate:
         [
             ('resnet81', {}, "Did you mean 'resnet18'"),
             ('cnn', {'width': 3}, "no argument 'width'.*'widths'"),
+            ('vit_tiny_patch16_224', {'dropuot': 0.1}, "no argument 'dropuot'.*'dropout'"),
             (f'{__name__}:Tinny', {}, 'Cannot import'),
             (f'{__name__}:count', {}, "no argument 'num_classes'"),
         ],

@@ -13,6 +13,7 @@ import pytest
 
 from research import optim
 from research.catalogue import ConfigError
+from research.optim import optimizers
 
 STEPS = 20
 
@@ -238,3 +239,137 @@ def test_parity_with_torch(ours, name, kwargs):
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params['kernel'], tensor.detach().numpy(), rtol=1e-5, atol=1e-5)
     assert np.abs(np.asarray(params['kernel']) - start).max() > 0.05
+
+
+# Of optimizers whose rate is a multiple of a step that they find themselves.
+RATES = {
+    'adadelta': 10.0,
+    'adagrad': 0.3,
+    'cocob': 1.0,
+    'dadapt_adamw': 1.0,
+    'dog': 1.0,
+    'dowg': 1.0,
+    'prodigy': 1.0,
+    'simplified_ademamix': 0.002,
+}
+
+
+@pytest.mark.parametrize('name', sorted(optimizers.entries()))
+def test_every_optimizer_trains_from_a_rate_of_0(name):
+    """As in a warmed-up run, inside a compiled loop; or it is refused before that, and says why."""
+    params, loss = problem()
+    kernel = jax.random.normal(jax.random.key(9), (3, 3, 2, 4))
+    params['conv'] = {'kernel': kernel}
+
+    def total(params):
+        return loss({k: v for k, v in params.items() if k != 'conv'}) + jnp.mean((params['conv']['kernel'] - 1) ** 2)
+
+    rate = RATES.get(name, 0.02)
+    tx = optim.create(config(name, rate))
+
+    @jax.jit
+    def train(params, state, rates):
+        def step(i, carry):
+            params, state = carry
+            updates, state = tx.update(jax.grad(total)(params), optim.inject(state, learning_rate=rates[i]), params)
+            return optax.apply_updates(params, updates), state
+
+        return jax.lax.fori_loop(0, len(rates), step, (params, state))[0]
+
+    rates = rate * jnp.minimum((jnp.arange(300) + (name in ('dadapt_adamw', 'prodigy'))) / 5, 1)
+    trained = train(params, tx.init(params), rates)
+    assert float(total(trained)) < 0.98 * float(total(params))
+
+
+@pytest.mark.parametrize('name', ['lbfgs', 'momo', 'schedule_free', 'dpsgd', 'sophia'])
+def test_what_a_config_cannot_describe_is_unknown(name):
+    with pytest.raises(ConfigError, match=f"Unknown optimizer '{name}'"):
+        optim.create(config(name))
+
+
+def test_multipliers_are_torchs_groups():
+    """The head at half the rate, its decay tripled, the other bias decayed too: as two optimizers side by side would."""
+    params, loss = problem()
+    ours = config(
+        'momentum',
+        0.1,
+        0.2,
+        rate_multipliers=(('head/*', 0.5),),
+        decay_multipliers=(('head/kernel', 3.0), ('hidden/bias', 1.0)),
+    )
+    factors = {'hidden': {'kernel': 1, 'bias': 1}, 'norm': {'scale': 0, 'bias': 0}, 'head': {'kernel': 3, 'bias': 0}}
+
+    def reference(group):
+        rate = 0.05 if group == 'head' else 0.1
+        decay = optax.GradientTransformation(
+            lambda p: (), lambda u, s, p: (jax.tree.map(lambda u, p, f: u - rate * 0.2 * f * p, u, p, factors[group]), s)
+        )
+        return optax.chain(optax.sgd(rate, 0.9), decay)
+
+    txs, expected = {group: reference(group) for group in params}, params
+    states = {group: tx.init(params[group]) for group, tx in txs.items()}
+    for _ in range(STEPS):
+        gradient = jax.grad(loss)(expected)
+        moved = {group: tx.update(gradient[group], states[group], expected[group]) for group, tx in txs.items()}
+        states = {group: state for group, (_, state) in moved.items()}
+        expected = optax.apply_updates(expected, {group: updates for group, (updates, _) in moved.items()})
+    chex.assert_trees_all_close(run(optim.create(ours)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_pattern_that_matches_counts():
+    pairs = (('*', 0.5), ('head/*', 2.0), ('head/bias', 0.0))
+    params, _ = problem()
+    found = optimizers.factors('rate_multipliers', pairs, params, jax.tree.map(lambda _: 1.0, params))
+    assert found['hidden'] == {'kernel': 0.5, 'bias': 0.5}
+    assert found['head'] == {'kernel': 2.0, 'bias': 0.0}
+
+
+@pytest.mark.parametrize('field', ['rate_multipliers', 'decay_multipliers'])
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+def test_a_pattern_that_matches_nothing_is_an_error_before_anything_compiles(field, name):
+    params, _ = problem()
+    tx = optim.create(config(name, weight_decay=0.1, **{field: (('haed/kernel', 1.0),)}))
+    with pytest.raises(ConfigError, match=f"optimizer.{field}: 'haed/kernel' matches no parameter. Did you mean 'head/kernel'"):
+        jax.eval_shape(tx.init, params)
+
+
+def test_an_own_decay_is_on_or_off():
+    params, _ = problem()
+    tx = optim.create(config('adamw', 0.1, 0.5, decay_multipliers=(('head/*', 0),)))
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert float(jnp.abs(updates['head']['kernel']).max()) == 0
+    np.testing.assert_allclose(updates['hidden']['kernel'], -0.05 * params['hidden']['kernel'], rtol=1e-6)
+    with pytest.raises(ConfigError, match='on or off'):
+        optim.create(config('lamb', weight_decay=0.1, decay_multipliers=(('head/*', 0.5),)))
+
+
+@pytest.mark.parametrize('bound', [0.0, -1.0, float('nan')])
+def test_a_bound_that_would_turn_the_update_is_refused(bound):
+    with pytest.raises(ConfigError, match='optimizer.clip.max_norm is .* expected a bound above 0'):
+        optim.create(config(clip='global_norm', max_norm=bound))
+
+
+def test_muon_takes_hidden_kernels_and_leaves_the_head_to_adam():
+    """By itself it would take every leaf of two axes: the head, and no convolution."""
+    params, _ = problem()
+    params['conv'] = {'kernel': jnp.ones((3, 3, 2, 4))}
+    tx = optim.create(config('muon', 0.02, 0.1))
+    gradient = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    for path in (('conv', 'kernel'), ('hidden', 'kernel')):
+        update, weight = (tree[path[0]][path[1]] for tree in (updates, params))
+        step = np.asarray(update + 0.02 * 0.1 * weight).reshape(-1, update.shape[-1])
+        singular = np.linalg.svd(step, compute_uv=False)
+        assert singular.max() / singular.min() < 3, path  # nearly orthogonal, whatever the gradient was
+    # Adam's first step (here with Nesterov's look ahead) is as long in every entry, and the head decays as kernels do.
+    head = jnp.abs(updates['head']['kernel'] + 0.02 * 0.1 * params['head']['kernel'])
+    np.testing.assert_allclose(head, head[0, 0], rtol=1e-3)
+    assert 0.02 <= head[0, 0] < 0.04
+
+
+@pytest.mark.parametrize('name', ['prodigy', 'dadapt_adamw'])
+def test_what_cannot_begin_at_a_rate_of_0_is_refused_behind_a_warm_up(name):
+    settings = config(name, 1.0)
+    settings.schedule.warmup = '0.1run'
+    with pytest.raises(ConfigError, match="set schedule.warmup to '0st'"):
+        optim.create(settings)

@@ -120,6 +120,56 @@ def study(
     return workdir
 
 
+def tune(workdir, worth, seeds=(1000,), diverged=(), chosen=None, metric='validation/accuracy', **entries):
+    """Adds tuning to a study of `study`.
+
+    Args:
+      worth: variant -> the score of each of its points; None for one without a record.
+      diverged: pairs (variant, point) that did not finish.
+      chosen: variant -> point; {} when None, as long as tuning is not over.
+      entries: further ones of each record.
+    """
+    content = json.loads((workdir / 'study.json').read_text())
+    variants = {}
+    for variant, scores in worth.items():
+        variants[variant] = []
+        for point, score in enumerate(scores):
+            values = {'optimizer.learning_rate': round(0.05 * 2.0**point, 4)}
+            runs = {str(seed): _id(content['study'], f'{variant} {point}', seed) for seed in seeds}
+            variants[variant].append({'overrides': values if point else {}, 'values': values, 'runs': runs})
+            for number, (seed, name) in enumerate(runs.items()):
+                if score is None:
+                    continue
+                status = 'diverged' if (variant, point) in diverged else 'finished'
+                result = {
+                    **{'id': name, 'variant': variant, 'seed': int(seed), 'study': content['study'], 'status': status},
+                    'tuning_point': point,
+                    'metrics': {metric: score + 0.01 * (number - (len(runs) - 1) / 2)} if status == 'finished' else {},
+                    'cost': {'train_seconds': 2.0, 'compile_seconds': 1.0},
+                    'fingerprint': {},
+                    **entries,
+                }
+                (workdir / 'runs' / name).mkdir(parents=True, exist_ok=True)
+                (workdir / 'runs' / name / 'result.json').write_text(json.dumps(result))
+        content['variants'][variant] |= variants[variant][(chosen or {}).get(variant, 0)]['overrides']
+    content['tuning'] = {
+        **{'points': max(map(len, worth.values())), 'seeds': list(seeds), 'metric': metric, 'budget': '5ep'},
+        'space': {variant: {'optimizer.learning_rate': ['log', 1e-3, 1.0]} for variant in worth},
+        'variants': variants,
+        'chosen': chosen or {},
+    }
+    (workdir / 'study.json').write_text(json.dumps(content))
+
+
+def amend(workdir, variant, seed, **entries):
+    """Changes entries of a run's result.json and returns its folder."""
+    content = json.loads((workdir / 'study.json').read_text())
+    folder = workdir / 'runs' / content['runs'][variant][str(seed)]
+    result = json.loads((folder / 'result.json').read_text())
+    (folder / 'result.json').write_text(json.dumps(result | entries))
+    return folder
+
+
 def run(folder, name, variant, seed, hits, steps, rng, status, metric, peak_since):
     """One run's metrics.jsonl and result.json."""
     accuracy, seconds = float(np.mean(hits)), 2.0 * (0.6 if variant == 'tiny' else 1.0) * rng.lognormal(0, 0.03)

@@ -8,7 +8,7 @@ import rich.console
 from test_overrides import written
 
 from research.catalogue import ConfigError
-from research.study import names, overrides, plan
+from research.study import names, overrides, plan, preview
 from research.train.experiment import Session
 
 TINY = 'config.model.widths = (2,)\nconfig.model.hidden = ()\nconfig.train.devices = 1\nconfig.study.budget = "2st"\n'
@@ -205,10 +205,21 @@ def test_variants_of_traced_numbers_trace_one_program(tmp_path, monkeypatch):
         planned = plan.make(f'{written(tmp_path, TINY + body)}:{count}', {})
         console = rich.console.Console(file=io.StringIO(), width=160)
         session = Session()
-        plan.show(planned, tmp_path / 'study', session, console)
+        preview.show(planned, None, tmp_path / 'study', session, console)
         assert len(planned.runs) == (count + 1) * 10 and len(session.programs) == 1
         printed = console.file.getvalue()
         assert printed.count('from 3 timed steps') == len(planned.runs) and '1 training programs to compile' in printed
         counts.append(len(calls))
     assert counts[0] == counts[1]
     assert not (tmp_path / 'study').exists()
+
+
+def test_each_learning_rate_that_differs_is_drawn_once(tmp_path):
+    variants = {'a': {'schedule.name': 'linear'}, 'b': {'schedule.name': 'linear', 'optimizer.weight_decay': 0.1}}
+    planned = make(tmp_path, f'config.study.budget = "80st"\nconfig.study.variants = {variants!r}')
+    console = rich.console.Console(file=io.StringIO(), width=160)
+    preview.show(planned, None, tmp_path / 'study', Session(), console)
+    drawn = [line.strip() for line in console.file.getvalue().splitlines() if set(line) & set('▁▂▃▅▆▇')]
+    assert len(drawn) == 2 and drawn[0].endswith(' 0.05: baseline, null') and drawn[1].endswith(' to 0.05: a, b')
+    falling = drawn[1].split()[0]
+    assert falling == ''.join(sorted(falling, reverse=True)) and set(falling) == set('▁▂▃▄▅▆▇█')

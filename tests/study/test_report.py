@@ -1,9 +1,11 @@
 """The report says what the records say, in every format, whatever the names in a config contain."""
 
+import base64
 import csv
 import errno
 import html.parser
 import io
+import itertools
 import json
 import re
 import shlex
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from research.catalogue import ConfigError
-from research.study import figures, overrides, records, report, tables, words
+from research.study import figures, overrides, records, report, tables, trials, words
 
 FILES = ('summary.json', 'results.jsonl', 'report.md', 'report.html', 'report.csv', 'report.tex', 'pareto.png', 'pareto.pdf')
 HOSTILE = (
@@ -340,3 +342,146 @@ def test_json_is_strict_and_keeps_what_is_finite(value):
     for key, found in value.items():
         pairs = zip(found, back[key], strict=True) if isinstance(found, list) else [(found, back[key])]
         assert all(b == f or (b is None and f - f != 0) for f, b in pairs)
+
+
+def test_tuning_is_reported_as_it_was(tmp_path):
+    workdir = fabricate.study(tmp_path, effects={'baseline': 0.0, 'null': 0.0, 'adam': 0.03}, seeds=3, evaluations=2)
+    worth = {'baseline': [0.9, 0.8, 0.7], 'adam': [0.5, 0.6, 0.95]}
+    untuned = report.write(workdir)
+    chosen = {'baseline': 0, 'adam': 2}
+    fabricate.tune(workdir, worth, seeds=(1000, 1001), diverged=[('adam', 0), ('baseline', 2)], chosen=chosen)
+    summary = report.write(workdir)
+    assert summary['contrasts'] == untuned['contrasts'] and summary['strangers'] == 0
+    table = trials.table(summary)
+    cells = [dict(zip(table['headings'], row, strict=True)) for row in table['rows']]
+    assert [c['best point'] for c in cells] == ['as written', 'optimizer.learning_rate 0.2']
+    assert [c['validation/accuracy in points'] for c in cells] == ['90.00', 'diverged']
+    assert [c['validation/accuracy in points there'] for c in cells] == ['90.00', '95.00']
+    assert [c['of them diverged'] for c in cells] == ['1', '1'] and {c['points tried'] for c in cells} == {'3 of 3'}
+    assert {c['training time, all points'] for c in cells} == {'12 s'}  # 3 points, 2 seeds, 2 s each
+    for name in ('report.md', 'report.html'):
+        text = (workdir / name).read_text().replace('\\', '')
+        assert 'over seeds 1000–1001' in text and 'its runs did not read the test split' in text
+        assert 'of seeds 0–2' in text and 'Tuned: each variant over the same 3 points' in text
+    commands = report.commands(workdir, json.loads((workdir / 'study.json').read_text()))
+    for entry in commands:
+        assert '--config.study.tune.points=0' in entry['command']
+        assert ('--config.optimizer.learning_rate=0.2' in entry['command']) == (entry['name'] == 'adam')
+    assert len((workdir / 'results.jsonl').read_text().splitlines()) == 9
+
+
+def test_what_tuning_moved_is_the_baseline_that_others_differ_from(tmp_path):
+    workdir = fabricate.study(tmp_path, effects={'baseline': 0.0, 'cosine': 0.03}, seeds=3, evaluations=2)
+    fabricate.tune(workdir, {'baseline': [0.1, 0.9, 0.2], 'cosine': [0.1, 0.2, 0.9]}, chosen={'baseline': 1, 'cosine': 2})
+    report.write(workdir)
+    text = (workdir / 'report.md').read_text().replace('\\', '')
+    assert '| cosine | optimizer.learning_rate | 0.1 | 0.2 |' in text
+    assert '| baseline | optimizer.learning_rate | ' not in text
+    assert '    optimizer.learning_rate = 0.1\n' in text
+
+
+def test_tuning_that_is_not_over_or_not_clean_is_told(tmp_path):
+    effects = {'baseline': 0.0, 'adam': 0.03}
+    workdir = fabricate.study(tmp_path, effects=effects, seeds=3, evaluations=2, finished=dict.fromkeys(effects, 0))
+    fabricate.tune(workdir, {'baseline': [0.5, 0.6], 'adam': [0.5, None]})
+    summary = report.write(workdir)
+    assert [row[-4] for row in trials.table(summary)['rows']] == ['2 of 2', '1 of 2']
+    assert '0 of 3 seeds have a result' in (workdir / 'report.md').read_text()
+    fabricate.tune(
+        workdir, {'baseline': [0.5, 0.6], 'adam': [0.5, 0.6]}, metrics={'validation/accuracy': 1, 'test/accuracy': 1}
+    )
+    assert trials.summarize(records.read(workdir))['read_test']
+    report.write(workdir)
+    assert 'but its runs did read the test split' in (workdir / 'report.md').read_text()
+    fabricate.tune(workdir, {'baseline': [0.5, 0.6], 'adam': [0.5, 0.6]}, status='failed', metrics={})
+    report.write(workdir)
+    assert '4 runs of tuning ended in an error' in (workdir / 'report.md').read_text()
+
+
+def test_what_steps_observed_is_shown_where_there_is_something(tmp_path, study):
+    assert 'observed in training' not in (study[0] / 'report.md').read_text() + (study[0] / 'report.html').read_text()
+    workdir = fabricate.study(tmp_path, seeds=2, evaluations=2, status={('adam', 1): 'diverged'})
+    for seed, share in ((0, 0.25), (1, 0.75)):
+        seen = {'clip/steps': share, 'clip/entries': 0.01, 'noise/scale': 800.0 if seed else float('inf'), 'noise/trace': 1.0}
+        fabricate.amend(workdir, 'clip', seed, observed=seen)
+        fabricate.amend(workdir, 'adam', seed, observed={'own/thing': seed + 1.0})
+    summary = report.write(workdir)
+    table = tables.observed(summary)
+    assert table['headings'] == [
+        'variant',
+        'steps on which clipping acted',
+        'entries of the gradient that it changed',
+        'gradient noise scale, in examples',
+        'own/thing',
+    ]
+    assert table['rows'] == [['adam', '–', '–', '–', '1'], ['clip', '50 %', '1 %', '–', '–']]  # adam's seed 1 diverged
+    assert '| clip | 50 % | 1 % |' in (workdir / 'report.md').read_text() and '50 %' in (workdir / 'report.html').read_text()
+    lines = {line['name']: line for line in csv.DictReader((workdir / 'report.csv').open())}
+    assert lines['clip']['observed_clip/steps'] == '0.5' and lines['baseline']['observed_clip/steps'] == ''
+
+
+def test_where_and_how_a_run_diverged(tmp_path):
+    workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, status={('adam', 2): 'diverged', ('clip', 1): 'failed'})
+    found = {'step': 41, 'checkpoint_step': 30, 'gradient_norms': [0.5, 120.0, float('nan')], 'layer': "output of 'head'"}
+    fabricate.amend(workdir, 'adam', 2, diverged=found, message='loss is nan at step 41; first seen elsewhere')
+    rows = tables.unfinished(report.write(workdir))['rows']
+    assert rows[0] == [
+        'adam',
+        '2',
+        'diverged',
+        '41',
+        "output of 'head'",
+        '0.5, 120, not finite',
+        '30',
+        'loss is nan at step 41',
+    ]
+    assert rows[1] == ['clip', '1', 'failed', '–', '–', '–', '–', 'failed at step 300']
+    fabricate.amend(workdir, 'adam', 2, diverged={'step': 3, 'checkpoint_step': None, 'gradient_norms': []})
+    assert tables.unfinished(report.write(workdir))['rows'][0][3:7] == ['3', '–', '–', 'none']
+    assert "output of 'head'" not in (workdir / 'report.md').read_text()
+
+
+def test_a_run_that_did_not_learn_is_told_before_the_first_number(tmp_path):
+    workdir = fabricate.study(tmp_path, seeds=3, evaluations=2)
+    fabricate.amend(workdir, 'adam', 1, message='stalled: the training loss was 2.3 in the first interval and 2.3 in the last')
+    fabricate.amend(workdir, 'clip', 1, message='something else')
+    report.write(workdir)
+    for name in ('report.md', 'report.html'):
+        text = (workdir / name).read_text()
+        assert text.index('1 runs did not learn: adam, seed 1 (stalled: the training loss') < text.index('Answer')
+        assert 'something else' not in text
+
+
+def test_samples_of_the_first_seed_over_training(tmp_path, study):
+    pixel = bytes.fromhex('89504e470d0a1a0a')
+    assert 'Samples' not in (study[0] / 'report.md').read_text() and '<img' not in (study[0] / 'report.html').read_text()
+    workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
+    for seed in (0, 1):
+        folder = fabricate.amend(workdir, 'adam', seed) / 'samples'
+        folder.mkdir()
+        for step in range(0, 2000, 100):
+            (folder / f'{step}.png').write_bytes(pixel + bytes([seed, step // 100]))
+    report.write(workdir)
+    links = re.findall(r'!\[(\d+)\]\((runs/\w+/samples/\d+\.png)\)', (workdir / 'report.md').read_text())
+    steps = [int(step) for step, _ in links]
+    assert len(steps) == 8 and steps[0] == 0 and steps[-1] == 1900 and steps == sorted(steps)
+    embedded = [base64.b64decode(text) for text in re.findall(r'base64,([\w+/=]+)"', (workdir / 'report.html').read_text())]
+    assert embedded == [(workdir / path).read_bytes() for _, path in links] and all(data[8] == 0 for data in embedded)
+    html_text = (workdir / 'report.html').read_text()
+    assert 'img-src data:' in html_text and not re.search(r'src="(?!data:)', html_text)
+
+
+def test_learning_rates_stand_in_both_reports(study):
+    workdir, _ = study
+    text = (workdir / 'report.md').read_text()
+    assert re.search(r'^\| ▅{40} 0\.05 \| baseline, null, adam, tiny, clip \|$', text, re.M)
+    assert re.search(r'^\| █[▁▂▃▄▅▆▇█]{38}▁ 0 to 0\.05 \| cosine \|$', text, re.M)
+    assert set(json.loads(Tags((workdir / 'report.html').read_text()).data)['rates']) == set(fabricate.EFFECTS)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
+def test_a_curve_rises_where_its_numbers_do(values):
+    blocks = words.curve(values).split()[0]
+    assert len(blocks) == len(values)
+    for (a, x), (b, y) in itertools.product(zip(values, blocks, strict=True), repeat=2):
+        assert x <= y if a <= b else y <= x

@@ -14,8 +14,8 @@ from research.catalogue import ConfigError
 LOSSES = ('softmax', 'sigmoid')
 
 
-def task(loss):
-    return tasks.create({'name': 'classification', 'loss': loss, 'label_smoothing': 0.0})
+def task(loss, smoothing=0.0):
+    return tasks.create({'name': 'classification', 'loss': loss, 'label_smoothing': smoothing})
 
 
 def examples(seed, rows, classes, scale=3.0):
@@ -98,6 +98,66 @@ def test_correct_is_the_largest_logit():
 def test_a_misspelt_loss_names_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'sigmoid'"):
         task('sigmoyd')
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_losses_are_the_shares_of_the_training_loss(loss):
+    logits, labels, mask = examples(5, 32, 10)
+    batch, smoothed = {'label': labels, 'mask': mask}, task(loss, 0.2)
+    losses = smoothed.losses(logits, batch)
+    assert losses.dtype == np.float32 and not losses[mask == 0].any() and losses[mask == 1].all()
+    np.testing.assert_allclose(losses.sum(), smoothed.train_sums(logits, batch)['loss'], rtol=1e-6)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_smoothing_is_for_training_alone(loss):
+    logits, labels, mask = examples(6, 32, 10)
+    batch, smoothed = {'label': labels, 'mask': mask}, task(loss, 0.2)
+    judged, trained = smoothed.sums(logits, batch), smoothed.train_sums(logits, batch)
+    assert judged == task(loss).sums(logits, batch)
+    assert {name for name in judged if judged[name] != trained[name]} == {'loss'}
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_without_smoothing_training_is_the_same_program_as_judging(loss):
+    logits, labels, mask = examples(6, 32, 10)
+    plain, smoothed = (
+        str(jax.make_jaxpr(task(loss, s).train_sums)(logits, {'label': labels, 'mask': mask})) for s in (0.0, 0.1)
+    )
+    assert plain == str(jax.make_jaxpr(task(loss).sums)(logits, {'label': labels, 'mask': mask}))
+    assert plain != smoothed
+
+
+@pytest.mark.parametrize('smoothing', [-0.1, 1.0, 1.5, float('nan')])
+def test_a_share_outside_is_refused(smoothing):
+    with pytest.raises(ConfigError, match='from 0 below 1'):
+        task('softmax', smoothing)
+
+
+def test_a_loss_that_cannot_be_smoothed_is_refused_at_the_door():
+    assert task('optax:softmax_cross_entropy_with_integer_labels')
+    with pytest.raises(ConfigError, match="takes no argument 'smoothing'"):
+        task('optax:softmax_cross_entropy_with_integer_labels', 0.1)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('loss', LOSSES)
+def test_smoothed_value_and_gradient_are_torchs(loss):
+    torch = pytest.importorskip('torch')
+    functional = torch.nn.functional
+    logits, labels, mask = examples(7, 32, 10)
+    theirs, target = torch.tensor(logits, requires_grad=True), torch.tensor(labels, dtype=torch.long)
+    if loss == 'softmax':
+        per_example = functional.cross_entropy(theirs, target, reduction='none', label_smoothing=0.1)
+    else:
+        soft = functional.one_hot(target, 10).float() * 0.9 + 0.1 / 10
+        per_example = functional.binary_cross_entropy_with_logits(theirs, soft, reduction='none').sum(-1)
+    total = (per_example * torch.tensor(mask)).sum()
+    total.backward()
+    train_sums, batch = task(loss, 0.1).train_sums, {'label': labels, 'mask': mask}
+    value, gradient = jax.value_and_grad(lambda x: train_sums(x, batch)['loss'])(logits)
+    np.testing.assert_allclose(value, total.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy(), atol=1e-6)
 
 
 @pytest.mark.parity
