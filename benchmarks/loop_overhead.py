@@ -41,20 +41,21 @@ def whole_run(experiment: experiments.Experiment) -> float:
     """Seconds of a run from its first step to its scored variables on disk."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        loop.train(experiment, pathlib.Path(folder), lambda step, rate: None, lambda: False)
+        loop.train(experiment, pathlib.Path(folder), lambda *done: None, lambda: False)
         return time.perf_counter() - start
 
 
 def back_to_back(experiment: experiments.Experiment) -> float:
     """Seconds of the same steps in chunks as long as they can be, their arguments prepared before."""
     clock, feed, program = Clock(), Feed(experiment), experiment.program
-    first = range(0, experiment.steps, feed.capacity)
-    chunks = [feed.chunk(i, min(feed.capacity, experiment.steps - i)) for i in first]
+    size, levels, steps = experiment.batch_size, {'rate': 0, 'size': 0}, experiment.steps
+    capacity, compiled = feed.capacity(size), program.chunk(experiment.phases.at(0, 0))
+    chunks = [feed.chunk(i, i * size, min(capacity, steps - i), size, levels) for i in range(0, steps, capacity)]
     state = experiment.init(clock)
     program.engine.host(state)
     start = time.perf_counter()
     for chunk in chunks:
-        state, sums = program.chunk(clock, state, *chunk)
+        state, sums = compiled(clock, state, *chunk)
     program.engine.host(sums)['loss'].block_until_ready()
     return time.perf_counter() - start
 

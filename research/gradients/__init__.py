@@ -51,8 +51,8 @@ def with_noise_scale(means: Mapping[str, float]) -> dict[str, float]:
     """Means over steps, and with them the gradient noise scale in examples where its parts were measured.
 
     It is a ratio of two means (McCandlish et al. 2018, appendix A.1): each part is unbiased, their ratio in one step is not.
-    It is infinite where the steps were too few for a signal to show: its unbiased estimate is then 0 or below.
+    It is left out where the steps were too few for a signal to show: its unbiased estimate is then 0 or below.
     """
-    if 'noise/signal' not in means:
+    if 'noise/signal' not in means or means['noise/signal'] <= 0:
         return dict(means)
-    return {**means, 'noise/scale': means['noise/trace'] / means['noise/signal'] if means['noise/signal'] > 0 else float('inf')}
+    return {**means, 'noise/scale': means['noise/trace'] / means['noise/signal']}

@@ -6,16 +6,18 @@ Learning rate, weight decay, clipping norm and the weight of averaging live in t
 Full-batch gradient descent is sgd with {'data.batch_size': 0}. Against torch.optim, over 100 steps in float64, the paths are
 the same to 1e-10 where the conventions are (tests/optim/test_trajectories.py):
   momentum, nesterov: torch's without dampening.
-  adagrad: torch begins its sum at 0 and adds eps to the root; optax's scale_by_rss begins at 0.1 and adds eps inside the root,
-    so initial_accumulator_value=0 and eps=0 on both sides.
-  rmsprop: torch's alpha is `decay`; torch adds eps to the root: eps_in_sqrt=False.
-  adam, adamw: the same eps, outside the root, after the correction of the bias.
+  adagrad: optax begins its sum of squares at initial_accumulator_value (0.1) and adds eps (1e-7) inside the root; torch begins
+    at 0 and adds eps (1e-10) to the root. So optax's (a, eps) is torch's (initial_accumulator_value=a + eps, eps=0), and a
+    torch eps above 0 has no equal: the closest is (0, 0), whose updates are longer by 1 + eps / root.
+  rmsprop: torch's alpha (0.99) is `decay` (0.9); torch adds eps to the root, optax inside it unless eps_in_sqrt=False.
+  adam, adamw: the same eps, added to the root after the correction of the bias; adamw's weight_decay is 0.01 in torch, here
+    optimizer.weight_decay, which reaches kernels alone.
 """
 
-import fnmatch
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +26,10 @@ import numpy as np
 import optax
 import optax.contrib
 
-from research import catalogue, durations
+from research import catalogue
+from research.optim import multipliers
 from research.optim.averaging import average, average_weight
-from research.optim.clipping import CLIPS, counted, path_of
+from research.optim.clipping import CLIPS, counted
 from research.optim.scaling import dynamic
 from research.optim.schedules import schedule
 
@@ -36,8 +39,16 @@ OPTIMIZERS = {
     'nesterov': 'research.optim.optimizers:nesterov',
     'adam': 'optax:adam',
 }
-# Arguments of optimizers that are filled in here, where one takes them.
-GIVEN = ('learning_rate', 'weight_decay', 'mask', 'weight_decay_mask', 'adam_weight_decay', 'muon_weight_dimension_numbers')
+# Arguments of optimizers that are filled in here, where one takes them, or that would leave the schedule and the decay of all.
+GIVEN = (
+    'learning_rate',
+    'weight_decay',
+    'mask',
+    'weight_decay_mask',
+    'adam_learning_rate',
+    'adam_weight_decay',
+    'muon_weight_dimension_numbers',
+)
 # Fields of the group that no optimizer is handed.
 OWN = ('learning_rate', 'weight_decay', 'clip', 'rate_multipliers', 'decay_multipliers', 'average')
 
@@ -49,7 +60,8 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     Weight decay is decoupled (Loshchilov and Hutter 2019): each update loses learning rate * weight decay * parameter, on
     leaves called `kernel` only, unless `decay_multipliers` say otherwise. An optimizer with a weight decay and a mask of its
     own (adamw, lion, lamb, lars, ...) is handed `optimizer.weight_decay` and that mask, because where it decays is part of
-    its definition; then nothing is added behind it. `rate_multipliers` multiply the whole update of what they match.
+    its definition; then nothing is added behind it. `rate_multipliers` multiply the whole update of what they match; so they
+    also set what Muon leaves to Adam to a rate of its own.
 
     Args:
       config: the whole config; reads `optimizer {name, learning_rate, weight_decay, clip, rate_multipliers,
@@ -62,37 +74,42 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
       `average`, each absent where there is nothing of it.
 
     Raises:
-      ConfigError: unknown name (with the nearest valid one), unknown or missing argument, weight decay for an optimizer
-        that would apply it to every parameter. From `init`: a pattern that matches no parameter.
+      ConfigError: unknown name (with the nearest valid one) or one that no config can describe, unknown or missing argument,
+        decay that the optimizer cannot have. From `init`: a pattern that matches no parameter.
     """
     optimizer, numbers = config['optimizer'], hyperparameters(config)
-    name = optimizer['name']
+    name, pairs = optimizer['name'], optimizer['decay_multipliers']
+    known = name.removeprefix('optax.contrib:').removeprefix('optax:')
+    if known in _ASKS_FOR_MORE:
+        raise catalogue.ConfigError(f"Optimizer '{name}' {_ASKS_FOR_MORE[known]}.")
     rule = catalogue.resolve('optimizer', name, entries())
     takes = inspect.signature(rule).parameters
     if 'learning_rate' not in takes:
         raise catalogue.ConfigError(f"Optimizer '{name}' takes no learning_rate, expected one that does.")
-    if name in _NOT_FROM_0 and durations.examples(config['schedule']['warmup'], 1000, 1000, 1000):
-        raise catalogue.ConfigError(
-            f"Optimizer '{name}' finds its own step and cannot begin at a rate of 0: set schedule.warmup to '0st'."
-        )
-    own = {key: numbers[key] for key in ('learning_rate', 'weight_decay', 'adam_weight_decay') if key in takes}
-    mask = {key: _decayed(optimizer['decay_multipliers']) for key in ('mask', 'weight_decay_mask') if key in takes}
-    decays = 'weight_decay' in takes
-    if decays and not mask and numbers['weight_decay']:
-        raise catalogue.ConfigError(
-            f"Optimizer '{name}' decays every parameter, and weight decay here is on "
-            'kernels only. Set optimizer.weight_decay to 0, or take another optimizer.'
-        )
-    if decays and mask and any(factor not in (0, 1) for _, factor in optimizer['decay_multipliers']):
-        raise catalogue.ConfigError(
-            f"Optimizer '{name}' has its own weight decay, which can be on or off: expected factors 0 and 1 in "
-            "optimizer.decay_multipliers. (Instead of 'adamw', 'adam' with optimizer.weight_decay takes any.)"
-        )
     settings = {key: value for key, value in optimizer.items() if key not in ('name', *OWN)}
     catalogue.check('optimizer', name, rule, settings, given=GIVEN)
-    given = mask if decays else {}
-    if 'muon_weight_dimension_numbers' in takes:
-        given = {**given, 'muon_weight_dimension_numbers': _matrices}
+    if known in _NOT_FROM_0 and not settings.get('safeguard_warmup') and not _first_rate(config):
+        raise catalogue.ConfigError(f"Optimizer '{name}' cannot begin at a rate of 0: {_NOT_FROM_0[known]}.")
+    given = {key: multipliers.decayed(pairs) for key in ('mask', 'weight_decay_mask') if key in takes}
+    decays = 'weight_decay' in takes or 'weight_decay_rate' in settings
+    if decays and not given and (numbers['weight_decay'] or pairs):
+        raise catalogue.ConfigError(
+            f"Optimizer '{name}' decays every parameter and cannot be told where to, and weight decay here is on kernels only. "
+            'Set optimizer.weight_decay to 0 and optimizer.decay_multipliers to (), or take another optimizer.'
+        )
+    graded = any(factor not in (0, 1) for _, factor in pairs)
+    muon = 'muon_weight_dimension_numbers' in takes
+    # Muon's mask leaves out what it hands to Adam, whose biases and norms would decay.
+    if muon or graded and known in _DECOUPLED:
+        given = {'weight_decay': 0.0}
+    elif graded and decays:
+        raise catalogue.ConfigError(
+            f"Optimizer '{name}' has its own weight decay, which can be on or off: expected factors 0 and 1 in "
+            f'optimizer.decay_multipliers. Any factor goes with an optimizer without one, and with {", ".join(_DECOUPLED)}.'
+        )
+    own = {key: numbers[key] for key in ('learning_rate', 'weight_decay') if key in takes and key not in given}
+    if muon:
+        given = {**given, 'muon_weight_dimension_numbers': multipliers.matrices}
 
     stages = []
     if optimizer['clip']['name'] != 'none':
@@ -104,15 +121,11 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
                 raise catalogue.ConfigError(f'optimizer.clip.{key} is {bound}, expected a bound above 0, such as 1.0.')
         stages.append(('clip', counted(_traced(clip, {k: v for k, v in arguments.items() if _number(v)})(**arguments))))
     stages.append(('optimizer', _traced(rule, own)(**settings, **given)))
-    if not decays:
-        decay = functools.partial(_decay, optimizer['decay_multipliers'])
+    if 'weight_decay' not in own:
+        decay = functools.partial(multipliers.decay, pairs)
         stages.append(('decay', _traced(decay, {k: numbers[k] for k in ('learning_rate', 'weight_decay')})()))
-    elif optimizer['decay_multipliers'] and not mask:
-        raise catalogue.ConfigError(
-            f"Optimizer '{name}' takes no optimizer.decay_multipliers: it cannot be told where to decay."
-        )
     if optimizer['rate_multipliers']:
-        stages.append(('rates', _rates(optimizer['rate_multipliers'])))
+        stages.append(('rates', multipliers.rates(optimizer['rate_multipliers'])))
     if optimizer['average']['name'] != 'none':
         stages.append(('average', _traced(average, {'average_weight': 1.0})()))
     chain = optax.named_chain(*stages)
@@ -130,9 +143,7 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, float]:
     """The traced numbers of a config, under the names that `inject` takes."""
     optimizer = config['optimizer']
     clip = {} if optimizer['clip']['name'] == 'none' else {k: v for k, v in optimizer['clip'].items() if _number(v)}
-    decay = optimizer['weight_decay']
-    # muon decays what it leaves to Adam by a number of its own.
-    numbers = {'learning_rate': optimizer['learning_rate'], 'weight_decay': decay, 'adam_weight_decay': decay, **clip}
+    numbers = {'learning_rate': optimizer['learning_rate'], 'weight_decay': optimizer['weight_decay'], **clip}
     return {key: float(value) for key, value in numbers.items()}
 
 
@@ -153,11 +164,6 @@ def inject(state: optax.OptState, **values: Any) -> optax.OptState:
     return jax.tree_util.tree_map_with_path(put, state)
 
 
-def kernels(params: Any) -> Any:
-    """Tree of bools, True at leaves called `kernel`: what weight decay reaches; biases, norms and embeddings stay."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: bool(path) and getattr(path[-1], 'key', None) == 'kernel', params)
-
-
 def momentum(learning_rate: Any, momentum: float = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
     """SGD with momentum, in the form without dampening (Sutskever et al. 2013; torch.optim.SGD)."""
     return optax.sgd(learning_rate, momentum, nesterov)
@@ -170,41 +176,49 @@ def nesterov(learning_rate: Any, momentum: float = 0.9) -> optax.GradientTransfo
 
 @functools.cache
 def entries() -> dict[str, str]:
-    """Every optimizer by name: `OPTIMIZERS`, and what optax and optax.contrib have that a config can describe."""
+    """Every optimizer by name: `OPTIMIZERS`, those of optax and optax.contrib, and what `create` refuses with a reason."""
     found = {
         name: f'{module.__name__}:{name}'
         for module in (optax.contrib, optax)
         for name, value in vars(module).items()
-        if inspect.isfunction(value) and not name.startswith(('_', 'scale_by_')) and name not in _ASK_FOR_MORE
+        if isinstance(value, types.FunctionType | functools.partial) and not name.startswith(('_', 'scale_by_'))
         if 'learning_rate' in inspect.signature(value).parameters
     }
-    return found | OPTIMIZERS
+    return found | dict.fromkeys(_ASKS_FOR_MORE, 'research.optim.optimizers:asks_for_more') | OPTIMIZERS
 
 
-# These want the loss, or the loss as a function, at every update, which stage 4 does not hand on; or functions, arrays and
-# other transformations, which no config can say (schedule_free_sgd and schedule_free_adamw are what it can).
-_ASK_FOR_MORE = ('dpsgd', 'lbfgs', 'momo', 'momo_adam', 'noisy_sgd', 'polyak_sgd', 'schedule_free', 'sophia')
-# These estimate the step from what they moved, and 0 / 0 is what they make of a first rate of 0.
-_NOT_FROM_0 = ('dadapt_adamw', 'prodigy')
+def asks_for_more(**settings: Any) -> None:
+    """Stands in the catalogue for the optimizers that no config can describe: `create` refuses them before it comes here."""
 
 
-def factors(field: str, pairs: Sequence[tuple[str, float]], params: Any, default: Any) -> Any:
-    """The factor of every parameter: of the last pattern that matches its path, or else of the tree `default`.
+_LOSS = 'needs the loss at every update, which is not handed to optimizers here; take another'
+_LOSS_FUNCTION = 'needs to evaluate the loss within an update, and optimizers here are handed its gradient; take another'
+_ASKS_FOR_MORE = {
+    'dpsgd': 'needs the gradient of each example apart, and optimizers here are handed that of the batch; take another',
+    'lbfgs': _LOSS_FUNCTION,
+    'lookahead': 'wraps another optimizer and keeps two copies of the parameters in the place of one; take another',
+    'mechanize': "wraps another optimizer; another that finds its own step is 'prodigy'",
+    'momo': _LOSS,
+    'momo_adam': _LOSS,
+    'noisy_sgd': 'draws from a key of its own, so that every seed of a study would see the same noise; take another',
+    'polyak_sgd': _LOSS,
+    'reduce_on_plateau': "is a schedule here: schedule.name = 'plateau'",
+    'sam': "is a gradient here: gradient.name = 'sam'",
+    'schedule_free': "wraps another optimizer; expected 'schedule_free_adamw' or 'schedule_free_sgd'",
+    'sophia': _LOSS_FUNCTION,
+}
+# These divide by the sum of how far their gradients moved them, and 0 / 0 is what they make of a first rate of 0.
+_NOT_FROM_0 = {
+    'dadapt_adamw': "set schedule.warmup to '0st', with a schedule that begins above 0",
+    'prodigy': 'set optimizer.safeguard_warmup to True, which leaves the rate out of that sum',
+}
+# Their own weight decay is what the stage `decay` does, rounding aside, so that it can take its place.
+_DECOUPLED = ('acprop', 'adamaxw', 'adamw', 'adan', 'ademamix', 'galore', 'lion', 'nadamw', 'simplified_ademamix')
 
-    Raises:
-      ConfigError: a pattern that matches nothing.
-    """
-    paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for pattern, _ in pairs:
-        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
-            raise catalogue.ConfigError(
-                f"optimizer.{field}: '{pattern}' matches no parameter.{catalogue.nearest(pattern, paths)}"
-            )
 
-    def factor(path: tuple[Any, ...], usual: float) -> float:
-        return next((f for pattern, f in reversed(pairs) if fnmatch.fnmatchcase(path_of(path), pattern)), usual)
-
-    return jax.tree_util.tree_map_with_path(factor, default)
+def _first_rate(config: Mapping[str, Any]) -> float:
+    """Of a run so long that no warm-up can be longer."""
+    return float(schedule(config, total=1e12, epoch=1e6, per_step=1)(0))
 
 
 def _number(value: Any) -> bool:
@@ -218,60 +232,6 @@ def _traced(
     static = inspect.signature(factory).parameters.keys() - numbers.keys()
     injected = optax.inject_hyperparams(factory, static_args=static)
     return lambda **others: injected(**{**others, **numbers})
-
-
-def _decayed(pairs: Sequence[tuple[str, float]]) -> Callable[[Any], Any]:
-    def mask(params: Any) -> Any:
-        return jax.tree.map(bool, factors('decay_multipliers', pairs, params, kernels(params)))
-
-    return mask
-
-
-def _decay(pairs: Sequence[tuple[str, float]], learning_rate: Any, weight_decay: Any) -> optax.GradientTransformation:
-    if not pairs:
-        return optax.add_decayed_weights(-learning_rate * weight_decay, mask=kernels)
-
-    def init(params: Any) -> optax.EmptyState:
-        factors('decay_multipliers', pairs, params, kernels(params))
-        return optax.EmptyState()
-
-    def update(updates: Any, state: optax.EmptyState, params: Any) -> tuple[Any, optax.EmptyState]:
-        found = factors('decay_multipliers', pairs, params, kernels(params))
-        return jax.tree.map(lambda u, p, f: u - learning_rate * weight_decay * f * p if f else u, updates, params, found), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def _rates(pairs: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
-    """Multiplies updates, decay included, as PyTorch's groups of parameters do."""
-
-    def ones(params: Any) -> Any:
-        return factors('rate_multipliers', pairs, params, jax.tree.map(lambda _: 1.0, params))
-
-    def init(params: Any) -> optax.EmptyState:
-        ones(params)
-        return optax.EmptyState()
-
-    def update(updates: Any, state: optax.EmptyState, params: Any) -> tuple[Any, optax.EmptyState]:
-        return jax.tree.map(lambda u, f: u if f == 1 else u * f, updates, ones(params)), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def _matrices(params: Any) -> Any:
-    """What Muon orthogonalizes: hidden kernels as matrices [kh * kw * C, D] (Jordan et al. 2024); the rest is Adam's.
-
-    By itself it would take every leaf of two axes: the head, which it should not have, and no convolution.
-    """
-
-    def numbers(path: tuple[Any, ...], leaf: jax.Array) -> Any:
-        name = path_of(path)
-        hidden = name.endswith('kernel') and not name.startswith('head') and 'embed' not in name
-        if not hidden or leaf.ndim < 2:
-            return None
-        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,))
-
-    return jax.tree_util.tree_map_with_path(numbers, params)
 
 
 class FollowState(NamedTuple):

@@ -42,7 +42,8 @@ def dynamic(
         moved, new = chain.update(jax.tree.map(lambda g: jnp.where(finite, g, 0), updates), inner, params, **extra)
         moved = jax.tree.map(lambda u: jnp.where(finite, u, 0), moved)
         new = jax.tree.map(lambda n, old: jnp.where(finite, n, old), new, inner)
-        grows = finite & (good + 1 >= period)
+        # From a scale without end (gradients that are 0 for days) there would be no way back.
+        grows = finite & (good + 1 >= period) & jnp.isfinite(scale * 2)
         scale = jnp.where(finite, jnp.where(grows, scale * 2, scale), jnp.maximum(scale / 2, 1))
         good = jnp.where(finite & ~grows, good + 1, 0)
         return moved, Observed((ScaleState(scale, good), new), {'scale/skipped': 1 - finite.astype(jnp.float32)})

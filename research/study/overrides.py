@@ -44,6 +44,8 @@ _AT_LEAST = {
     'train.devices': 0,
     'study.margin': 0,
 }
+# Patterns over parameter paths, and a number for each.
+_PAIRS = ('optimizer.rate_multipliers', 'optimizer.decay_multipliers')
 # jax.random.key takes the lower 32 bits of a seed and drops the others without a word.
 _SEEDS = 2**32
 
@@ -175,6 +177,16 @@ def check_values(config: Mapping[str, Any]) -> None:
     for key, least in _AT_LEAST.items():
         if not flat[key] >= least:
             raise Misfit(key, f"'{key}' is {flat[key]!r}, expected at least {least}.")
+    for key in _PAIRS:
+        if not all(_is_pair(pair) for pair in flat[key]):
+            raise Misfit(key, f"'{key}' is {flat[key]!r}, expected pairs (pattern, factor from 0), such as (('head/*', 0.1),).")
+
+
+def _is_pair(pair: Any) -> bool:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        return False
+    pattern, factor = pair
+    return isinstance(pattern, str) and isinstance(factor, int | float) and not isinstance(factor, bool) and factor >= 0
 
 
 def seeds_of(study: Mapping[str, Any]) -> tuple[int, ...]:

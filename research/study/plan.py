@@ -164,7 +164,8 @@ def _check_built(experiment: Experiment) -> None:
     classes, study = experiment.dataset.num_classes, config['study']
     if experiment.num_classes < classes:
         raise Misfit('model.num_classes', f"'model.num_classes' is {experiment.num_classes}, but the data has {classes}.")
-    if not len(experiment.dataset.splits['validation']) and (study['score'] == 'best' or study['metric'][:5] != 'test/'):
+    steers = study['score'] == 'best' or study['metric'][:5] != 'test/' or experiment.watchers
+    if steers and not len(experiment.dataset.splits['validation']):
         raise Misfit('data.validation', "'data.validation' is 0, but this study reads the validation split: give it examples.")
     images = jnp.zeros((2, *experiment.dataset.example_shape))
     batch = {'label': jnp.zeros(2, jnp.int32), 'mask': jnp.ones(2)}

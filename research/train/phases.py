@@ -18,8 +18,8 @@ from research.data import batch_sizes
 from research.gradients import freezing
 from research.train import parallel
 
-# A watcher may act as often as this before a batch is surely at its floor.
-_LEVELS = 64
+# A watcher that has acted as often as this has made the batch as small as it gets.
+_LEVELS = 1000
 
 
 class Phase(NamedTuple):
@@ -97,6 +97,10 @@ def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, mo
             frozen=freezing.frozen(layers, freeze.at(position)),
         )
 
+    if freeze.changes and not at(freeze.changes[-1], 0).frozen:
+        raise catalogue.ConfigError(
+            f'gradient.freeze freezes none of {len(layers)} layers (the last one always learns): take a larger share.'
+        )
     return Phases(at, tuple(sorted({*sizes.changes, *sides.changes, *freeze.changes})))
 
 

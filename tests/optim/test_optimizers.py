@@ -1,6 +1,7 @@
 """The optimizer chain: parity with optax and torch, what decays, what is traced, errors."""
 
 import copy
+import inspect
 import math
 
 import chex
@@ -11,9 +12,9 @@ import numpy as np
 import optax
 import pytest
 
-from research import optim
+from research import catalogue, optim
 from research.catalogue import ConfigError
-from research.optim import optimizers
+from research.optim import multipliers, optimizers
 
 STEPS = 20
 
@@ -198,6 +199,8 @@ def test_a_parameter_may_be_called_learning_rate():
     (config('adam', beta1=0.9), "optimizer 'adam' takes no argument 'beta1'. Did you mean 'b1'?"),
     (config('sgd', momentun=0.9), "Did you mean 'momentum'?"),
     (config('adamw', mask=None), "takes no argument 'mask'"),
+    (config('muon', adam_learning_rate=0.1), "takes no argument 'adam_learning_rate'"),
+    (config('novograd', decay_multipliers=(('*', 0),)), 'decays every parameter'),
     (config('novograd', weight_decay=0.1), 'decays every parameter'),
     (config('sgd', clip='global'), "Unknown clip 'global'. Did you mean 'global_norm'?"),
     (config('optax:scale'), 'takes no learning_rate'),
@@ -254,18 +257,42 @@ RATES = {
 }
 
 
+# What no config can describe, and a word of why.
+REFUSED = {
+    'dpsgd': 'gradient of each example',
+    'lbfgs': 'evaluate the loss',
+    'lookahead': 'two copies',
+    'mechanize': 'wraps another',
+    'momo': 'needs the loss',
+    'momo_adam': 'needs the loss',
+    'noisy_sgd': 'key of its own',
+    'polyak_sgd': 'needs the loss',
+    'reduce_on_plateau': "schedule.name = 'plateau'",
+    'sam': "gradient.name = 'sam'",
+    'schedule_free': "expected 'schedule_free_adamw' or 'schedule_free_sgd'",
+    'sophia': 'evaluate the loss',
+}
+
+
 @pytest.mark.parametrize('name', sorted(optimizers.entries()))
 def test_every_optimizer_trains_from_a_rate_of_0(name):
     """As in a warmed-up run, inside a compiled loop; or it is refused before that, and says why."""
+    if name in REFUSED:
+        for spelled in (name, f'optax:{name}', f'optax.contrib:{name}'):
+            with pytest.raises(ConfigError, match=REFUSED[name]):
+                optim.create(config(spelled))
+        return
     params, loss = problem()
-    kernel = jax.random.normal(jax.random.key(9), (3, 3, 2, 4))
+    kernel = jax.random.normal(jax.random.key(9), (3, 3, 6, 4))
     params['conv'] = {'kernel': kernel}
 
     def total(params):
         return loss({k: v for k, v in params.items() if k != 'conv'}) + jnp.mean((params['conv']['kernel'] - 1) ** 2)
 
     rate = RATES.get(name, 0.02)
-    tx = optim.create(config(name, rate))
+    settings = config(name, rate, **({'safeguard_warmup': True} if name == 'prodigy' else {}))
+    settings.schedule.warmup = '0st' if name == 'dadapt_adamw' else '0.1run'
+    tx = optim.create(settings)
 
     @jax.jit
     def train(params, state, rates):
@@ -276,15 +303,77 @@ def test_every_optimizer_trains_from_a_rate_of_0(name):
 
         return jax.lax.fori_loop(0, len(rates), step, (params, state))[0]
 
-    rates = rate * jnp.minimum((jnp.arange(300) + (name in ('dadapt_adamw', 'prodigy'))) / 5, 1)
+    rates = rate * jnp.minimum((jnp.arange(300) + (name == 'dadapt_adamw')) / 5, 1)
     trained = train(params, tx.init(params), rates)
     assert float(total(trained)) < 0.98 * float(total(params))
 
 
-@pytest.mark.parametrize('name', ['lbfgs', 'momo', 'schedule_free', 'dpsgd', 'sophia'])
-def test_what_a_config_cannot_describe_is_unknown(name):
-    with pytest.raises(ConfigError, match=f"Unknown optimizer '{name}'"):
-        optim.create(config(name))
+def test_every_optimizer_of_optax_is_there():
+    """By its list of aliases; what is a partial function, as nadam is, too."""
+    alias = [name for name in vars(optax._src.alias) if hasattr(optax, name) and name.islower()]
+    rules = {n for n in alias if callable(getattr(optax, n)) and not inspect.isclass(getattr(optax, n))}
+    assert {'nadam', 'nadamw', 'adamw', 'lion', 'rprop'} <= rules
+    assert rules <= set(optimizers.entries())
+
+
+def takes_decay(name):
+    return 'weight_decay' in inspect.signature(catalogue.resolve('optimizer', name, optimizers.entries())).parameters
+
+
+# These have no mask; and these decay by a rule of their own.
+ANYWHERE = ('dadapt_adamw', 'madgrad', 'novograd', 'prodigy', 'schedule_free_adamw', 'schedule_free_sgd')
+ON_OR_OFF = ('adadelta', 'cocob', 'dog', 'dowg', 'lamb', 'lars')
+DECAYING = sorted(name for name in optimizers.entries() if name not in REFUSED and takes_decay(name))
+
+
+@pytest.mark.parametrize('name', DECAYING)
+def test_an_own_decay_moves_kernels_and_nothing_else(name):
+    """Without a gradient, so that what moves is the decay; or it is refused."""
+    params, _ = problem()
+    params['conv'] = {'kernel': jnp.ones((3, 3, 3, 4))}
+    if name in ANYWHERE:
+        with pytest.raises(ConfigError, match='decays every parameter'):
+            optim.create(config(name, 0.1, 0.5))
+        return
+    transformations = [optim.create(config(name, 0.1, decay)) for decay in (0.5, 0.0)]
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    with_decay, without = (jax.jit(tx.update)(nothing, tx.init(params), params)[0] for tx in transformations)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), with_decay, without)
+    assert moved == only_kernels(params)
+
+
+@pytest.mark.parametrize('name', DECAYING)
+def test_a_factor_of_decay_is_that_much_decay(name):
+    """Twice 0.1 is 0.2, in float64: our stage does what the optimizer's own does. Or factors but 0 and 1 are refused."""
+    double = config(name, 0.01, 0.1, decay_multipliers=(('*/kernel', 2.0),))
+    refusals = dict.fromkeys(ANYWHERE, 'decays every parameter') | dict.fromkeys(ON_OR_OFF, 'on or off')
+    if name in refusals:
+        with pytest.raises(ConfigError, match=refusals[name]):
+            optim.create(double)
+        return
+    ours, theirs = optim.create(double), optim.create(config(name, 0.01, 0.2))
+    with jax.enable_x64(True):
+        start = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), problem()[0])
+        keys = jax.random.split(jax.random.key(1), 4)
+        gradients = [jax.tree.map(lambda p: jax.random.normal(key, p.shape, p.dtype), start) for key in keys]  # noqa: B023
+        ends = []
+        for tx in (ours, theirs):
+            params, state, update = start, tx.init(start), jax.jit(tx.update)
+            for gradient in gradients:
+                updates, state = update(gradient, state, params)
+                params = optax.apply_updates(params, updates)
+            ends.append(params)
+        chex.assert_trees_all_close(*ends, rtol=1e-12, atol=1e-13)
+
+
+def test_adafactors_own_decay_keeps_to_kernels():
+    params, _ = problem()
+    tx = optim.create(config('adafactor', 0.1, weight_decay_rate=0.5))
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    chex.assert_trees_all_close(updates, jax.tree.map(lambda p, k: -0.5 * p * k, params, only_kernels(params)))
+    with pytest.raises(ConfigError, match='on or off'):
+        optim.create(config('adafactor', 0.1, weight_decay_rate=0.5, decay_multipliers=(('head/*', 0.5),)))
+    optim.create(config('adafactor', 0.1, 0.5, decay_multipliers=(('head/*', 0.5),)))  # our stage
 
 
 def test_multipliers_are_torchs_groups():
@@ -319,7 +408,7 @@ def test_multipliers_are_torchs_groups():
 def test_the_last_pattern_that_matches_counts():
     pairs = (('*', 0.5), ('head/*', 2.0), ('head/bias', 0.0))
     params, _ = problem()
-    found = optimizers.factors('rate_multipliers', pairs, params, jax.tree.map(lambda _: 1.0, params))
+    found = multipliers.factors('rate_multipliers', pairs, params, jax.tree.map(lambda _: 1.0, params))
     assert found['hidden'] == {'kernel': 0.5, 'bias': 0.5}
     assert found['head'] == {'kernel': 2.0, 'bias': 0.0}
 
@@ -349,27 +438,33 @@ def test_a_bound_that_would_turn_the_update_is_refused(bound):
         optim.create(config(clip='global_norm', max_norm=bound))
 
 
-def test_muon_takes_hidden_kernels_and_leaves_the_head_to_adam():
+def test_muon_takes_hidden_kernels_and_leaves_the_rest_to_adam():
     """By itself it would take every leaf of two axes: the head, and no convolution."""
     params, _ = problem()
-    params['conv'] = {'kernel': jnp.ones((3, 3, 2, 4))}
+    params['conv'] = {'kernel': jnp.ones((3, 3, 6, 4))}
+    params['first'] = {'kernel': jnp.ones((3, 3, 3, 4))}
+    params['depthwise'] = {'kernel': jnp.ones((3, 3, 1, 4))}
     tx = optim.create(config('muon', 0.02, 0.1))
     gradient = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
-    updates, _ = tx.update(gradient, tx.init(params), params)
-    for path in (('conv', 'kernel'), ('hidden', 'kernel')):
-        update, weight = (tree[path[0]][path[1]] for tree in (updates, params))
-        step = np.asarray(update + 0.02 * 0.1 * weight).reshape(-1, update.shape[-1])
+    updates, _ = jax.jit(tx.update)(gradient, tx.init(params), params)
+    steps = jax.tree.map(lambda u, p, kernel: u + 0.02 * 0.1 * p * kernel, updates, params, only_kernels(params))
+    for group in ('conv', 'hidden'):
+        step = np.asarray(steps[group]['kernel']).reshape(-1, params[group]['kernel'].shape[-1])
         singular = np.linalg.svd(step, compute_uv=False)
-        assert singular.max() / singular.min() < 3, path  # nearly orthogonal, whatever the gradient was
-    # Adam's first step (here with Nesterov's look ahead) is as long in every entry, and the head decays as kernels do.
-    head = jnp.abs(updates['head']['kernel'] + 0.02 * 0.1 * params['head']['kernel'])
-    np.testing.assert_allclose(head, head[0, 0], rtol=1e-3)
-    assert 0.02 <= head[0, 0] < 0.04
+        assert singular.max() / singular.min() < 3, group  # nearly orthogonal, whatever the gradient was
+        assert np.abs(step).std() > 0.1 * np.abs(step).mean(), group  # as a matrix of Adam's signs may be too
+    # Adam's first step (here with Nesterov's look ahead) is as long in every entry.
+    for step in (*(steps[group]['kernel'] for group in ('first', 'depthwise', 'head')), steps['hidden']['bias']):
+        entries = np.abs(step).reshape(-1)
+        np.testing.assert_allclose(entries, entries[0], rtol=1e-3)
+        assert 0.02 <= entries[0] < 0.04
 
 
-@pytest.mark.parametrize('name', ['prodigy', 'dadapt_adamw'])
-def test_what_cannot_begin_at_a_rate_of_0_is_refused_behind_a_warm_up(name):
+@pytest.mark.parametrize('changes', [{'warmup': '0.1run'}, {'warmup': '3ep'}, {'name': 'one_cycle', 'start': 0.0}])
+@pytest.mark.parametrize('name, hint', [('prodigy', 'safeguard_warmup to True'), ('dadapt_adamw', "warmup to '0st'")])
+def test_what_cannot_begin_at_a_rate_of_0_is_refused_behind_a_warm_up(name, hint, changes):
     settings = config(name, 1.0)
-    settings.schedule.warmup = '0.1run'
-    with pytest.raises(ConfigError, match="set schedule.warmup to '0st'"):
+    optim.create(settings)
+    settings.schedule.update(changes)
+    with pytest.raises(ConfigError, match=hint):
         optim.create(settings)

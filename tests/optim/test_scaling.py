@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from test_optimizers import config
 
 from research import optim
 from research.optim import scaling
@@ -42,6 +43,21 @@ def test_an_overflow_skips_the_step_and_halves_the_scale():
     assert optim.loss_scale(state) == 1  # never below
 
 
+def test_a_skipped_step_moves_neither_average_nor_decay():
+    settings = config('momentum', 0.1, 0.5, clip='global_norm', average={'name': 'ema'})
+    settings.train.precision = 'float16'
+    tx, params = optim.create(settings), {'kernel': jnp.arange(1.0, 4.0)}
+    state = optim.inject(tx.init(params), average_weight=0.5)
+    for gradient, moves in ((1.0, True), (np.inf, False), (1.0, True)):
+        before = optim.evaluation_params(params, state)
+        scaled = {'kernel': jnp.full(3, gradient * optim.loss_scale(state))}
+        updates, state = jax.jit(tx.update)(scaled, state, params)
+        params = optax.apply_updates(params, updates)
+        assert bool(updates['kernel'].any()) == moves
+        assert bool((optim.evaluation_params(params, state)['kernel'] != before['kernel']).any()) == moves
+        assert {'scale/skipped', 'clip/steps', 'clip/entries'} == set(optim.observations(state))
+
+
 def test_the_scale_doubles_after_a_period_of_good_steps():
     tx = scaling.dynamic(optax.sgd(0.1), start=4.0, period=3)
     state, scales = tx.init(PARAMS), []
@@ -49,6 +65,14 @@ def test_the_scale_doubles_after_a_period_of_good_steps():
         _, state = stepped(tx, state, [gradient, 0, 0])
         scales.append(float(optim.loss_scale(state)))
     assert scales == [4, 4, 8, 8, 4, 4, 4, 8]
+
+
+def test_the_scale_stays_finite_however_long_nothing_overflows():
+    tx = scaling.dynamic(optax.sgd(0.1), start=2.0**126, period=1)
+    state = tx.init(PARAMS)
+    for _ in range(4):
+        _, state = stepped(tx, state, [0, 0, 0])
+    assert optim.loss_scale(state) == 2.0**127
 
 
 def test_nothing_is_scaled_where_nobody_asked():

@@ -45,6 +45,8 @@ def refused(folder, body='', changes=None):
         ('config.data.batch_size = 2.5', '', 'is 2.5 (float), expected int'),
         ('config.data.batch_size = "5ep"', '', "is '5ep' (str), expected int"),
         ('config.data.batch_size = -1', '', 'expected at least 0'),
+        ("config.optimizer.rate_multipliers = ('head/*', 0.1)", '', "such as (('head/*', 0.1),)"),
+        ("config.optimizer.decay_multipliers = (('head/*', -1),)", '', 'factor from 0'),
         ('config.data.eval_batch_size = 0', '', 'expected at least 1'),
         ('config.data.examples = -1', '', 'expected at least 0'),
         ('config.data.validation = -0.1', '', 'expected at least 0'),

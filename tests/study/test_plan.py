@@ -98,6 +98,8 @@ def test_a_fields_line_in_the_file(tmp_path):
         ({'study.metric': 'test/acuracy'}, "'study.metric' is 'test/acuracy'. Did you mean 'test/accuracy'?"),
         ({'study.metric': 'validation/accuracy', 'data.validation': 0}, 'reads the validation split'),
         ({'study.score': 'best', 'data.validation': 0}, 'reads the validation split'),
+        ({'schedule.name': 'plateau', 'data.validation': 0}, 'reads the validation split'),
+        ({'data.batch.name': 'shrink', 'data.validation': 0}, 'reads the validation split'),
         ({'study.budget': '20'}, "'20' is no duration"),
         ({'study.budget': '0ep'}, 'trains nothing'),
         ({'train.eval_every': '5'}, "'5' is no duration"),

@@ -1,9 +1,8 @@
-"""Programs are compiled once for all the tests here: one session, and jax's cache for programs that come out the same."""
+"""Programs are compiled once where they come out the same: jax's cache, for all the tests here; a session, for a module."""
 
 import jax
 import pytest
-
-from research.train.experiment import Session
+from sessions import cleared
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -22,6 +21,7 @@ def compilation_cache(tmp_path_factory):
         jax.config.update(name, value)
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def session():
-    return Session()
+    with cleared() as session:
+        yield session

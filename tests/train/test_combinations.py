@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tiny
+from sessions import cleared
 from techniques import TECHNIQUES
 
 from research.train import loop
@@ -69,6 +70,12 @@ COMBINATIONS = {
         'optimizer.weight_decay': 1e-3,
     },
 }
+
+
+@pytest.fixture
+def session():
+    with cleared() as session:
+        yield session
 
 
 @pytest.mark.parametrize('technique', [t for t in TECHNIQUES if t.name != 'pmap'], ids=lambda t: t.name)

@@ -118,6 +118,7 @@ def test_flops_of_a_step_are_the_mean_over_the_run(session):
         ({'train.engine': 'pmap', 'train.devices': 4, 'gradient.micro_batch': 2}, '4 devices .* 2 examples'),
         ({'data.batch.name': 'grow', 'data.batch.factor': 0.5}, 'a factor above 1'),
         ({'model.name': 'techniques:Pooled', 'train.remat': 'block'}, 'has no blocks'),
+        ({'gradient.freeze': {'name': 'progressive', 'share': 0.1}}, 'freezes none of 3 layers'),
         ({'train.memory_budget': '6 cakes'}, "such as '6GiB'"),
         ({'optimizer.rate_multipliers': (('hed/*', 0.1),)}, 'matches no parameter'),
     ],

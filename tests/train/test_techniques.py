@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from sessions import cleared
 from techniques import TECHNIQUES
 
 from research.train import loop
@@ -15,6 +16,13 @@ from research.train.clock import Clock
 @pytest.fixture(scope='module', params=TECHNIQUES, ids=lambda technique: technique.name)
 def technique(request):
     return request.param
+
+
+@pytest.fixture(scope='module')
+def session(technique):
+    """Of one technique."""
+    with cleared() as session:
+        yield session
 
 
 @pytest.fixture(scope='module')
