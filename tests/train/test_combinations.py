@@ -78,6 +78,7 @@ def session():
         yield session
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('technique', [t for t in TECHNIQUES if t.name != 'pmap'], ids=lambda t: t.name)
 def test_every_technique_is_the_same_on_every_engine(session, technique):
     one, *four = (losses(session, technique.on, engine) for engine in ({}, JIT_4, PMAP_4))
