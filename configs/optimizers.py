@@ -6,9 +6,9 @@ Run: python launch.py --config=configs/optimizers.py --workdir=runs/optimizers
 
 Cost: 120 tuning runs and 110 final runs on digits, 10 programs; 9 minutes on 2 cores that did other work beside it.
 
-Result: on digits momentum (tuned: 0.05) reaches 98.58 ± 0.31 % over 10 seeds. Worse: lion, by 1.58 points (1.02 to 2.15, p 0.018
-    after Holm). No effect shown: the others; muon's +0.31 (+0.06 to +0.56) not after correction, measured when it still took the
-    first convolution. On a tenth of Fashion-MNIST: not measured yet.
+Result: on digits momentum (tuned: 0.05) reaches 98.58 ± 0.31 % over 10 seeds. Worse: lion, by 1.58 points (1.02 to 2.15,
+    p 0.018 after Holm). No effect shown: the others; muon's +0.31 (+0.06 to +0.56) not after correction, measured when it
+    still took the first convolution. On a tenth of Fashion-MNIST: not measured yet.
 """
 
 from configs import base
