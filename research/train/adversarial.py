@@ -1,0 +1,323 @@
+"""Two players in one step: the discriminator's update, then the generator's; what stands beside `research.train.step`.
+
+Goodfellow et al. 2014 (Generative adversarial nets, algorithm 1 with k = 1): each update draws latents of its own. Either
+update is stages 2 to 5 of `step` with a loss of its own, so that accumulation, clipping, averaging and precision are those
+of any network; stage 1 is for real images. Each player has its own optimizer, made of the same config.
+
+Virtual batch normalization in the generator has a reference batch of latents, drawn once a run, whose pass stands inside of
+whatever is differentiated. A player's collections are changed by its own update alone.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research import augment, catalogue, compress, gradients, models, optim
+from research.data import Dataset
+from research.tasks import generation
+from research.train import precision, step
+from research.train.parallel import Jit, Pmap
+from research.train.phases import Phase
+from research.train.state import State
+
+GENERATORS = {'dcgan': 'research.models.dcgan:DCGAN'}
+PLAYERS = ('discriminator', 'generator')
+
+# Stored pixels 0 to 255 are what the players see as -1 to 1.
+_HALF = 127.5
+
+
+class Players(NamedTuple):
+    """What a step of two players is made of, and an evaluation; `seen` are parameters behind stage 2, of both players.
+
+    Attributes:
+      step: `train_step`, what a chunk does over and over.
+      augment: (keys [B], images [B, H, W, C]) -> images, of real ones.
+      weights: (params, masks) -> params that are seen.
+      generate: (seen, collections, latents [B, Z], latents of the reference batch [R, Z]) -> (images, collections).
+      discriminate: (seen, collections, images) -> (logits [B], collections); this and `generate` in training.
+      predict: (seen, collections, latents) -> images; an inference.
+      recognize: (seen, collections, images) -> logits; an inference.
+      reference_pass: (seen, collections, latents) -> collections whose statistics of the generator are those of this batch.
+      latents: (rng, purpose, positions [B, 2]) -> [B, Z].
+      judge: (judge, images in [-1, 1]) -> (features [B, F], logits [B, K]) of the classifier.
+      task, gradient: as in `research.tasks.generation` and `research.gradients`.
+      update: the optax chain of one player.
+    """
+
+    step: Callable[..., Any]
+    augment: Callable[..., Any]
+    weights: Callable[..., Any]
+    generate: Callable[..., Any]
+    discriminate: Callable[..., Any]
+    predict: Callable[..., Any]
+    recognize: Callable[..., Any]
+    reference_pass: Callable[..., Any]
+    latents: Callable[..., Any]
+    judge: Callable[..., Any]
+    task: generation.Generation
+    gradient: Callable[..., Any]
+    update: Any
+
+
+def players(
+    config: Mapping[str, Any], dataset: Dataset, task: generation.Generation, axis_name: str | None
+) -> tuple[nn.Module, Players]:
+    """The network of both players, and the step's parts, as a config says.
+
+    Raises:
+      ConfigError: images that the network does not make, or a technique that two players cannot follow.
+    """
+    group = {k: v for k, v in config['model'].items() if k != 'num_classes'}
+    module = catalogue.build('generative model', group, GENERATORS, axis_name=axis_name)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), sample(module))
+    _check(config, dataset, module, shapes)
+    running = sorted(set(shapes) - {'params', 'reference'})
+    compute, whole = precision.casts(config['train']['precision'])
+    classifier = models.create(num_classes=dataset.num_classes, **generation.JUDGE)
+    features = generation.penultimate(classifier)
+
+    def apply(seen, collections, x, mutable=False, **kwargs):
+        return module.apply({'params': compute(seen), **collections}, compute(x), mutable=mutable, **kwargs)
+
+    def reference_pass(seen, collections, latents):
+        _, new = apply(seen, collections, latents, ['reference', 'batch_stats'])
+        return new
+
+    def generate(seen, collections, latents, reference):
+        if 'reference' in collections:
+            collections = {**collections, 'reference': reference_pass(seen, collections, reference)['reference']}
+        images, new = apply(seen, collections, latents, running, train=True)
+        return whole(images), jax.lax.stop_gradient({**collections, **new})
+
+    def discriminate(seen, collections, images):
+        logits, new = apply(seen, collections, images, running, train=True, method='discriminate')
+        return whole(logits), jax.lax.stop_gradient({**collections, **new})
+
+    def draw(rng, purpose, positions):
+        keys = step.example_keys(rng, purpose, positions)
+        return jax.vmap(lambda key: jax.random.normal(key, (module.latents,)))(keys)
+
+    def judge(judge, images):
+        stored = jnp.round((images + 1) * _HALF)  # as an image file holds them
+        return features(judge['variables'], (stored - judge['mean']) / judge['std'])
+
+    return module, Players(
+        step=train_step,
+        augment=augment.create(config['augment']),
+        weights=compress.create(config['compress']),
+        generate=generate,
+        discriminate=discriminate,
+        predict=lambda seen, collections, latents: whole(apply(seen, collections, latents)),
+        recognize=lambda seen, collections, images: whole(apply(seen, collections, images, method='discriminate')),
+        reference_pass=reference_pass,
+        latents=draw,
+        judge=judge,
+        task=task,
+        gradient=functools.partial(gradients.create, config['gradient']),
+        update=optim.create(config),
+    )
+
+
+def sample(module: nn.Module) -> jax.Array:
+    """Two latents [2, Z], an input of the generator."""
+    return jnp.zeros((2, module.latents))
+
+
+def initial_state(module: nn.Module, players: Players, rng: jax.Array, numbers: Mapping[str, Any]) -> State:
+    """The state before the first step: `params` and `opt_state` by player, inside of every collection likewise.
+
+    Args:
+      rng: the seed's typed key [].
+      numbers: `research.optim.hyperparameters`.
+    """
+    variables = module.init(step.key_of(rng, 'init'), sample(module))
+    params = variables['params']
+    return State(
+        step=jnp.int32(0),
+        rng=rng,
+        params=params,
+        collections={k: v for k, v in variables.items() if k != 'params'},
+        opt_state={player: optim.inject(players.update.init(params[player]), **numbers) for player in PLAYERS},
+        masks={},
+    )
+
+
+def train_step(
+    players: Players,
+    engine: Jit | Pmap,
+    phase: Phase,
+    state: State,
+    batch: Mapping[str, jax.Array],
+    data: Mapping[str, jax.Array],
+    reference: jax.Array,
+    controls: Mapping[str, jax.Array],
+) -> tuple[State, dict[str, jax.Array]]:
+    """One update of each player; arguments and results as of `step.train_step`.
+
+    The reference batch is one of latents, as many as `reference` has images. 'loss' is the generator's.
+    """
+    del data
+    drawn = engine.reference_rows(players.latents(state.rng, 'reference', _positions(0, len(reference))))
+
+    def discriminator(seen, collections, batch):
+        real = _scaled(players.augment(step.example_keys(state.rng, 'augment', batch['position']), batch['image']))
+        latents = players.latents(state.rng, 'discriminator', batch['position'])
+        generated, _ = players.generate(seen, collections, latents, drawn)
+        on_real, collections = players.discriminate(seen, collections, real)
+        on_generated, collections = players.discriminate(seen, collections, generated)
+        losses = players.task.discriminator(on_real, on_generated) * batch['mask']
+        caught = jnp.sum(_caught(on_real, on_generated) * batch['mask'])
+        return losses, {'discriminator_loss': jnp.sum(losses), 'caught': caught}, collections
+
+    def generator(seen, collections, batch):
+        latents = players.latents(state.rng, 'generator', batch['position'])
+        generated, collections = players.generate(seen, collections, latents, drawn)
+        logits, _ = players.discriminate(seen, collections, generated)
+        losses = players.task.generator(logits) * batch['mask']
+        return losses, {'loss': jnp.sum(losses)}, collections
+
+    update = functools.partial(_update, players, engine, phase, batch=batch, controls=controls)
+    state, sums, observed = update(state, 'discriminator', discriminator)
+    state, more, also = update(state, 'generator', generator)
+    both = {name: (observed[name] + also[name]) / 2 for name in observed}
+    both['gradient/norm'] = jnp.hypot(observed['gradient/norm'], also['gradient/norm'])
+    return state.replace(step=state.step + 1), {**sums, **more, **both}
+
+
+def _update(players, engine, phase, state, player, losses_of, batch, controls):
+    """Stages 2 to 5 for one player: (state, sums over the batch, what was observed)."""
+    opt_state, params = state.opt_state[player], state.params[player]
+    scale = optim.loss_scale(opt_state)
+
+    def loss_fn(params, collections, batch):
+        seen = players.weights({**state.params, player: params}, state.masks)
+        losses, sums, collections = losses_of(seen, collections, batch)
+        sums['count'] = jnp.sum(batch['mask'])
+        return jnp.sum(losses) * scale, {'sums': sums, 'collections': collections, 'losses': losses}
+
+    gradient, aux = players.gradient(phase.micro_batches)(loss_fn, engine)(params, state.collections, batch)
+    sums, count = engine.total((aux['sums'], aux['count']))
+    gradient = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1), engine.total(gradient))
+    updates, opt_state = players.update.update(gradient, optim.inject(opt_state, **controls), params)
+    seen = optim.observations(opt_state)
+    observed = {'gradient/norm': optax.tree.norm(gradient) / scale}
+    observed |= {name: value / scale**2 for name, value in aux['observed'].items()}
+    if 'scale/skipped' in seen:  # a step that loss scaling skipped is no divergence
+        observed = {name: jnp.where(seen['scale/skipped'] > 0, 0, value) for name, value in observed.items()}
+    state = state.replace(
+        params={**state.params, player: jax.tree.map(jnp.add, params, updates)},
+        collections=aux['collections'],
+        opt_state={**state.opt_state, player: opt_state},
+    )
+    return state, sums, {**observed, **seen}
+
+
+def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, data, indices, mask, batches):
+    """Sums, and features of the images of a split and of as many generated ones, padded as in `step.evaluate`.
+
+    Latents are the same in every evaluation of every run: row i of all E B has the i-th.
+
+    Args:
+      data: with 'judge': {'variables', 'mean', 'std'} of the classifier.
+
+    Returns:
+      ({'loss', ...: float32 [E]}, {'real', 'generated': float32 [E, B, F]}).
+    """
+    seen = players.weights(params, masks)
+    rows = indices.shape[1]
+
+    def one(i):
+        batch = step.gather(engine, data, indices[i], mask[i])
+        latents = players.latents(jax.random.key(0), 'evaluation', engine.rows(_positions(i * rows, rows)))
+        generated, real = players.predict(seen, collections, latents), _scaled(batch['image'])
+        on_real, on_generated = (players.recognize(seen, collections, images) for images in (real, generated))
+        features, logits = players.judge(data['judge'], real)
+        losses = {
+            'loss': players.task.generator(on_generated),
+            'discriminator_loss': players.task.discriminator(on_real, on_generated),
+            'caught': _caught(on_real, on_generated),
+            'judge_correct': jnp.argmax(logits, -1) == batch['label'],
+            'count': jnp.ones_like(batch['mask']),
+        }
+        sums = {name: jnp.sum(values * batch['mask']) for name, values in losses.items()}
+        found = {'real': features, 'generated': players.judge(data['judge'], generated)[0]}
+        return engine.total(sums), jax.tree.map(engine.whole, found)
+
+    shapes = jax.eval_shape(one, jnp.int32(0))
+    buffers = jax.tree.map(lambda s: jnp.zeros((indices.shape[0], *s.shape), s.dtype), shapes)
+
+    def body(i, buffers):
+        return jax.tree.map(lambda buffer, new: buffer.at[i].set(new), buffers, one(i))
+
+    return jax.lax.fori_loop(0, batches, body, buffers)
+
+
+def final(players: Players, engine: Jit | Pmap, state: State, data, reference, statistics):
+    """(params, collections) for evaluation, as in `step.final`; statistics are those of latents, not of images."""
+    del data
+    params = {player: optim.evaluation_params(state.params[player], state.opt_state[player]) for player in PLAYERS}
+    seen, collections = players.weights(params, state.masks), state.collections
+    blocks, rows = statistics.shape[:2]
+
+    def passed(purpose, first, count):
+        latents = players.latents(state.rng, purpose, _positions(first, count))
+        return players.reference_pass(seen, collections, engine.reference_rows(latents))
+
+    if blocks and 'generator' in collections.get('batch_stats', {}):
+        zeros = jax.tree.map(jnp.zeros_like, collections['batch_stats']['generator'])
+
+        def add(k, total):
+            found = passed('statistics', k * rows, rows)['batch_stats']['generator']
+            return jax.tree.map(lambda t, new: t + new / blocks, total, found)
+
+        averaged = jax.lax.fori_loop(0, blocks, add, zeros)
+        collections = {**collections, 'batch_stats': {**collections['batch_stats'], 'generator': averaged}}
+    if 'reference' in collections:
+        collections = {**collections, 'reference': passed('reference', 0, len(reference))['reference']}
+    return params, collections
+
+
+def samples(players: Players, count: int, params, masks, collections) -> jax.Array:
+    """The first `count` images of an evaluation, uint8 [count, H, W, C]."""
+    latents = players.latents(jax.random.key(0), 'evaluation', _positions(0, count))
+    images = players.predict(players.weights(params, masks), collections, latents)
+    return jnp.round((images + 1) * _HALF).astype(jnp.uint8)
+
+
+def _positions(first, count: int) -> jax.Array:
+    """uint32 [count, 2]: halves of the positions from `first` on, below 2^32."""
+    low = first + jnp.arange(count, dtype=jnp.uint32)
+    return jnp.stack([jnp.zeros_like(low), low.astype(jnp.uint32)], axis=-1)
+
+
+def _scaled(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / _HALF - 1
+
+
+def _caught(real: jax.Array, generated: jax.Array) -> jax.Array:
+    """How much of an example's two answers is right, float32 [B]."""
+    return ((real > 0).astype(jnp.float32) + (generated <= 0)) / 2
+
+
+def _check(config, dataset: Dataset, module: nn.Module, shapes: Any) -> None:
+    made = jax.eval_shape(module.apply, shapes, sample(module)).shape[1:]
+    if made != dataset.example_shape or dataset.dtype != np.uint8:
+        raise catalogue.ConfigError(
+            f"'{config['model']['name']}' makes uint8 images of {made}, and data '{dataset.name}' has {dataset.dtype} "
+            f'{dataset.example_shape}: set model.side and model.channels to the data.'
+        )
+    if 'discriminator' in shapes.get('reference', {}):
+        raise catalogue.ConfigError(
+            "model.discriminator_norm 'virtual_batch' has no reference batch: it is one of latents, for the generator. "
+            "Choose 'batch', 'ghost_batch' or 'none'."
+        )
+    for group, name, neutral in (('augment', 'resize', 'constant'), ('gradient', 'freeze', 'none')):
+        if (chosen := config[group][name]['name']) != neutral:
+            raise catalogue.ConfigError(f"{group}.{name} '{chosen}' is for one network, not for two players: '{neutral}'.")

@@ -1,0 +1,362 @@
+"""Two players: the step against algorithm 1 written out, its bits and engines, what is judged, and what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+from PIL import Image
+
+from research import models, optim
+from research.catalogue import ConfigError
+from research.data import order
+from research.data.dataset import from_arrays
+from research.study import overrides
+from research.tasks import generation
+from research.train import adversarial, judge, parallel, phases, samples, step
+from research.train.experiment import Session
+
+BATCH, REFERENCE = 8, 6
+NORMS = {'batch': 'batch', 'virtual': 'virtual_batch', 'ghost': {'name': 'ghost_batch', 'virtual_batch_size': 3}}
+CUT = {'validation': 20.0, 'examples': 0, 'split_seed': 0}
+
+
+def engines():
+    devices = jax.devices()
+    return {'jit': parallel.Jit(devices[:1]), 'mesh': parallel.Jit(devices[:4]), 'pmap': parallel.Pmap(devices[:4])}
+
+
+def images(n, seed=0):
+    """Bright squares of 4x4 somewhere on a dark 8x8."""
+    rng = np.random.default_rng(seed)
+    found = np.zeros((n, 8, 8), np.uint8)
+    for image, (row, column) in zip(found, rng.integers(0, 5, (n, 2)), strict=True):
+        image[row : row + 4, column : column + 4] = rng.integers(150, 256)
+    return found, (np.arange(n) % 3).astype(np.int32)
+
+
+DATASET = from_arrays('squares', {'train': images(100), 'test': images(40, seed=1)}, CUT)
+
+
+def config(norm='batch', **model):
+    found = overrides.apply(
+        overrides.defaults(),
+        {'optimizer.name': 'adam', 'optimizer.b1': 0.5, 'optimizer.learning_rate': 1e-2, 'data.batch_size': BATCH},
+    )
+    found['model'] = {
+        **{'name': 'dcgan', 'num_classes': 0, 'latents': 4, 'side': 8, 'widths': (4, 3), 'norm': norm},
+        **model,
+    }
+    return found
+
+
+class Run:
+    """A small training run without the loop."""
+
+    def __init__(self, config, engine=None, task=None, micro_batches=1):
+        self.config, self.engine = config, engine or engines()['jit']
+        task = task or generation.create('non_saturating', 0.0)
+        self.module, self.players = adversarial.players(config, DATASET, task, self.engine.axis_name)
+        jit, parts = self.engine.jit, (self.players, self.engine)
+        phase = phases.Phase(BATCH, micro_batches, 0, ())
+        self.chunk = jit(functools.partial(step.train_chunk, *parts, phase))
+        self.evaluate = jit(functools.partial(adversarial.evaluate, *parts))
+        self.final = jit(functools.partial(adversarial.final, *parts))
+        mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, -1) for v in DATASET.normalize)
+        self.data = {**DATASET.resident(), 'mean': mean, 'std': std}
+        self.reference = DATASET.arrays['image'][:REFERENCE]
+        numbers = {k: np.float32(v) for k, v in optim.hyperparameters(config).items()}
+        self.start = jax.jit(functools.partial(adversarial.initial_state, self.module, self.players))(
+            jax.random.key(0), numbers
+        )
+
+    def init(self):
+        return jax.tree.map(jnp.copy, self.start)
+
+    def rows(self, first, steps):
+        train = DATASET.splits['train']
+        return train[order.batches(0, first * BATCH, steps, BATCH, len(train))]
+
+    def steps(self, *lengths):
+        """(state on the host, {name: [steps]} of what the steps came to)."""
+        state, found, done = self.engine.replicate(self.init()), [], 0
+        rate = self.config['optimizer']['learning_rate']
+        for length in lengths:
+            starts, indices = np.zeros((20, 2), np.uint32), np.zeros((20, BATCH), np.int32)
+            starts[:length, 1], indices[:length] = (done + np.arange(length)) * BATCH, self.rows(done, length)
+            controls = {'learning_rate': np.full(20, rate, np.float32)}
+            rest = self.data, self.reference, indices, starts, controls, np.int32(done), np.int32(length)
+            state, sums = self.chunk(state, *self.engine.replicate(rest))
+            found.append(jax.tree.map(lambda v, n=length: np.asarray(v)[:n], self.engine.host(sums)))
+            done += length
+        return self.engine.host(state), jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+
+@functools.cache
+def shared(norm, engine='jit'):
+    """The run of a norm layer, compiled once for all the tests here."""
+    return Run(config(NORMS[norm]), engines()[engine])
+
+
+@pytest.fixture(autouse=True)
+def two_players(monkeypatch):
+    """Until the chunk takes the step that it is to do."""
+    one = step.train_step
+    monkeypatch.setattr(step, 'train_step', lambda stages, *rest: getattr(stages, 'step', one)(stages, *rest))
+
+
+def positions(first, count):
+    return jnp.stack([jnp.zeros(count, jnp.uint32), jnp.arange(first, first + count, dtype=jnp.uint32)], -1)
+
+
+def drawn(run, purpose, first, count):
+    keys = step.example_keys(jax.random.key(0), purpose, positions(first, count))
+    return jax.vmap(lambda key: jax.random.normal(key, (run.module.latents,)))(keys)
+
+
+def by_the_book(run, steps):
+    """Algorithm 1 of Goodfellow et al. 2014, k = 1, with the non-saturating loss, a mean over the batch and Adam."""
+    module, state = run.module, run.init()
+    params, rest = state.params, state.collections
+    adam = optax.adam(run.config['optimizer']['learning_rate'], b1=0.5)
+    moments = {player: adam.init(params[player]) for player in params}
+    reference = drawn(run, 'reference', 0, REFERENCE)
+
+    def generate(params, rest, z):
+        variables = {'params': params, **rest}
+        if 'reference' in rest:
+            _, passed = module.apply(variables, reference, mutable=['reference'])
+            variables |= passed
+        made, new = module.apply(variables, z, train=True, mutable=['batch_stats'])
+        return made, {**variables, **new}
+
+    def discriminate(params, rest, x):
+        return module.apply({**rest, 'params': params}, x, train=True, mutable=['batch_stats'], method='discriminate')
+
+    @jax.jit
+    def one(params, rest, moments, real, first, second):
+        def caught(own):
+            both = {**params, 'discriminator': own}
+            made, _ = generate(both, rest, first)
+            yes, new = discriminate(both, rest, real)
+            no, new = discriminate(both, {**rest, **new}, made)
+            probability = jax.nn.sigmoid
+            return -jnp.mean(jnp.log(probability(yes)) + jnp.log(1 - probability(no))), new
+
+        def fooled(own):
+            both = {**params, 'generator': own}
+            made, new = generate(both, rest, second)
+            logits, _ = discriminate(both, rest, made)
+            return -jnp.mean(jnp.log(jax.nn.sigmoid(logits))), {k: v for k, v in new.items() if k != 'params'}
+
+        losses = {}
+        for player, loss_of in (('discriminator', caught), ('generator', fooled)):
+            (losses[player], new), gradient = jax.value_and_grad(loss_of, has_aux=True)(params[player])
+            updates, own = adam.update(gradient, moments[player])
+            moments = {**moments, player: own}
+            params = {**params, player: optax.apply_updates(params[player], updates)}
+            rest = {**rest, **new}
+        return params, rest, moments, losses
+
+    found = []
+    for i in range(steps):
+        real = DATASET.arrays['image'][run.rows(i, 1)[0]] / np.float32(127.5) - 1
+        latents = [drawn(run, purpose, i * BATCH, BATCH) for purpose in ('discriminator', 'generator')]
+        params, rest, moments, losses = one(params, rest, moments, real, *latents)
+        found.append(losses)
+    return params, rest, found
+
+
+def close(found, expected, tolerance):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize('norm', NORMS)
+def test_a_step_is_algorithm_1(norm):
+    run = shared(norm)
+    state, sums = run.steps(4)
+    params, rest, losses = by_the_book(run, 4)
+    np.testing.assert_allclose(sums['loss'] / BATCH, [loss['generator'] for loss in losses], rtol=1e-4)
+    np.testing.assert_allclose(sums['discriminator_loss'] / BATCH, [loss['discriminator'] for loss in losses], rtol=1e-4)
+    close(state.params, params, 2e-4)
+    close(state.collections, rest, 2e-4)
+    assert state.step == 4
+    assert np.abs(state.params['generator']['up1']['kernel'] - run.init().params['generator']['up1']['kernel']).max() > 0.02
+
+
+@pytest.mark.parametrize('norm', NORMS)
+def test_engines_agree(norm):
+    one, *four = (shared(norm, engine).steps(12) for engine in engines())
+    for state, sums in four:
+        for name in ('loss', 'discriminator_loss', 'gradient/norm'):
+            np.testing.assert_allclose(sums[name], one[1][name], rtol=1e-3)
+        np.testing.assert_array_equal(sums['count'], BATCH)
+        close(state.collections, one[0].collections, 1e-3)
+
+
+def test_chunk_length_leaves_no_trace():
+    run = shared('virtual')
+    state, sums = run.steps(10)
+    for lengths in ((3, 7), (1,) * 10):
+        other, more = run.steps(*lengths)
+        tiny.assert_same_bits(other, state)
+        tiny.assert_same_bits(more, sums)
+
+
+def test_micro_batches_add_up_to_the_batch():
+    """Without batch statistics; the discriminator's are none of the generator's config."""
+    changes = {'norm': 'none', 'discriminator_norm': 'none'}
+    whole, _ = Run(config(**changes)).steps(5)
+    parts = config(**changes)
+    parts['gradient']['micro_batch'] = 2
+    state, sums = Run(parts, micro_batches=4).steps(5)
+    close(state.params, whole.params, 1e-4)
+    np.testing.assert_array_equal(sums['count'], BATCH)
+
+
+def test_squares_are_learnt():
+    """The mean image of a few hundred steps is nearer to the data's than the first."""
+    run = shared('batch')
+    target = DATASET.arrays['image'][DATASET.splits['train']].mean(0)
+
+    def distance(state):
+        made = adversarial.samples(run.players, 50, state.params, {}, state.collections)
+        return np.abs(np.asarray(made).mean(0) - target).mean()
+
+    state, _ = run.steps(*(20,) * 10)
+    assert distance(state) < 0.5 * distance(run.init())
+
+
+class Judged:
+    """An evaluation by a classifier that has learnt nothing, on 20 examples in 3 batches of 8."""
+
+    indices = np.zeros((4, 8), np.int32)
+    mask = np.zeros((4, 8), np.float32)
+
+    def __init__(self, run):
+        self.indices.reshape(-1)[:20], self.mask.reshape(-1)[:20] = DATASET.splits['validation'], 1
+        classifier = judge_module()
+        self.seat = {
+            'variables': classifier.init(jax.random.key(5), jnp.zeros((2, 8, 8, 1))),
+            'mean': run.data['mean'],
+            'std': run.data['std'],
+        }
+        state = run.engine.replicate(run.init())
+        given = {**run.data, 'judge': self.seat}, self.indices, self.mask, np.int32(3)
+        variables = state.params, state.masks, state.collections
+        self.sums, self.features = run.engine.host(run.evaluate(*variables, *run.engine.replicate(given)))
+
+
+def judge_module():
+    return models.create(num_classes=3, **generation.JUDGE)
+
+
+def test_an_evaluation_sees_the_split_and_as_many_generated_images():
+    run = shared('batch')
+    judged, state = Judged(run), run.init()
+    there = Judged.mask > 0
+    real = DATASET.arrays['image'][DATASET.splits['validation']].astype(np.float32)
+    latents = drawn(run, 'evaluation', 0, 20)
+    variables = {'params': state.params, **state.collections}
+    made = np.round((np.asarray(run.module.apply(variables, latents)) + 1) * 127.5)
+    classifier, standard = judge_module(), lambda x: (x - run.data['mean']) / run.data['std']
+    for found, pictures in ((judged.features['real'], real), (judged.features['generated'], made)):
+        features, logits = generation.penultimate(classifier)(judged.seat['variables'], standard(pictures))
+        np.testing.assert_allclose(found[there], features, rtol=1e-3, atol=1e-4)
+        head = judged.seat['variables']['params']['head']
+        np.testing.assert_allclose(features @ head['kernel'] + head['bias'].reshape(1, -1), logits, atol=1e-5)
+        if pictures is real:
+            right = np.argmax(logits, -1) == DATASET.arrays['label'][DATASET.splits['validation']]
+            assert judged.sums['judge_correct'].sum() == right.sum()
+    np.testing.assert_array_equal(judged.sums['count'], [8, 8, 4, 0])
+    shown = adversarial.samples(run.players, 20, state.params, {}, state.collections)
+    np.testing.assert_array_equal(shown, made)
+
+
+def test_evaluations_agree():
+    one, *four = (Judged(shared('virtual', engine)) for engine in engines())
+    for other in four:
+        close(other.sums, one.sums, 1e-4)
+        close(other.features, one.features, 1e-3)
+
+
+def test_what_is_scored_has_the_statistics_of_its_own_weights():
+    run = shared('virtual')
+    state, _ = run.steps(5)
+    params, collections = run.final(state, run.data, run.reference, np.zeros((0, 4, 8, 8, 1), np.uint8))
+    close(params, state.params, 0)
+    variables = {'params': params, **state.collections}
+    _, expected = run.module.apply(variables, drawn(run, 'reference', 0, REFERENCE), mutable=['reference'])
+    close(collections['reference'], expected['reference'], 1e-5)
+    stale = state.collections['reference']['generator']['norm2']['mean']
+    assert np.abs(collections['reference']['generator']['norm2']['mean'] - stale).max() > 1e-3
+
+
+def test_averaged_weights_get_statistics_of_latents():
+    averaged = config()
+    averaged['optimizer']['average'] = {'name': 'ema', 'decay': 0.5}
+    run = Run(averaged)
+    state, _ = run.steps(5)
+    blocks = np.zeros((3, 4, 8, 8, 1), np.uint8)
+    params, collections = run.final(state, run.data, run.reference, blocks)
+    for player in adversarial.PLAYERS:
+        close(params[player], optim.evaluation_params(state.params[player], state.opt_state[player]), 0)
+    means = []
+    for k in range(3):
+        latents = drawn(run, 'statistics', 4 * k, 4)
+        _, new = run.module.apply(
+            {'params': params, **state.collections}, latents, train=True, mutable=['reference', 'batch_stats']
+        )
+        means.append(new['batch_stats']['generator']['norm1']['mean'])
+    np.testing.assert_allclose(collections['batch_stats']['generator']['norm1']['mean'], np.mean(means, 0), atol=1e-6)
+    tiny.assert_same_bits(collections['batch_stats']['discriminator'], state.collections['batch_stats']['discriminator'])
+
+
+@pytest.mark.parametrize(
+    ('changed', 'words'),
+    [
+        ({'side': 16}, 'makes uint8 images of .16, 16, 1.'),
+        ({'channels': 3}, 'set model.side and model.channels'),
+        ({'discriminator_norm': 'virtual_batch'}, 'no reference batch'),
+        ({'name': 'dcgann'}, "Did you mean 'dcgan'"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(changed, words):
+    with pytest.raises(ConfigError, match=words):
+        adversarial.players(config(**changed), DATASET, generation.create('non_saturating', 0.0), None)
+
+
+@pytest.mark.parametrize(('group', 'field'), [('augment', 'resize'), ('gradient', 'freeze')])
+def test_techniques_for_one_network_are_refused(group, field):
+    changed = config()
+    changed[group][field] = {'name': 'progressive'}
+    with pytest.raises(ConfigError, match=f'{group}.{field}'):
+        adversarial.players(changed, DATASET, generation.create('non_saturating', 0.0), None)
+
+
+def test_a_grid_shows_every_image_once(tmp_path):
+    pictures = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1) * np.ones((7, 2, 3, 1), np.uint8)
+    table = samples.grid(pictures, columns=4)
+    assert table.shape == (5, 15, 1)
+    np.testing.assert_array_equal(table[::3, ::4, 0], [[0, 1, 2, 3], [4, 5, 6, 255]])
+    assert (table[2] == 255).all() and (table[:, 3] == 255).all()
+    samples.write(tmp_path, 30, pictures)
+    samples.write(tmp_path, 60, pictures.repeat(3, -1))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ['30.png', '60.png']
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / '30.png')), samples.grid(pictures)[..., 0])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / '60.png'))[..., 2], samples.grid(pictures)[..., 0])
+
+
+def test_a_judge_is_trained_once(tmp_path, monkeypatch):
+    changes = {**judge.OVERRIDES, 'data.validation': 0.1, 'study.budget': '1ep'}  # digits
+    chosen = overrides.apply(overrides.defaults(), changes)
+    first = judge.trained(chosen, Session(), tmp_path, lambda: False)
+    assert first['variables']['params']['head']['kernel'].shape == (64, 10)
+    monkeypatch.setattr(judge.loop, 'train', None)
+    tiny.assert_same_bits(judge.trained(chosen, Session(), tmp_path, lambda: False), first)
+    assert [path.name[0] != '.' for path in tmp_path.iterdir()] == [True]
