@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import research  # noqa: F401 - settings of the process come first
+from research.optim.plateau import START
 from research.study import identity, plan
 from research.train import experiment as experiments
 from research.train import loop
@@ -48,7 +49,7 @@ def whole_run(experiment: experiments.Experiment) -> float:
 def back_to_back(experiment: experiments.Experiment) -> float:
     """Seconds of the same steps in chunks as long as they can be, their arguments prepared before."""
     clock, feed, program = Clock(), Feed(experiment), experiment.program
-    size, levels, steps = experiment.batch_size, {'rate': 0, 'size': 0}, experiment.steps
+    size, levels, steps = experiment.batch_size, START, experiment.steps
     capacity, compiled = feed.capacity(size), program.chunk(experiment.phases.at(0, 0))
     chunks = [feed.chunk(i, i * size, min(capacity, steps - i), size, levels) for i in range(0, steps, capacity)]
     state = experiment.init(clock)

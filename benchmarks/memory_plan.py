@@ -43,6 +43,7 @@ def measure(case: str, budget: str) -> dict:
 
     import research  # noqa: F401
     from research import cost
+    from research.optim.plateau import START
     from research.study import identity, overrides
     from research.train import experiment as experiments
     from research.train import memory
@@ -57,7 +58,7 @@ def measure(case: str, budget: str) -> dict:
     data = sum(leaf.nbytes for leaf in jax.tree.leaves(built.placed))
     with cost.peak_memory() as peak:
         state = built.init(Clock())
-        state, sums = executable(state, *Feed(built).chunk(0, 0, 3, phase.batch_size, {'rate': 0, 'size': 0}))
+        state, sums = executable(state, *Feed(built).chunk(0, 0, 3, phase.batch_size, START))
         jax.block_until_ready(sums)
     plan = built.memory_plan
     return {

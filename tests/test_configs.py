@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from research.data.idx import FILES
+from research.optim.plateau import START
 from research.study import overrides, plan
 from research.train import step
 from research.train.experiment import Session
@@ -48,7 +49,7 @@ def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatc
     for experiment in built.values():
         program, feed = experiment.program, Feed(experiment)
         phase = experiment.phases.at(0, 0)
-        arguments = feed.chunk(0, 0, 1, phase.batch_size, {'rate': 0, 'size': 0})
+        arguments = feed.chunk(0, 0, 1, phase.batch_size, START)
         chunk = functools.partial(step.train_chunk, program.stages, program.engine, phase)
         state, sums = jax.eval_shape(chunk, program.shapes, *arguments)
         assert shapes(state) == shapes(program.shapes)

@@ -26,16 +26,15 @@ import numpy as np
 import optax
 import optax.contrib
 
-from research import catalogue, durations
+from research import catalogue
 from research.optim.clipping import found_in
+from research.optim.schedules import Convert, converter
 
 AVERAGES = {
     'ema': 'research.optim.averaging:ema',
     'none': 'research.optim.averaging:none',
     'swa': 'research.optim.averaging:swa',
 }
-
-Convert = Callable[[str], float]
 
 
 def average_weight(
@@ -54,12 +53,7 @@ def average_weight(
     if group['name'] == 'none':
         return None
     step = config['data']['batch_size'] if per_step is None else per_step
-    # Durations are counted in positions, whatever their unit: so many to a step.
-    unit = config['data']['batch_size'] or step
-
-    def convert(text: str) -> float:
-        return durations.examples(text, unit, None if epoch is None else epoch * unit / step, total * unit / step) * step / unit
-
+    convert = converter(config, total, epoch, per_step)
     weight = catalogue.bind('average', group, AVERAGES, ('position', 'step', 'convert'))
     weight(position=np.zeros(1), step=step, convert=convert)  # a bad duration is refused now
 

@@ -13,7 +13,6 @@ Clashes: an optimizer that normalizes its updates (Lion, LAMB, Muon) sees little
 gradient in its own scale. `adaptive`, in the paper, did better with the last linear layer left alone: `exclude=('head/*',)`.
 """
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research import catalogue
+from research.optim.paths import matches, path_of, refuse_unmatched
 
 CLIPS = {
     'adaptive': 'research.optim.clipping:adaptive',
@@ -62,19 +61,13 @@ def adaptive(clipping: Any = 0.01, eps: Any = 1e-3, exclude: Sequence[str] = ())
     """
 
     def init(params: Any) -> optax.EmptyState:
-        paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        for pattern in exclude:
-            if not fnmatch.filter(paths, pattern):
-                raise catalogue.ConfigError(
-                    f"optimizer.clip.exclude: '{pattern}' matches no parameter.{catalogue.nearest(pattern, paths)}"
-                )
+        refuse_unmatched('optimizer.clip.exclude', exclude, params)
         return optax.EmptyState()
 
     def shorten(path: tuple[Any, ...], g: jax.Array, w: jax.Array) -> jax.Array:
-        name = path_of(path)
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
+        if any(matches(path, pattern) for pattern in exclude):
             return g
-        inputs = tuple(range(g.ndim - 1)) if name.endswith('kernel') else None
+        inputs = tuple(range(g.ndim - 1)) if path_of(path).endswith('kernel') else None
 
         def norm(x: jax.Array) -> jax.Array:
             return jnp.sqrt(jnp.sum(jnp.square(x), inputs, keepdims=True))
@@ -90,11 +83,6 @@ def adaptive(clipping: Any = 0.01, eps: Any = 1e-3, exclude: Sequence[str] = ())
 def _shortened(g: jax.Array, norm: jax.Array, most: Any) -> jax.Array:
     """g where its norm is at most `most`, to the last bit, or else as long as `most`."""
     return jnp.where(norm > most, g * (most / jnp.where(norm > 0, norm, 1)), g).astype(g.dtype)
-
-
-def path_of(path: tuple[Any, ...]) -> str:
-    """'block1_conv1/kernel' of a key path of jax."""
-    return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
 
 
 class Observed(NamedTuple):

@@ -11,7 +11,6 @@ Cost: none, factors are constants of the program. Clashes: an optimizer that dec
 decay factors 0 and 1 alone.
 """
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,8 +18,7 @@ import jax
 import optax
 import optax.contrib
 
-from research import catalogue
-from research.optim.clipping import path_of
+from research.optim.paths import matches, path_of, refuse_unmatched
 
 Pairs = Sequence[tuple[str, float]]
 
@@ -31,15 +29,10 @@ def factors(field: str, pairs: Pairs, params: Any, default: Any) -> Any:
     Raises:
       ConfigError: a pattern that matches nothing.
     """
-    paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for pattern, _ in pairs:
-        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
-            raise catalogue.ConfigError(
-                f"optimizer.{field}: '{pattern}' matches no parameter.{catalogue.nearest(pattern, paths)}"
-            )
+    refuse_unmatched(f'optimizer.{field}', (pattern for pattern, _ in pairs), params)
 
     def factor(path: tuple[Any, ...], usual: float) -> float:
-        return next((f for pattern, f in reversed(pairs) if fnmatch.fnmatchcase(path_of(path), pattern)), usual)
+        return next((f for pattern, f in reversed(pairs) if matches(path, pattern)), usual)
 
     return jax.tree_util.tree_map_with_path(factor, default)
 

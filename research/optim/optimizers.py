@@ -111,15 +111,7 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     if muon:
         given = {**given, 'muon_weight_dimension_numbers': multipliers.matrices}
 
-    stages = []
-    if optimizer['clip']['name'] != 'none':
-        clip = catalogue.resolve('clip', optimizer['clip']['name'], CLIPS)
-        arguments = {key: value for key, value in optimizer['clip'].items() if key != 'name'}
-        catalogue.check('clip', optimizer['clip']['name'], clip, arguments)
-        for key, bound in arguments.items():
-            if _number(bound) and not bound > 0:
-                raise catalogue.ConfigError(f'optimizer.clip.{key} is {bound}, expected a bound above 0, such as 1.0.')
-        stages.append(('clip', counted(_traced(clip, {k: v for k, v in arguments.items() if _number(v)})(**arguments))))
+    stages = [] if optimizer['clip']['name'] == 'none' else [('clip', _clip(**optimizer['clip']))]
     stages.append(('optimizer', _traced(rule, own)(**settings, **given)))
     if 'weight_decay' not in own:
         decay = functools.partial(multipliers.decay, pairs)
@@ -137,6 +129,15 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     weights = average_weight(config, total, per_step=1)
     rates = {'learning_rate': schedule(config, total, per_step=1)(steps)}
     return _follow(chain, rates if weights is None else rates | {'average_weight': weights(steps)})
+
+
+def _clip(name: str, **arguments: Any) -> optax.GradientTransformation:
+    clip = catalogue.resolve('clip', name, CLIPS)
+    catalogue.check('clip', name, clip, arguments)
+    for key, bound in arguments.items():
+        if _number(bound) and not bound > 0:
+            raise catalogue.ConfigError(f'optimizer.clip.{key} is {bound}, expected a bound above 0, such as 1.0.')
+    return counted(_traced(clip, {k: v for k, v in arguments.items() if _number(v)})(**arguments))
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, float]:

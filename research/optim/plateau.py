@@ -19,6 +19,9 @@ import numpy as np
 
 from research import catalogue
 
+# Levels of the watchers before one has acted: of the learning rate and of the batch size.
+START = {'rate': 0, 'size': 0}
+
 
 class Plateau(NamedTuple):
     """Where a watcher stands: the best score so far, evaluations since, and how often it has acted."""

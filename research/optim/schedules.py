@@ -51,13 +51,7 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
     """
     settings = {key: value for key, value in config['schedule'].items() if key not in ('name', 'warmup')}
     name, peak = config['schedule']['name'], config['optimizer']['learning_rate']
-    unit = config['data']['batch_size'] if per_step is None else per_step
-    batch_size = config['data']['batch_size'] or unit  # 0 is the whole training split, which the caller knows
-
-    def convert(text: str) -> float:
-        epoch_examples = None if epoch is None else epoch * batch_size / unit
-        return durations.examples(text, batch_size, epoch_examples, total * batch_size / unit) * unit / batch_size
-
+    convert = converter(config, total, epoch, per_step)
     shape = catalogue.resolve('schedule', name, SCHEDULES)
     catalogue.check('schedule', name, shape, settings, given=('position', 'total', 'convert'))
     warmup = _duration('warmup', config['schedule']['warmup'], convert)
@@ -75,6 +69,15 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
 
     rate(0.0)  # a bad argument is refused now, not at the first step
     return rate
+
+
+def converter(config: Mapping[str, Any], total: float, epoch: float | None, per_step: float | None) -> Convert:
+    """Duration text -> its length in the unit of positions; arguments as of `schedule`."""
+    unit = config['data']['batch_size'] if per_step is None else per_step
+    batch_size = config['data']['batch_size'] or unit  # 0 is the whole training split, which the caller knows
+    epoch_examples = None if epoch is None else epoch * batch_size / unit
+    total_examples = total * batch_size / unit
+    return lambda text: durations.examples(text, batch_size, epoch_examples, total_examples) * unit / batch_size
 
 
 def constant(position: np.ndarray, total: float, convert: Convert) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from research import cost
 from research.catalogue import ConfigError, nearest
+from research.optim.plateau import START
 from research.study import identity, names, overrides
 from research.study.source import Misfit, Source
 from research.train import experiment as experiments
@@ -226,7 +227,7 @@ def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
     """Compiles the training program; returns `steps -> seconds` that a chunk of them takes, on a state that nobody keeps."""
     program, feed, phase = experiment.program, Feed(experiment), experiment.phases.at(0, 0)
     state = experiment.init(clock)
-    *arguments, first, one = feed.chunk(0, 0, 1, phase.batch_size, dict.fromkeys(('rate', 'size'), 0))
+    *arguments, first, one = feed.chunk(0, 0, 1, phase.batch_size, START)
     feed.close()
     chunk = program.chunk(phase)
     chunk.prepare(clock, state, *arguments, first, one)

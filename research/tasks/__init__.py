@@ -29,6 +29,12 @@ class Task(NamedTuple):
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
 
 
+def check_smoothing(share: float) -> None:
+    """Raises ConfigError where `task.label_smoothing` is no share from 0 below 1."""
+    if not 0 <= share < 1:
+        raise catalogue.ConfigError(f'task.label_smoothing is {share}, expected a share from 0 below 1, such as 0.1.')
+
+
 def create(config: Mapping[str, Any]) -> Task:
     """The task named by the group `config.task`."""
     return catalogue.build('task', config, TASKS)

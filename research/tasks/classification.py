@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from research import catalogue
-from research.tasks import Task
+from research.tasks import Task, check_smoothing
 
 
 def _softmax(logits, labels, smoothing=0.0):
@@ -47,8 +47,7 @@ def create(loss: str, label_smoothing: float) -> Task:
       ConfigError: no such loss, no such share, a loss that cannot be smoothed.
     """
     per_example = catalogue.resolve('loss', loss, LOSSES)
-    if not 0 <= label_smoothing < 1:
-        raise catalogue.ConfigError(f'task.label_smoothing is {label_smoothing}, expected a share from 0 below 1, such as 0.1.')
+    check_smoothing(label_smoothing)
     named, open_ended = catalogue.parameters(per_example)
     if label_smoothing and 'smoothing' not in named and not open_ended:
         raise catalogue.ConfigError(

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from research import catalogue
+from research.tasks import check_smoothing
 
 # The classifier whose features are compared; trained once a study and data set (research.train.judge).
 JUDGE = {'name': 'cnn', 'widths': (16, 32), 'hidden': (64,)}
@@ -59,8 +60,7 @@ def create(loss: str, label_smoothing: float, neighbours: int = 3) -> Generation
       neighbours: k, how far an example's surroundings reach in precision and recall.
     """
     players = catalogue.resolve('loss', loss, LOSSES)
-    if not 0 <= label_smoothing < 1:
-        raise catalogue.ConfigError(f'task.label_smoothing is {label_smoothing}, expected a share from 0 below 1, such as 0.1.')
+    check_smoothing(label_smoothing)
     if neighbours < 1:
         raise catalogue.ConfigError(f'task.neighbours is {neighbours}, expected 1 or more, such as 3.')
 

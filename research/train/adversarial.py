@@ -16,10 +16,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from research import augment, catalogue, compress, gradients, models, optim
 from research.data import Dataset
+from research.layers.example import example_keys, key_of
 from research.tasks import generation
 from research.train import precision, step
 from research.train.parallel import Jit, Pmap
@@ -101,7 +101,7 @@ def players(
         return whole(logits), jax.lax.stop_gradient({**collections, **new})
 
     def draw(rng, purpose, positions):
-        keys = step.example_keys(rng, purpose, positions)
+        keys = example_keys(rng, purpose, positions)
         return jax.vmap(lambda key: jax.random.normal(key, (module.latents,)))(keys)
 
     def judge(judge, images):
@@ -137,7 +137,7 @@ def initial_state(module: nn.Module, players: Players, rng: jax.Array, numbers: 
       rng: the seed's typed key [].
       numbers: `research.optim.hyperparameters`.
     """
-    variables = module.init(step.key_of(rng, 'init'), sample(module))
+    variables = module.init(key_of(rng, 'init'), sample(module))
     params = variables['params']
     return State(
         step=jnp.int32(0),
@@ -167,7 +167,7 @@ def train_step(
     drawn = engine.reference_rows(players.latents(state.rng, 'reference', _positions(0, len(reference))))
 
     def discriminator(seen, collections, batch):
-        real = _scaled(players.augment(step.example_keys(state.rng, 'augment', batch['position']), batch['image']))
+        real = _scaled(players.augment(example_keys(state.rng, 'augment', batch['position']), batch['image']))
         latents = players.latents(state.rng, 'discriminator', batch['position'])
         generated, _ = players.generate(seen, collections, latents, drawn)
         on_real, collections = players.discriminate(seen, collections, real)
@@ -202,21 +202,14 @@ def _update(players, engine, phase, state, player, losses_of, batch, controls):
         sums['count'] = jnp.sum(batch['mask'])
         return jnp.sum(losses) * scale, {'sums': sums, 'collections': collections, 'losses': losses}
 
-    gradient, aux = players.gradient(phase.micro_batches)(loss_fn, engine)(params, state.collections, batch)
-    sums, count = engine.total((aux['sums'], aux['count']))
-    gradient = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1), engine.total(gradient))
-    updates, opt_state = players.update.update(gradient, optim.inject(opt_state, **controls), params)
-    seen = optim.observations(opt_state)
-    observed = {'gradient/norm': optax.tree.norm(gradient) / scale}
-    observed |= {name: value / scale**2 for name, value in aux['observed'].items()}
-    if 'scale/skipped' in seen:  # a step that loss scaling skipped is no divergence
-        observed = {name: jnp.where(seen['scale/skipped'] > 0, 0, value) for name, value in observed.items()}
+    moved, sums, observed = step.descend(players, engine, phase, loss_fn, params, state.collections, opt_state, batch, controls)
+    params, collections, opt_state = moved
     state = state.replace(
-        params={**state.params, player: jax.tree.map(jnp.add, params, updates)},
-        collections=aux['collections'],
+        params={**state.params, player: params},
+        collections=collections,
         opt_state={**state.opt_state, player: opt_state},
     )
-    return state, sums, {**observed, **seen}
+    return state, sums, observed
 
 
 def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, data, indices, mask, batches):
@@ -250,13 +243,7 @@ def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, d
         found = {'real': features, 'generated': players.judge(data['judge'], generated)[0]}
         return engine.total(sums), jax.tree.map(engine.whole, found)
 
-    shapes = jax.eval_shape(one, jnp.int32(0))
-    buffers = jax.tree.map(lambda s: jnp.zeros((indices.shape[0], *s.shape), s.dtype), shapes)
-
-    def body(i, buffers):
-        return jax.tree.map(lambda buffer, new: buffer.at[i].set(new), buffers, one(i))
-
-    return jax.lax.fori_loop(0, batches, body, buffers)
+    return step.stacked(one, len(indices), batches)
 
 
 def final(players: Players, engine: Jit | Pmap, state: State, data, reference, statistics):
@@ -271,13 +258,8 @@ def final(players: Players, engine: Jit | Pmap, state: State, data, reference, s
         return players.reference_pass(seen, collections, engine.reference_rows(latents))
 
     if blocks and 'generator' in collections.get('batch_stats', {}):
-        zeros = jax.tree.map(jnp.zeros_like, collections['batch_stats']['generator'])
-
-        def add(k, total):
-            found = passed('statistics', k * rows, rows)['batch_stats']['generator']
-            return jax.tree.map(lambda t, new: t + new / blocks, total, found)
-
-        averaged = jax.lax.fori_loop(0, blocks, add, zeros)
+        before = collections['batch_stats']['generator']
+        averaged = step.mean_over(lambda k: passed('statistics', k * rows, rows)['batch_stats']['generator'], blocks, before)
         collections = {**collections, 'batch_stats': {**collections['batch_stats'], 'generator': averaged}}
     if 'reference' in collections:
         collections = {**collections, 'reference': passed('reference', 0, len(reference))['reference']}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.optim.paths import path_of
 from research.train import parallel, step
 from research.train.experiment import Experiment
 from research.train.phases import Phase
@@ -26,9 +27,7 @@ def locate(experiment: Experiment, phase: Phase, state: Any, chunk: tuple[Any, .
     if bad := _not_finite(state.params):
         return f"parameter '{bad[0]}'"
     stages, engine = experiment.program.stages, parallel.Jit(jax.local_devices()[:1])
-    rows = jnp.arange(phase.batch_size, dtype=jnp.uint32)
-    batch = step.gather(engine, data, indices[0], jnp.ones(phase.batch_size))
-    batch['position'] = jnp.stack([jnp.full_like(rows, starts[0, 0]), starts[0, 1] + rows], axis=-1)
+    batch = step.training_batch(engine, 1, data, indices[0], starts[0])
     loss_fn = step.loss_function(stages, phase, state, data, step.standardize(reference, data))
     met: dict[str, bool] = {}
 
@@ -66,7 +65,7 @@ def sentence(found: dict[str, Any]) -> str:
 def _not_finite(tree: Any) -> list[str]:
     """Paths of the arrays that hold NaN or infinity."""
     return [
-        '/'.join(str(getattr(key, 'key', getattr(key, 'idx', key))) for key in path)
+        path_of(path)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(np.asarray(leaf, np.float64)).all()
     ]

@@ -17,6 +17,7 @@ from research.augment import resize
 from research.data import batch_sizes, order
 from research.gradients import freezing
 from research.layers import remat
+from research.layers.example import key_of
 from research.optim import plateau
 from research.train import feed, memory, parallel, phases, precision, step
 from research.train.clock import Clock
@@ -99,7 +100,8 @@ class Experiment:
       watchers: 'rate', 'size' -> how many evaluations without a better score move its level by one.
       placed: data on the devices: 'image', 'label' (resident), 'mean', 'std'.
       reference: the reference batch as stored [R, H, W, C], on the devices.
-      statistics: examples that batch statistics of averaged weights are taken from, as stored [K, B, H, W, C]; K may be 0.
+      statistics: examples that batch statistics of averaged weights are taken from, as stored [K, B, H, W, C]; K is 0 where
+        nothing is averaged, or there are none.
       memory_plan: what `train.memory_budget` has chosen; None without one.
     """
 
@@ -160,7 +162,7 @@ class Experiment:
         program, phase = self.program, self.phases.at(0, 0)
         chunk = program.chunk(phase)
         if chunk.executable is None:
-            arguments = feed.Feed(self).chunk(0, 0, 1, phase.batch_size, {'rate': 0, 'size': 0})
+            arguments = feed.Feed(self).chunk(0, 0, 1, phase.batch_size, plateau.START)
             chunk.prepare(Clock(), program.engine.shaped(program.shapes), *arguments)
         return chunk.executable
 
@@ -295,11 +297,16 @@ def _place(experiment: Experiment, session: Session) -> dict[str, Any]:
         arrays = {} if config['data']['streaming'] else dataset.resident()
         session.placed[key] = engine.replicate({**arrays, 'mean': mean, 'std': std})
     count = config['data']['reference_size']
-    blocks = 0 if experiment.averaging is None else min(_STATISTICS_ROWS, experiment.epoch) // count
+    shapes, blocks = experiment.program.shapes, 0
+    if optim.averages(shapes.opt_state) and 'batch_stats' in shapes.collections:
+        blocks = max(1, min(_STATISTICS_ROWS, experiment.epoch) // count)
     rows = dataset.splits['train'][
         order.indices(config['train']['seed'] + (zlib.crc32(b'reference') << 32), 0, count * (1 + blocks), experiment.epoch)
     ]
-    images = np.stack([dataset.source[int(i)]['image'] for i in rows])
+    if config['data']['streaming']:
+        images = np.stack([dataset.source[int(i)]['image'] for i in rows])
+    else:
+        images = dataset.resident()['image'][rows]
     statistics = images[count:].reshape(blocks, count, *images.shape[1:])
     return {
         'placed': session.placed[key],
@@ -396,7 +403,7 @@ def _sample(dataset: data.Dataset) -> jax.Array:
 
 
 def _initial_state(module: nn.Module, stages: step.Stages, sample: jax.Array, rng: jax.Array, numbers: Any) -> State:
-    variables = module.init(step.key_of(rng, 'init'), sample)
+    variables = module.init(key_of(rng, 'init'), sample)
     params = variables['params']
     return State(
         step=jnp.int32(0),

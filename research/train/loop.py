@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from research import cost, durations, gradients
-from research.optim.plateau import Plateau, watch
+from research.optim.plateau import START, Plateau, watch
 from research.train import divergence
 from research.train import experiment as experiments
 from research.train.checkpoint import Checkpoints, save_variables
@@ -73,7 +73,7 @@ class _Progress:
 
     @property
     def levels(self) -> dict[str, int]:
-        return {name: Plateau(*self.watched[name]).level if name in self.watched else 0 for name in ('rate', 'size')}
+        return {name: Plateau(*self.watched[name]).level if name in self.watched else 0 for name in START}
 
 
 class _Diverged(Exception):  # noqa: N818

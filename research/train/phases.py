@@ -18,9 +18,6 @@ from research.data import batch_sizes
 from research.gradients import freezing
 from research.train import parallel
 
-# A watcher that has acted as often as this has made the batch as small as it gets.
-_LEVELS = 1000
-
 
 class Phase(NamedTuple):
     """What a training program has fixed.
@@ -45,10 +42,12 @@ class Phases:
     Attributes:
       at: (position, level of the watcher of the batch size) -> Phase.
       changes: positions at which the position alone begins another phase, rising.
+      rungs: one phase for every batch size that may come.
     """
 
     at: Callable[[int, int], Phase]
     changes: tuple[int, ...]
+    rungs: tuple[Phase, ...]
 
     def next_change(self, position: int) -> int | None:
         """The first change behind a position."""
@@ -88,8 +87,8 @@ def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, mo
     freeze = freezing.create(config['gradient'], convert)
     layers = _layers(module, dataset) if freeze.changes else ()
 
-    def at(position: int, level: int) -> Phase:
-        size, side = sizes.at(position, level), sides.at(position)
+    def phase(size: int, position: int) -> Phase:
+        side = sides.at(position)
         return Phase(
             batch_size=size,
             micro_batches=-(-size // micro) if micro else 1,
@@ -97,11 +96,15 @@ def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, mo
             frozen=freezing.frozen(layers, freeze.at(position)),
         )
 
+    def at(position: int, level: int) -> Phase:
+        return phase(sizes.at(position, level), position)
+
     if freeze.changes and not at(freeze.changes[-1], 0).frozen:
         raise catalogue.ConfigError(
             f'gradient.freeze freezes none of {len(layers)} layers (the last one always learns): take a larger share.'
         )
-    return Phases(at, tuple(sorted({*sizes.changes, *sides.changes, *freeze.changes})))
+    changes = tuple(sorted({*sizes.changes, *sides.changes, *freeze.changes}))
+    return Phases(at, changes, tuple(phase(size, 0) for size in sizes.rungs))
 
 
 def check(experiment: Any) -> None:
@@ -115,8 +118,8 @@ def check(experiment: Any) -> None:
     """
     program, config = experiment.program, experiment.config
     parallel.check_shares(program.engine, config['data']['eval_batch_size'])
-    levels = [experiment.phases.at(0, level) for level in range(_LEVELS)]
-    for phase in dict.fromkeys([*(phase for phase, _ in experiment.phases.spans(experiment.total)), *levels]):
+    spans = experiment.phases.spans(experiment.total)
+    for phase in dict.fromkeys([*(phase for phase, _ in spans), *experiment.phases.rungs]):
         gradients.create(config['gradient'], phase.micro_batches)
         parallel.check_shares(program.engine, -(-phase.batch_size // phase.micro_batches))
         if phase.batch_size % phase.micro_batches and 'batch_stats' in program.shapes.collections:

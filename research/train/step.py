@@ -5,7 +5,6 @@ S steps a chunk, B examples a batch, N examples of the data, R examples of the r
 K blocks of the examples that statistics are taken from.
 """
 
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from research import optim
+from research.layers.example import example_keys
 from research.train.parallel import Jit, Pmap
 from research.train.phases import Phase
 from research.train.state import State
@@ -48,26 +48,6 @@ class Stages(NamedTuple):
     correct: Callable[..., Any]
     gradient: Callable[..., Any]
     update: Any
-
-
-def key_of(rng: jax.Array, purpose: str) -> jax.Array:
-    """The seed's key for one purpose; two purposes never share draws."""
-    return jax.random.fold_in(rng, zlib.crc32(purpose.encode()))
-
-
-def example_keys(rng: jax.Array, purpose: str, positions: jax.Array) -> jax.Array:
-    """One key an example, whatever the batch, the device or the engine that it meets.
-
-    Args:
-      rng: the seed's typed key [].
-      purpose: what is drawn.
-      positions: uint32 [B, 2], the high and the low half of each position (one fold_in would overflow at 2^32).
-
-    Returns:
-      Typed keys [B].
-    """
-    purpose_key = key_of(rng, purpose)
-    return jax.vmap(lambda p: jax.random.fold_in(jax.random.fold_in(purpose_key, p[0]), p[1]))(positions)
 
 
 def standardize(images: jax.Array, data: Mapping[str, jax.Array]) -> jax.Array:
@@ -112,27 +92,68 @@ def train_step(
       (state, sums over the batch; beside them, under names with a slash, what was observed in this step).
     """
     loss_fn = loss_function(stages, phase, state, data, reference)
-    gradient, aux = stages.gradient(phase.micro_batches)(loss_fn, engine)(state.params, state.collections, batch)
+    moved, sums, observed = descend(
+        stages, engine, phase, loss_fn, state.params, state.collections, state.opt_state, batch, controls
+    )
+    params, collections, opt_state = moved
+    state = state.replace(step=state.step + 1, params=params, collections=collections, opt_state=opt_state)
+    return state, {**sums, **observed}
+
+
+def descend(
+    stages: Any, engine: Jit | Pmap, phase: Phase, loss_fn: Callable[..., Any], params, collections, opt_state, batch, controls
+) -> tuple[tuple[Any, Any, Any], dict[str, jax.Array], dict[str, jax.Array]]:
+    """Stages 4 and 5: loss -> gradient -> update.
+
+    Args:
+      stages: whose `gradient` and `update` are used.
+      loss_fn: as of `loss_function`.
+      params, collections, opt_state: of what is updated.
+      batch, controls: as of `train_step`.
+
+    Returns:
+      ((params, collections, opt_state) after the update, sums over the batch, what was observed in this step).
+    """
+    scale = optim.loss_scale(opt_state)
+    gradient, aux = stages.gradient(phase.micro_batches)(loss_fn, engine)(params, collections, batch)
     sums, count = engine.total((aux['sums'], aux['count']))
     count = jnp.where(count > 0, count, 1)
     gradient = jax.tree.map(lambda g: g / count, engine.total(gradient))
-    updates, opt_state = stages.update.update(gradient, optim.inject(state.opt_state, **controls), state.params)
+    updates, opt_state = stages.update.update(gradient, optim.inject(opt_state, **controls), params)
     updates = {name: jax.tree.map(jnp.zeros_like, u) if name in phase.frozen else u for name, u in updates.items()}
-    params = jax.tree.map(jnp.add, state.params, updates)
-    scale, seen = optim.loss_scale(state.opt_state), optim.observations(opt_state)
+    params = jax.tree.map(jnp.add, params, updates)
+    seen = optim.observations(opt_state)
     observed = {'gradient/norm': optax.tree.norm(gradient) / scale}
     observed |= {name: value / scale**2 for name, value in aux['observed'].items()}  # squares of gradients
     if 'scale/skipped' in seen:  # a step that loss scaling skipped is no divergence
         observed = {name: jnp.where(seen['scale/skipped'] > 0, 0, value) for name, value in observed.items()}
-    observed |= seen
-    state = state.replace(step=state.step + 1, params=params, collections=aux['collections'], opt_state=opt_state)
-    return state, {**sums, **observed}
+    return (params, aux['collections'], opt_state), sums, {**observed, **seen}
 
 
 def gather(engine: Jit | Pmap, data: Mapping[str, jax.Array], indices: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
     """The rows [..., B] of the data [N, ...] that this device works on."""
     rows = engine.rows(indices, axis=-1)
     return {'image': data['image'][rows], 'label': data['label'][rows], 'mask': engine.rows(mask, axis=-1)}
+
+
+def training_batch(
+    engine: Jit | Pmap, micro_batches: int, data: Mapping[str, jax.Array], indices: jax.Array, start: jax.Array
+) -> dict[str, jax.Array]:
+    """What `train_step` takes: rows of the data with their positions, in n micro-batches, the last padded with masked rows.
+
+    Args:
+      indices: int32 [B].
+      start: uint32 [2], halves of the position of the first row.
+    """
+    rows, n = len(indices), micro_batches
+    size = -(-rows // n)
+    padding, shape = n * size - rows, (n, size) if n > 1 else (size,)
+    mask = jnp.pad(jnp.ones(rows, jnp.float32), (0, padding)).reshape(shape)
+    low = start[1] + jnp.arange(n * size, dtype=jnp.uint32).reshape(shape)
+    high = start[0] + (low < start[1]).astype(jnp.uint32)
+    batch = gather(engine, data, jnp.pad(indices, (0, padding)).reshape(shape), mask)
+    batch['position'] = jnp.stack([engine.rows(high, axis=-1), engine.rows(low, axis=-1)], axis=-1)
+    return batch
 
 
 def train_chunk(
@@ -153,19 +174,10 @@ def train_chunk(
       (state, {'loss', 'correct', ...: float32 [S]} sums of each step, 0 behind `steps`). From a step on whose loss or
       gradient is not finite the state stays what it was before it, over later chunks too, so that the cause can be found.
     """
-    n = phase.micro_batches
-    size = -(-indices.shape[1] // n)
-    padding = n * size - indices.shape[1]
-    shape = (n, size) if n > 1 else (size,)
-    mask = jnp.pad(jnp.ones(indices.shape[1], jnp.float32), (0, padding)).reshape(shape)
-    offset = jnp.arange(n * size, dtype=jnp.uint32).reshape(shape)
     reference_images = standardize(engine.reference_rows(reference), data)
 
     def step(i, state):
-        low = starts[i, 1] + offset
-        high = starts[i, 0] + (low < starts[i, 1]).astype(jnp.uint32)
-        batch = gather(engine, data, jnp.pad(indices[i], (0, padding)).reshape(shape), mask)
-        batch['position'] = jnp.stack([engine.rows(high, axis=-1), engine.rows(low, axis=-1)], axis=-1)
+        batch = training_batch(engine, phase.micro_batches, data, indices[i], starts[i])
         now = {name: values[i] for name, values in controls.items()}
         return train_step(stages, engine, phase, state, batch, data, reference_images, now)
 
@@ -197,13 +209,17 @@ def evaluate(stages: Stages, engine: Jit | Pmap, params, masks, collections, dat
         outputs = stages.predict(seen, collections, standardize(batch['image'], data))
         return engine.total(stages.sums(outputs, batch)), engine.whole(stages.correct(outputs, batch))
 
-    shapes = jax.eval_shape(one, jnp.int32(0))
-    buffers = jax.tree.map(lambda s: jnp.zeros((indices.shape[0], *s.shape), s.dtype), shapes)
+    return stacked(one, len(indices), batches)
+
+
+def stacked(one: Callable[[jax.Array], Any], size: int, count: jax.Array) -> Any:
+    """`one(i)` for i below `count`, at index i of arrays [size, ...]; 0 behind."""
+    buffers = jax.tree.map(lambda s: jnp.zeros((size, *s.shape), s.dtype), jax.eval_shape(one, jnp.int32(0)))
 
     def body(i, buffers):
         return jax.tree.map(lambda buffer, new: buffer.at[i].set(new), buffers, one(i))
 
-    return jax.lax.fori_loop(0, batches, body, buffers)
+    return jax.lax.fori_loop(0, count, body, buffers)
 
 
 def final(stages: Stages, engine: Jit | Pmap, state: State, data, reference, statistics):
@@ -219,16 +235,21 @@ def final(stages: Stages, engine: Jit | Pmap, state: State, data, reference, sta
     params = optim.evaluation_params(state.params, state.opt_state)
     seen, collections = stages.weights(params, state.masks), state.collections
 
-    def add(block, total):
-        images = standardize(engine.reference_rows(block), data)
-        found = stages.reference_pass(seen, state.collections, images)['batch_stats']
-        return jax.tree.map(lambda t, new: t + new / len(statistics), total, found)
+    def passed(images):
+        return stages.reference_pass(seen, state.collections, standardize(engine.reference_rows(images), data))
 
     if len(statistics):
-        zeros = jax.tree.map(jnp.zeros_like, collections['batch_stats'])
-        averaged = jax.lax.fori_loop(0, len(statistics), lambda k, total: add(statistics[k], total), zeros)
+        averaged = mean_over(lambda k: passed(statistics[k])['batch_stats'], len(statistics), collections['batch_stats'])
         collections = {**collections, 'batch_stats': averaged}
     if 'reference' in collections:
-        passed = stages.reference_pass(seen, collections, standardize(engine.reference_rows(reference), data))
-        collections = {**collections, 'reference': passed['reference']}
+        collections = {**collections, 'reference': passed(reference)['reference']}
     return params, collections
+
+
+def mean_over(one: Callable[[jax.Array], Any], count: int, like: Any) -> Any:
+    """The mean of the trees `one(k)`, k below `count`, which are like `like`."""
+
+    def add(k, total):
+        return jax.tree.map(lambda t, new: t + new / count, total, one(k))
+
+    return jax.lax.fori_loop(0, count, add, jax.tree.map(jnp.zeros_like, like))

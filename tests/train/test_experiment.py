@@ -197,3 +197,25 @@ def test_the_reference_batch_is_training_data_drawn_by_the_seed(session):
         assert one.reference.shape == (64, 8, 8, 1)
         assert all(bytes(memoryview(image)) in known for image in jax.device_get(one.reference))
     assert (built[0].reference != built[1].reference).any()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'blocks'),
+    [
+        ({'optimizer.average.name': 'ema'}, 20),
+        ({'optimizer.name': 'schedule_free_sgd'}, 20),
+        ({'optimizer.average.name': 'ema', 'data.reference_size': 1000, 'data.examples': 500}, 1),
+        ({'optimizer.average.name': 'ema', 'model.norm': 'none'}, 0),
+        ({}, 0),
+    ],
+    ids=['average', 'schedule_free', 'less_data_than_a_block', 'no_statistics', 'nothing_averaged'],
+)
+def test_statistics_are_refreshed_wherever_other_weights_are_scored(session, tmp_path, changes, blocks):
+    built = tiny.build(session, changes)
+    assert len(built.statistics) == blocks
+    state, _ = tiny.steps(built, 3)
+    if built.program.final is not None:
+        arguments = built.placed, built.reference, built.statistics
+        _, collections = built.program.final(Clock(), built.program.engine.replicate(state), *arguments)
+        same = jax.tree.map(lambda new, old: bool((new == old).all()), collections, state.collections)
+        assert not any(jax.tree.leaves(same)) if blocks else all(jax.tree.leaves(same))

@@ -91,7 +91,7 @@ def test_the_rate_follows_the_size_and_the_plateau(session, tmp_path, monkeypatc
 
 def test_spans_are_what_a_run_does():
     sizes = lambda position: 10 if position < 95 else 30  # noqa: E731
-    phases = Phases(lambda position, level: Phase(sizes(position), 1, 0, ()), (95,))
+    phases = Phases(lambda position, level: Phase(sizes(position), 1, 0, ()), (95,), ())
     assert [(phase.batch_size, steps) for phase, steps in phases.spans(200)] == [(10, 10), (30, 3)]
     assert [(phase.batch_size, steps) for phase, steps in phases.spans(5)] == [(10, 1)]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
+from research.optim.plateau import START
 from research.train import feed, parallel, phases, state, step
 from research.train.experiment import Session
 
@@ -59,7 +60,7 @@ def test_a_stream_goes_on_anywhere(session):
     streamed, resident = tiny.build(session, STREAMING), tiny.build(session)
     reader = feed.Feed(streamed)
     for first in (0, 3, 50, 3):
-        where = first, first * 32, 3, 32, tiny.LEVELS
+        where = first, first * 32, 3, 32, START
         data, _, rows, *_ = reader.chunk(*where)
         expected, _, expected_rows, *_ = feed.Feed(resident).chunk(*where)
         for name in ('image', 'label'):
@@ -108,7 +109,7 @@ def test_positions_carry_over_2_to_the_32(start, monkeypatch):
 def test_a_feed_far_into_a_run_says_where_it_is(session):
     built = tiny.build(session)
     first = 2**32 // 32 - 1
-    _, _, indices, halves, _, _, count = feed.Feed(built).chunk(first, first * 32, 3, 32, tiny.LEVELS)
+    _, _, indices, halves, _, _, count = feed.Feed(built).chunk(first, first * 32, 3, 32, START)
     assert [(int(high) << 32) + int(low) for high, low in np.asarray(halves[:3])] == [(first + i) * 32 for i in range(3)]
     assert np.isin(np.asarray(indices[:3]), built.dataset.splits['train']).all()
     assert count == 3

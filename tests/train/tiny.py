@@ -7,13 +7,11 @@ import jax
 import numpy as np
 from techniques import BASELINE
 
+from research.optim.plateau import START
 from research.study import identity, overrides
 from research.train import checkpoint, experiment, loop
 from research.train.clock import Clock
 from research.train.feed import Feed
-
-# Of the watchers of the validation score: nothing has happened yet.
-LEVELS = {'rate': 0, 'size': 0}
 
 
 def config(*changes):
@@ -35,7 +33,7 @@ def steps(built, *lengths):
     state, done = built.init(clock), 0
     for length in lengths:
         phase = built.phases.at(done * built.batch_size, 0)
-        arguments = feed.chunk(done, done * built.batch_size, length, phase.batch_size, LEVELS)
+        arguments = feed.chunk(done, done * built.batch_size, length, phase.batch_size, START)
         state, sums = built.program.chunk(phase)(clock, state, *arguments)
         sums = {name: np.asarray(values)[:length] for name, values in built.program.engine.host(sums).items()}
         losses.append(sums['loss'] / sums['count'])
@@ -45,7 +43,7 @@ def steps(built, *lengths):
 
 def chunk(built, steps):
     """Arguments of the first chunk, behind the state."""
-    return Feed(built).chunk(0, 0, steps, built.batch_size, LEVELS)
+    return Feed(built).chunk(0, 0, steps, built.batch_size, START)
 
 
 def train(built, directory: pathlib.Path, stop_at=None):
