@@ -11,8 +11,10 @@ import pytest
 from research.data.idx import FILES
 from research.optim.plateau import START
 from research.study import overrides, plan
-from research.train import step
-from research.train.experiment import Session
+from research.tasks.generation import Generation
+from research.train import judge
+from research.train.chunks import train_chunk
+from research.train.experiment import Session, build
 from research.train.feed import Feed
 
 CONFIGS = sorted(path for path in pathlib.Path(__file__).parents[1].glob('configs/*.py') if path.stem != '__init__')
@@ -44,24 +46,35 @@ def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatc
     made = plan.make(str(path), {})
     if made.config['data']['name'] in IDX:
         made = plan.make(str(path), {'data.path': str(idx_folder)})
-    built = plan.verify(made, Session())
+    session = Session()
+    built = plan.verify(made, session)
     assert set(built) == {'baseline', 'null', *made.study['variants']}
     for experiment in built.values():
         program, feed = experiment.program, Feed(experiment)
         phase = experiment.phases.at(0, 0)
         arguments = feed.chunk(0, 0, 1, phase.batch_size, START)
-        chunk = functools.partial(step.train_chunk, program.stages, program.engine, phase)
+        chunk = functools.partial(train_chunk, program.stages, program.engine, phase)
         state, sums = jax.eval_shape(chunk, program.shapes, *arguments)
         assert shapes(state) == shapes(program.shapes)
         assert {value.shape for value in sums.values()} == {(feed.capacity(phase.batch_size),)}
 
         data, indices, mask, batches = next(feed.blocks('validation'))
-        evaluate = functools.partial(step.evaluate, program.stages, program.engine)
-        sums, correct = jax.eval_shape(
+        if isinstance(program.task, Generation):
+            data['judge'] = seat(experiment, session)
+        evaluate = functools.partial(program.kind.evaluate, program.stages, program.engine)
+        sums, rows = jax.eval_shape(
             evaluate, state.params, state.masks, state.collections, data, indices, jnp.asarray(mask), batches
         )
-        assert correct.shape == indices.shape
+        assert {values.shape[:2] for values in rows.values()} == {indices.shape}
         assert experiment.rates(np.arange(0, experiment.total, experiment.batch_size)).max() > 0
+
+
+def seat(experiment, session):
+    """What the judge of an experiment would be."""
+    data = {f'data.{key}': experiment.config['data'][key] for key in ('name', 'path')}
+    own = build(overrides.apply(overrides.defaults(), {**judge.OVERRIDES, **data}), session, 'judge')
+    state = own.program.shapes
+    return {'variables': {'params': state.params, **state.collections}, 'mean': own.placed['mean'], 'std': own.placed['std']}
 
 
 def shapes(tree):

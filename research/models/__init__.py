@@ -17,6 +17,9 @@ MODELS = {
     'vit_tiny_patch16_224': 'research.models.vit:vit_tiny_patch16_224',
 }
 
+# Two players in one network, for the task of generation: latents `[B, Z]` in, images in [-1, 1] out.
+GENERATORS = {'dcgan': 'research.models.dcgan:DCGAN'}
+
 
 def names() -> list[str]:
     """Every model name, sorted."""
@@ -25,7 +28,7 @@ def names() -> list[str]:
 
 def rematerializes(name: str) -> bool:
     """Whether a network has blocks whose activations can be computed again (research.layers.remat)."""
-    return 'remat' in inspect.signature(catalogue.resolve('model', name, MODELS)).parameters
+    return 'remat' in inspect.signature(catalogue.resolve('model', name, MODELS | GENERATORS)).parameters
 
 
 def create(

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -17,10 +18,10 @@ import numpy as np
 
 from research import cost
 from research.catalogue import ConfigError
-from research.study import identity, records
+from research.study import identity, overrides, records
 from research.study.plan import Plan, Run, costs, schedules
 from research.study.progress import Progress
-from research.train import checkpoint, loop, record
+from research.train import checkpoint, judge, loop, record
 from research.train import experiment as experiments
 from research.train.experiment import Experiment, Session
 
@@ -256,6 +257,8 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     directory = workdir / 'runs' / run.id
     directory.mkdir(exist_ok=True)
     experiment = experiments.build(run.config, session, run.key)
+    resolve = functools.partial(overrides.apply, overrides.defaults())
+    experiment = judge.equipped(experiment, resolve, session, workdir / 'judges', fingerprint, stop)
     _own_checkpoints(directory, run, fingerprint)
     model = {**run.config['model'], 'num_classes': experiment.num_classes}
     record.write_json(directory / 'config.json', {**run.config, 'model': model})

@@ -3,8 +3,6 @@
 import pathlib
 from typing import Any
 
-import jax.numpy as jnp
-
 from research import cost
 from research.study import records
 from research.study.plan import Plan, Run
@@ -41,5 +39,4 @@ def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) ->
     experiment = experiments.build(run.config, session, run.key)
     variables = checkpoint.load_variables(workdir / 'runs' / run.id / 'scored')
     collections = {k: v for k, v in variables.items() if k != 'params'}
-    images = jnp.zeros((batch, *experiment.dataset.example_shape), jnp.float32)
-    return experiment.program.predict, (variables['params'], collections, images)
+    return experiment.program.predict, (variables['params'], collections, experiment.program.inputs(batch))

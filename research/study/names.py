@@ -16,6 +16,7 @@ from research.layers import norm
 from research.optim import averaging, clipping, optimizers, schedules
 from research.study.overrides import defaults
 from research.study.source import Misfit
+from research.tasks.generation import Generation
 from research.train import parallel
 
 _SEQUENCES = (Sequence, tuple, list)
@@ -55,6 +56,10 @@ GROUPS = {
 _NORM = Group('norm layer', norm.NORMS, ('use_running_average', 'axis_name'))
 
 
+# Of a task with two players.
+_GENERATOR = Group('generative model', models.GENERATORS, ('axis_name',), ('num_classes',))
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Checks every named group: its name, its keyword arguments and their types.
 
@@ -65,14 +70,18 @@ def check(config: Mapping[str, Any]) -> None:
       ConfigError: with the nearest valid name over the fields of the group and the arguments of the constructor; a Misfit
         where one key is to blame.
     """
-    for path, group in GROUPS.items():
+    _check_group('task', config['task'], GROUPS['task'])
+    task = tasks.create(config['task'])  # refuses more than its signature shows
+    groups = GROUPS | ({'model': _GENERATOR} if isinstance(task, Generation) else {})
+    for path, group in groups.items():
         node = config
         for part in path.split('.'):
             node = node[part]
         _check_group(path, node, group)
-    if config['model']['name'] in models.MODELS and 'norm' in config['model']:  # what a fork's model calls norm is its own
-        layer = config['model']['norm']
-        _check_group('model.norm', {'name': layer} if isinstance(layer, str) else layer, _NORM)
+    if config['model']['name'] in groups['model'].entries:  # what a fork's model calls norm is its own
+        for key in ('norm', 'discriminator_norm'):
+            if (layer := config['model'].get(key)) is not None:
+                _check_group(f'model.{key}', {'name': layer} if isinstance(layer, str) else layer, _NORM)
     fields = defaults()['data']
     for key in config['data']:
         if key not in fields:
@@ -80,9 +89,7 @@ def check(config: Mapping[str, Any]) -> None:
     if ':' in config['data']['name']:
         _resolve('data.name', 'data', config['data']['name'], sources.ARRAYS)
     _resolve('train.engine', 'engine', config['train']['engine'], parallel.ENGINES)
-    # These refuse more than a signature shows, and a program may be shared by configs of which they refuse one.
-    tasks.create(config['task'])
-    optim.create(config)
+    optim.create(config)  # refuses more than signatures show, and a program may be shared by configs of which it refuses one
 
 
 def _check_group(path: str, config: Mapping[str, Any], group: Group) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from research import cost
@@ -161,22 +160,15 @@ def prepare(plan: Plan, session: Session) -> None:
 
 def _check_built(experiment: Experiment) -> None:
     """What only data and outputs can tell."""
-    config, task, program = experiment.config, experiment.program.task, experiment.program
+    config, program = experiment.config, experiment.program
     classes, study = experiment.dataset.num_classes, config['study']
     if experiment.num_classes < classes:
         raise Misfit('model.num_classes', f"'model.num_classes' is {experiment.num_classes}, but the data has {classes}.")
     steers = study['score'] == 'best' or study['metric'][:5] != 'test/' or experiment.watchers
     if steers and not len(experiment.dataset.splits['validation']):
         raise Misfit('data.validation', "'data.validation' is 0, but this study reads the validation split: give it examples.")
-    images = jnp.zeros((2, *experiment.dataset.example_shape))
-    batch = {'label': jnp.zeros(2, jnp.int32), 'mask': jnp.ones(2)}
-    sums = jax.eval_shape(
-        lambda params, collections: task.sums(program.predict(params, collections, images), batch),
-        program.shapes.params,
-        program.shapes.collections,
-    )
     split, _, metric = study['metric'].partition('/')
-    metrics = task.metrics(dict.fromkeys(sums, 1.0))
+    metrics = program.kind.metric_names(program.stages, program.task, program.inputs, program.shapes)
     if metric not in metrics:
         near = nearest(study['metric'], (f'{split}/{name}' for name in metrics))
         raise Misfit('study.metric', f"'study.metric' is '{study['metric']}'.{near}")

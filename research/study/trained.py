@@ -6,10 +6,11 @@ from typing import Any
 
 import flax.linen as nn
 
-from research import models
+from research import tasks
 from research.catalogue import ConfigError, nearest
 from research.study import records, source
 from research.train import checkpoint
+from research.train import experiment as experiments
 
 
 def load(workdir: str, variant: str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -35,4 +36,5 @@ def load(workdir: str, variant: str, seed: int) -> tuple[nn.Module, dict[str, An
 def module(config: dict[str, Any]) -> nn.Module:
     """The network of a run's config.json, which names the number of classes."""
     group = source.plain('model', config['model'])
-    return models.create(group.pop('name'), group.pop('num_classes'), **group)
+    kind = experiments.kind_of(tasks.create(source.plain('task', config['task'])))
+    return kind.network(group, group['num_classes'])

@@ -7,6 +7,7 @@ from research import catalogue
 
 TASKS = {
     'classification': 'research.tasks.classification:create',
+    'generation': 'research.tasks.generation:create',
 }
 
 
@@ -20,6 +21,8 @@ class Task(NamedTuple):
       losses: (outputs, batch) -> float32 [B], each row's share of the training loss.
       correct: (outputs, batch) -> bool [B], for intervals over examples.
       metrics: sums, added up over batches on the host -> {name: float}, one division each.
+      judge: what an evaluation found row by row -> {name: float}; for what is no mean over rows.
+      falls: whether a training loss that does not fall means that nothing was learnt.
     """
 
     sums: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
@@ -27,6 +30,8 @@ class Task(NamedTuple):
     losses: Callable[[Any, Mapping[str, Any]], Any]
     correct: Callable[[Any, Mapping[str, Any]], Any]
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
+    judge: Callable[[Mapping[str, Any]], dict[str, float]] = lambda rows: {}
+    falls: bool = True
 
 
 def check_smoothing(share: float) -> None:

@@ -25,7 +25,7 @@ from research.tasks import check_smoothing
 # The classifier whose features are compared; trained once a study and data set (research.train.judge).
 JUDGE = {'name': 'cnn', 'widths': (16, 32), 'hidden': (64,)}
 # Sums that a step adds up, each divided by the count of examples.
-_MEANS = {
+MEANS = {
     'loss': 'loss',
     'discriminator_loss': 'discriminator_loss',
     'caught': 'discriminator_accuracy',
@@ -42,13 +42,17 @@ class Generation(NamedTuple):
       discriminator: (logits of real, of generated examples, float32 [B] each) -> losses [B].
       generator: logits of generated examples [B] -> losses [B].
       metrics: sums, added up over batches on the host -> {name: float}.
-      judge: {'real', 'generated': features [N, F]} -> {'frechet', 'precision', 'recall'}.
+      judge: {'real', 'generated': features [N, F]} -> {name: float}.
+      judged: the names that `judge` gives.
+      falls: as in `research.tasks.Task`.
     """
 
     discriminator: Callable[[jax.Array, jax.Array], jax.Array]
     generator: Callable[[jax.Array], jax.Array]
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
     judge: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
+    judged: tuple[str, ...] = ('frechet', 'precision', 'recall')
+    falls: bool = False
 
 
 def create(loss: str, label_smoothing: float, neighbours: int = 3) -> Generation:
@@ -90,7 +94,7 @@ LOSSES = {'non_saturating': 'research.tasks.generation:non_saturating'}
 
 def metrics(total: Mapping[str, float]) -> dict[str, float]:
     """Means of what was added up: 'loss' is the generator's; 'discriminator_accuracy' is over real and generated examples."""
-    return {name: total[key] / total['count'] for key, name in _MEANS.items() if key in total}
+    return {name: total[key] / total['count'] for key, name in MEANS.items() if key in total}
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ whatever is differentiated. A player's collections are changed by its own update
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,14 +21,17 @@ from research import augment, catalogue, compress, gradients, models, optim
 from research.data import Dataset
 from research.layers.example import example_keys, key_of
 from research.tasks import generation
-from research.train import precision, step
+from research.train import precision
+from research.train.chunks import gather, mean_over, stacked
 from research.train.parallel import Jit, Pmap
 from research.train.phases import Phase
 from research.train.state import State
+from research.train.step import descend
 
-GENERATORS = {'dcgan': 'research.models.dcgan:DCGAN'}
 PLAYERS = ('discriminator', 'generator')
 
+# Images of a sample grid.
+_SAMPLES = 100
 # Stored pixels 0 to 255 are what the players see as -1 to 1.
 _HALF = 127.5
 
@@ -66,18 +69,21 @@ class Players(NamedTuple):
     update: Any
 
 
-def players(
+def create(
     config: Mapping[str, Any], dataset: Dataset, task: generation.Generation, axis_name: str | None
-) -> tuple[nn.Module, Players]:
-    """The network of both players, and the step's parts, as a config says.
+) -> tuple[nn.Module, Players, Callable[[int], jax.Array]]:
+    """The network of both players, the step's parts, and what an inference of so many images takes, as a config says.
 
     Raises:
       ConfigError: images that the network does not make, or a technique that two players cannot follow.
     """
-    group = {k: v for k, v in config['model'].items() if k != 'num_classes'}
-    module = catalogue.build('generative model', group, GENERATORS, axis_name=axis_name)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), sample(module))
-    _check(config, dataset, module, shapes)
+    module = network(config['model'], 0, axis_name=axis_name)
+
+    def inputs(count: int) -> jax.Array:
+        return jnp.zeros((count, module.latents))
+
+    shapes = jax.eval_shape(module.init, jax.random.key(0), inputs(2))
+    _check(config, dataset, jax.eval_shape(module.apply, shapes, inputs(2)).shape[1:], shapes)
     running = sorted(set(shapes) - {'params', 'reference'})
     compute, whole = precision.casts(config['train']['precision'])
     classifier = models.create(num_classes=dataset.num_classes, **generation.JUDGE)
@@ -108,7 +114,7 @@ def players(
         stored = jnp.round((images + 1) * _HALF)  # as an image file holds them
         return features(judge['variables'], (stored - judge['mean']) / judge['std'])
 
-    return module, Players(
+    players = Players(
         step=train_step,
         augment=augment.create(config['augment']),
         weights=compress.create(config['compress']),
@@ -123,21 +129,22 @@ def players(
         gradient=functools.partial(gradients.create, config['gradient']),
         update=optim.create(config),
     )
+    return module, players, inputs
 
 
-def sample(module: nn.Module) -> jax.Array:
-    """Two latents [2, Z], an input of the generator."""
-    return jnp.zeros((2, module.latents))
+def network(group: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
+    """The network of the group `config.model`; it knows no classes."""
+    del classes
+    kwargs = {key: value for key, value in group.items() if key != 'num_classes'}
+    return catalogue.build('generative model', kwargs, models.GENERATORS, **given)
 
 
-def initial_state(module: nn.Module, players: Players, rng: jax.Array, numbers: Mapping[str, Any]) -> State:
+def initial_state(module: nn.Module, players: Players, inputs: jax.Array, rng: jax.Array, numbers: Mapping[str, Any]) -> State:
     """The state before the first step: `params` and `opt_state` by player, inside of every collection likewise.
 
-    Args:
-      rng: the seed's typed key [].
-      numbers: `research.optim.hyperparameters`.
+    Arguments are as of `step.initial_state`.
     """
-    variables = module.init(key_of(rng, 'init'), sample(module))
+    variables = module.init(key_of(rng, 'init'), inputs)
     params = variables['params']
     return State(
         step=jnp.int32(0),
@@ -147,6 +154,12 @@ def initial_state(module: nn.Module, players: Players, rng: jax.Array, numbers: 
         opt_state={player: optim.inject(players.update.init(params[player]), **numbers) for player in PLAYERS},
         masks={},
     )
+
+
+def metric_names(players: Players, task: generation.Generation, inputs: Callable[[int], jax.Array], shapes: State) -> list[str]:
+    """What an evaluation comes to."""
+    del players, inputs, shapes
+    return [*generation.MEANS.values(), *task.judged]
 
 
 def train_step(
@@ -164,6 +177,27 @@ def train_step(
     The reference batch is one of latents, as many as `reference` has images. 'loss' is the generator's.
     """
     del data
+    losses = _losses(players, engine, state, reference)
+    state, sums, observed = _update(players, engine, phase, state, 'discriminator', losses, batch, controls)
+    state, more, also = _update(players, engine, phase, state, 'generator', losses, batch, controls)
+    both = {name: (observed[name] + also[name]) / 2 for name in observed}
+    both['gradient/norm'] = jnp.hypot(observed['gradient/norm'], also['gradient/norm'])
+    return state.replace(step=state.step + 1), {**sums, **more, **both}
+
+
+def updates(
+    players: Players, engine: Jit | Pmap, phase: Phase, state: State, batch, data, reference, controls
+) -> Iterator[Any]:
+    """Yields (loss function, path of its parameters, these, collections) of each update of a step; arguments as of it."""
+    del data
+    losses = _losses(players, engine, state, reference)
+    for player in PLAYERS:
+        yield _loss_function(players, state, player, losses), f'{player}/', state.params[player], state.collections
+        state, *_ = _update(players, engine, phase, state, player, losses, batch, controls)
+
+
+def _losses(players: Players, engine: Jit | Pmap, state: State, reference: jax.Array) -> dict[str, Callable[..., Any]]:
+    """player -> (seen, collections, batch) -> (losses [B], sums, collections), at the latents that a step of `state` draws."""
     drawn = engine.reference_rows(players.latents(state.rng, 'reference', _positions(0, len(reference))))
 
     def discriminator(seen, collections, batch):
@@ -183,26 +217,27 @@ def train_step(
         losses = players.task.generator(logits) * batch['mask']
         return losses, {'loss': jnp.sum(losses)}, collections
 
-    update = functools.partial(_update, players, engine, phase, batch=batch, controls=controls)
-    state, sums, observed = update(state, 'discriminator', discriminator)
-    state, more, also = update(state, 'generator', generator)
-    both = {name: (observed[name] + also[name]) / 2 for name in observed}
-    both['gradient/norm'] = jnp.hypot(observed['gradient/norm'], also['gradient/norm'])
-    return state.replace(step=state.step + 1), {**sums, **more, **both}
+    return {'discriminator': discriminator, 'generator': generator}
 
 
-def _update(players, engine, phase, state, player, losses_of, batch, controls):
-    """Stages 2 to 5 for one player: (state, sums over the batch, what was observed)."""
-    opt_state, params = state.opt_state[player], state.params[player]
-    scale = optim.loss_scale(opt_state)
+def _loss_function(players: Players, state: State, player: str, losses: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """As `step.loss_function`, of one player."""
+    scale = optim.loss_scale(state.opt_state[player])
 
     def loss_fn(params, collections, batch):
         seen = players.weights({**state.params, player: params}, state.masks)
-        losses, sums, collections = losses_of(seen, collections, batch)
+        found, sums, collections = losses[player](seen, collections, batch)
         sums['count'] = jnp.sum(batch['mask'])
-        return jnp.sum(losses) * scale, {'sums': sums, 'collections': collections, 'losses': losses}
+        return jnp.sum(found) * scale, {'sums': sums, 'collections': collections, 'losses': found}
 
-    moved, sums, observed = step.descend(players, engine, phase, loss_fn, params, state.collections, opt_state, batch, controls)
+    return loss_fn
+
+
+def _update(players, engine, phase, state, player, losses, batch, controls):
+    """Stages 2 to 5 for one player: (state, sums over the batch, what was observed)."""
+    opt_state, params = state.opt_state[player], state.params[player]
+    loss_fn = _loss_function(players, state, player, losses)
+    moved, sums, observed = descend(players, engine, phase, loss_fn, params, state.collections, opt_state, batch, controls)
     params, collections, opt_state = moved
     state = state.replace(
         params={**state.params, player: params},
@@ -227,7 +262,7 @@ def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, d
     rows = indices.shape[1]
 
     def one(i):
-        batch = step.gather(engine, data, indices[i], mask[i])
+        batch = gather(engine, data, indices[i], mask[i])
         latents = players.latents(jax.random.key(0), 'evaluation', engine.rows(_positions(i * rows, rows)))
         generated, real = players.predict(seen, collections, latents), _scaled(batch['image'])
         on_real, on_generated = (players.recognize(seen, collections, images) for images in (real, generated))
@@ -243,7 +278,7 @@ def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, d
         found = {'real': features, 'generated': players.judge(data['judge'], generated)[0]}
         return engine.total(sums), jax.tree.map(engine.whole, found)
 
-    return step.stacked(one, len(indices), batches)
+    return stacked(one, len(indices), batches)
 
 
 def final(players: Players, engine: Jit | Pmap, state: State, data, reference, statistics):
@@ -259,16 +294,16 @@ def final(players: Players, engine: Jit | Pmap, state: State, data, reference, s
 
     if blocks and 'generator' in collections.get('batch_stats', {}):
         before = collections['batch_stats']['generator']
-        averaged = step.mean_over(lambda k: passed('statistics', k * rows, rows)['batch_stats']['generator'], blocks, before)
+        averaged = mean_over(lambda k: passed('statistics', k * rows, rows)['batch_stats']['generator'], blocks, before)
         collections = {**collections, 'batch_stats': {**collections['batch_stats'], 'generator': averaged}}
     if 'reference' in collections:
         collections = {**collections, 'reference': passed('reference', 0, len(reference))['reference']}
     return params, collections
 
 
-def samples(players: Players, count: int, params, masks, collections) -> jax.Array:
-    """The first `count` images of an evaluation, uint8 [count, H, W, C]."""
-    latents = players.latents(jax.random.key(0), 'evaluation', _positions(0, count))
+def samples(players: Players, params, masks, collections) -> jax.Array:
+    """The first images of an evaluation, uint8 [100, H, W, C]."""
+    latents = players.latents(jax.random.key(0), 'evaluation', _positions(0, _SAMPLES))
     images = players.predict(players.weights(params, masks), collections, latents)
     return jnp.round((images + 1) * _HALF).astype(jnp.uint8)
 
@@ -288,8 +323,7 @@ def _caught(real: jax.Array, generated: jax.Array) -> jax.Array:
     return ((real > 0).astype(jnp.float32) + (generated <= 0)) / 2
 
 
-def _check(config, dataset: Dataset, module: nn.Module, shapes: Any) -> None:
-    made = jax.eval_shape(module.apply, shapes, sample(module)).shape[1:]
+def _check(config, dataset: Dataset, made: tuple[int, ...], shapes: Any) -> None:
     if made != dataset.example_shape or dataset.dtype != np.uint8:
         raise catalogue.ConfigError(
             f"'{config['model']['name']}' makes uint8 images of {made}, and data '{dataset.name}' has {dataset.dtype} "
@@ -299,6 +333,12 @@ def _check(config, dataset: Dataset, module: nn.Module, shapes: Any) -> None:
         raise catalogue.ConfigError(
             "model.discriminator_norm 'virtual_batch' has no reference batch: it is one of latents, for the generator. "
             "Choose 'batch', 'ghost_batch' or 'none'."
+        )
+    if config['model']['num_classes']:
+        raise catalogue.ConfigError("'model.num_classes' is of one network, and two players know no classes: leave it at 0.")
+    if config['train']['remat'] != 'none':
+        raise catalogue.ConfigError(
+            f"train.remat '{config['train']['remat']}' is for one network, not for two players: 'none'."
         )
     for group, name, neutral in (('augment', 'resize', 'constant'), ('gradient', 'freeze', 'none')):
         if (chosen := config[group][name]['name']) != neutral:

@@ -1,5 +1,6 @@
 """Where a run went wrong: the first layer whose output, or else whose gradient, is not finite."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.optim.paths import path_of
-from research.train import parallel, step
+from research.train import parallel
+from research.train.chunks import standardize, training_batch
 from research.train.experiment import Experiment
 from research.train.phases import Phase
 
@@ -23,12 +25,22 @@ def locate(experiment: Experiment, phase: Phase, state: Any, chunk: tuple[Any, .
     Returns:
       "parameter 'x/kernel'", "output of 'x'" or "gradient of 'x/kernel'", the first in the order of the computation.
     """
-    data, reference, indices, starts, *_ = chunk
+    data, reference, indices, starts, controls, *_ = chunk
     if bad := _not_finite(state.params):
         return f"parameter '{bad[0]}'"
-    stages, engine = experiment.program.stages, parallel.Jit(jax.local_devices()[:1])
-    batch = step.training_batch(engine, 1, data, indices[0], starts[0])
-    loss_fn = step.loss_function(stages, phase, state, data, step.standardize(reference, data))
+    kind, stages, engine = experiment.program.kind, experiment.program.stages, parallel.Jit(jax.local_devices()[:1])
+    phase = phase._replace(micro_batches=1)
+    batch = training_batch(engine, 1, data, indices[0], starts[0])
+    now = {name: values[0] for name, values in controls.items()}
+    updates = kind.updates(stages, engine, phase, state, batch, data, standardize(reference, data), now)
+    for update in updates:
+        if found := _located(batch, *update):
+            return found
+    return 'not found again outside of the training program'
+
+
+def _located(batch: Any, loss_fn: Callable[..., Any], path: str, params: Any, collections: Any) -> str:
+    """Where one update goes wrong, or ''; its parameters stand under `path`."""
     met: dict[str, bool] = {}
 
     def note(call, args, kwargs, context):
@@ -39,17 +51,22 @@ def locate(experiment: Experiment, phase: Phase, state: Any, chunk: tuple[Any, .
         return outputs
 
     with nn.intercept_methods(note):
-        loss, _ = loss_fn(state.params, state.collections, batch)
+        loss, _ = loss_fn(params, collections, batch)
     first = next((name for name, finite in met.items() if not finite), None)
     if first:
         return f"output of '{first}'"
     if not np.isfinite(loss):
         return 'the loss, of outputs that are finite'
-    gradient = jax.grad(lambda params: loss_fn(params, state.collections, batch)[0])(state.params)
-    order = list(dict.fromkeys(name.partition('/')[0] for name in met))
-    bad = sorted(_not_finite(gradient), key=lambda path: order.index(path.partition('/')[0]))
+    gradient = jax.grad(lambda params: loss_fn(params, collections, batch)[0])(params)
+    called = list(met)
+
+    def order(parameter: str) -> int:
+        owners = [name for name in called if parameter.startswith(f'{name}/')]
+        return called.index(max(owners, key=len)) if owners else -1
+
+    bad = sorted((f'{path}{found}' for found in _not_finite(gradient)), key=order)
     # The backward pass meets the last layer first.
-    return f"gradient of '{bad[-1]}'" if bad else 'not found again outside of the training program'
+    return f"gradient of '{bad[-1]}'" if bad else ''
 
 
 def sentence(found: dict[str, Any]) -> str:

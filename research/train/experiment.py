@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,14 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research import augment, catalogue, compress, cost, data, durations, gradients, models, optim, tasks
-from research.augment import resize
+from research import catalogue, cost, data, durations, models, optim, tasks
 from research.data import batch_sizes, order
-from research.gradients import freezing
 from research.layers import remat
-from research.layers.example import key_of
 from research.optim import plateau
-from research.train import feed, memory, parallel, phases, precision, step
+from research.tasks.generation import Generation
+from research.train import adversarial, chunks, feed, memory, parallel, phases, step
 from research.train.clock import Clock
 from research.train.phases import Phase, Phases
 from research.train.state import State
@@ -28,6 +27,7 @@ from research.train.state import State
 _MANY_STEPS = 10_000
 # From this many examples batch statistics of averaged weights are taken.
 _STATISTICS_ROWS = 2048
+_KINDS: dict[type, types.ModuleType] = {tasks.Task: step, Generation: adversarial}
 
 
 class Compiled:
@@ -59,21 +59,27 @@ class Program:
     """What every run with the same compile key shares: module, stages and compiled functions.
 
     Attributes:
+      kind: research.train.step, or the file beside it that trains for this task.
       chunk: phase -> the compiled training chunk; made when first asked for, kept for the process.
       final: what an evaluation needs of a state; None where that is the state as it is.
-      predict: (params that are seen, collections, images) -> outputs on one device; compiled by batch size.
+      predict: (params that are seen, collections, inputs) -> outputs on one device; compiled by batch size.
+      inputs: B -> what an inference of B examples takes, zeros.
+      samples: (params, masks, collections) -> images uint8 [N, H, W, C] on one device; None where nothing is generated.
       shapes: the state's, on one device.
     """
 
+    kind: types.ModuleType
     module: nn.Module
-    task: tasks.Task
+    task: tasks.Task | Generation
     engine: parallel.Jit | parallel.Pmap
-    stages: step.Stages
+    stages: step.Stages | adversarial.Players
     init: Compiled
     chunk: Callable[[Phase], Compiled]
     evaluate: Compiled
     final: Compiled | None
     predict: Callable[..., Any]
+    inputs: Callable[[int], jax.Array]
+    samples: Callable[..., Any] | None
     shapes: State
 
 
@@ -103,6 +109,7 @@ class Experiment:
       statistics: examples that batch statistics of averaged weights are taken from, as stored [K, B, H, W, C]; K is 0 where
         nothing is averaged, or there are none.
       memory_plan: what `train.memory_budget` has chosen; None without one.
+      judge: what an evaluation needs beside the data, 'judge': a classifier, on the devices; {} for most tasks.
     """
 
     config: Mapping[str, Any]
@@ -118,6 +125,7 @@ class Experiment:
     reference: Any
     statistics: Any
     memory_plan: memory.Plan | None = None
+    judge: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -315,11 +323,20 @@ def _place(experiment: Experiment, session: Session) -> dict[str, Any]:
     }
 
 
+def kind_of(task: Any) -> types.ModuleType:
+    """What trains for a task: research.train.step, or a file beside it with the same names in it."""
+    if type(task) not in _KINDS:
+        expected = ' or '.join(f'a {kind.__module__}.{kind.__name__}' for kind in _KINDS)
+        raise catalogue.ConfigError(f'task.name makes a {type(task).__name__}, expected {expected}.')
+    return _KINDS[type(task)]
+
+
 def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
     engine = parallel.create(config['train']['engine'], config['train']['devices'])
     task = tasks.create(config['task'])
-    module, stages = _stages(config, dataset, task, engine.axis_name)
-    init = functools.partial(_initial_state, module, stages, _sample(dataset))
+    kind = kind_of(task)
+    module, stages, inputs = kind.create(config, dataset, task, engine.axis_name)
+    init = functools.partial(kind.initial_state, module, stages, inputs(2))
     platform = engine.devices[0].platform
     options = remat.compiler_options(config['train']['remat'], platform)
     if config['train']['deterministic'] and platform == 'gpu':
@@ -338,98 +355,37 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
     shapes = jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config))
     fits = 'reference' not in shapes.collections and not optim.averages(shapes.opt_state)
     return Program(
+        kind=kind,
         module=module,
         task=task,
         engine=engine,
         stages=stages,
         init=Compiled(engine, init),
-        chunk=functools.cache(lambda phase: compiled(step.train_chunk, phase, donate=(0,))),
-        evaluate=compiled(step.evaluate),
-        final=None if fits else compiled(step.final),
+        chunk=functools.cache(lambda phase: compiled(chunks.train_chunk, phase, donate=(0,))),
+        evaluate=compiled(kind.evaluate),
+        final=None if fits else compiled(kind.final),
         predict=jax.jit(precise(stages.predict)),
+        inputs=inputs,
+        samples=jax.jit(precise(kind.samples, stages)) if hasattr(kind, 'samples') else None,
         shapes=shapes,
-    )
-
-
-def _stages(config, dataset, task, axis_name) -> tuple[nn.Module, step.Stages]:
-    group, train = config['model'], config['train']
-    kwargs = {k: v for k, v in group.items() if k not in ('name', 'num_classes')}
-    classes = group['num_classes'] or dataset.num_classes
-    module = models.create(group['name'], classes, axis_name=axis_name, remat=train['remat'], **kwargs)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), _sample(dataset))
-    example = shapes.get('example', {})
-    # Named one by one: a mutable `reference` would make any call a reference pass.
-    running = sorted(set(shapes) - {'params', 'reference', 'example'})
-    compute, whole = precision.casts(train['precision'])
-
-    def reference_pass(seen, collections, images):
-        # Nothing random in it: not training.
-        variables = {'params': compute(seen), **collections}
-        _, new = module.apply(variables, compute(images), train=False, mutable=['reference', 'batch_stats'])
-        return new
-
-    def apply(seen, collections, images, reference, positions, rng):
-        if 'reference' in collections:
-            collections = {**collections, 'reference': reference_pass(seen, collections, reference)['reference']}
-        told = {'position': positions, 'rng': rng}
-        drawing = jax.tree_util.tree_map_with_path(lambda path, _: told[path[-1].key], example)
-        variables = {'params': compute(seen), **collections, **({'example': drawing} if example else {})}
-        outputs, new = module.apply(variables, compute(images), train=True, mutable=running)
-        return whole(outputs), jax.lax.stop_gradient({**collections, **new})
-
-    def predict(seen, collections, images):
-        return whole(module.apply({'params': compute(seen), **collections}, compute(images), train=False))
-
-    stages = step.Stages(
-        augment=augment.create(config['augment']),
-        resize=resize.resize,
-        freeze=freezing.freeze,
-        weights=compress.create(config['compress']),
-        apply=apply,
-        predict=predict,
-        reference_pass=reference_pass,
-        train_sums=task.train_sums,
-        sums=task.sums,
-        losses=task.losses,
-        correct=task.correct,
-        gradient=functools.partial(gradients.create, config['gradient']),
-        update=optim.create(config),
-    )
-    return module, stages
-
-
-def _sample(dataset: data.Dataset) -> jax.Array:
-    return jnp.zeros((2, *dataset.example_shape), jnp.float32)
-
-
-def _initial_state(module: nn.Module, stages: step.Stages, sample: jax.Array, rng: jax.Array, numbers: Any) -> State:
-    variables = module.init(key_of(rng, 'init'), sample)
-    params = variables['params']
-    return State(
-        step=jnp.int32(0),
-        rng=rng,
-        params=params,
-        collections={k: v for k, v in variables.items() if k not in ('params', 'example')},
-        opt_state=optim.inject(stages.update.init(params), **numbers),
-        masks={},
     )
 
 
 def train_flops(config: Mapping[str, Any], dataset: data.Dataset, total: int) -> tuple[int, int]:
     """FLOPs and multiply-adds of one training step over the whole batch, as if on one device: the mean over the run."""
-    module, stages = _stages(config, dataset, tasks.create(config['task']), None)
+    task = tasks.create(config['task'])
+    module, stages, inputs = kind_of(task).create(config, dataset, task, None)
+    init = functools.partial(kind_of(task).initial_state, module, stages, inputs(2))
+    state = jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config))
     spans = phases.create(config, dataset, _batch_size(config, dataset), module, total).spans(total)
-    counts = {phase: _step_flops(config, dataset, module, stages, phase) for phase, _ in spans}
+    counts = {phase: _step_flops(config, dataset, stages, state, phase) for phase, _ in spans}
     steps = sum(steps for _, steps in spans)
     mean = sum(counts[phase][1] * steps for phase, steps in spans) // steps
     return 2 * mean, mean
 
 
-def _step_flops(config, dataset, module, stages, phase: Phase) -> tuple[int, int]:
+def _step_flops(config, dataset, stages, state, phase: Phase) -> tuple[int, int]:
     shape = jax.ShapeDtypeStruct
-    state = jax.eval_shape(
-        functools.partial(_initial_state, module, stages, _sample(dataset)), jax.random.key(0), optim.hyperparameters(config)
-    )
     channels = shape((1, 1, 1, dataset.example_shape[-1]), jnp.float32)
     n = phase.micro_batches
     rows = (n, -(-phase.batch_size // n)) if n > 1 else (phase.batch_size,)
@@ -441,7 +397,7 @@ def _step_flops(config, dataset, module, stages, phase: Phase) -> tuple[int, int
     }
     reference = shape((config['data']['reference_size'], *dataset.example_shape), jnp.float32)
     controls = {'learning_rate': shape((), jnp.float32)}
-    function = functools.partial(step.train_step, stages, parallel.Jit(jax.devices()[:1]), phase)
+    function = functools.partial(stages.step, stages, parallel.Jit(jax.devices()[:1]), phase)
     return cost.count(function, state, batch, {'mean': channels, 'std': channels}, reference, controls)
 
 
@@ -449,8 +405,7 @@ def inference_flops(experiment: Experiment) -> tuple[int, int]:
     """FLOPs and multiply-adds of one example's inference, with the weights that are seen."""
     stages, state = experiment.program.stages, experiment.program.shapes
 
-    def predict(params, masks, collections, image):
-        return stages.predict(stages.weights(params, masks), collections, image)
+    def predict(params, masks, collections, inputs):
+        return stages.predict(stages.weights(params, masks), collections, inputs)
 
-    image = jax.ShapeDtypeStruct((1, *experiment.dataset.example_shape), jnp.float32)
-    return cost.count(predict, state.params, state.masks, state.collections, image)
+    return cost.count(predict, state.params, state.masks, state.collections, experiment.program.inputs(1))

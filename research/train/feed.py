@@ -34,7 +34,7 @@ class Feed:
         return steps if self.resident else max(1, min(steps, self._bound // batch_size))
 
     def chunk(self, first: int, position: int, steps: int, batch_size: int, levels: Mapping[str, int]) -> tuple[Any, ...]:
-        """What `step.train_chunk` takes behind the state, for `steps` steps from step `first` on, at a position."""
+        """What `chunks.train_chunk` takes behind the state, for `steps` steps from step `first` on, at a position."""
         experiment, capacity = self.experiment, self.capacity(batch_size)
         starts = position + np.arange(steps, dtype=np.int64) * batch_size
         controls = {}
@@ -71,6 +71,7 @@ class Feed:
                 indices[: len(block)] = np.arange(len(block))
                 examples = reader.read(self.dataset, block, size, workers=self.data_config['workers'])
                 data = self._placed(list(examples), len(mask))
+            data = {**data, **self.experiment.judge}
             yield data, indices.reshape(capacity, size), mask.reshape(capacity, size), -(-len(block) // size)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ Its config is configs/base.py with `OVERRIDES` and the study's data, whole: no v
 so that all runs are judged alike. Its accuracy on the examples that it judges with is one of their metrics.
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from research.tasks import generation
 from research.train import checkpoint, loop
 from research.train import experiment as experiments
-from research.train.experiment import Session
+from research.train.experiment import Experiment, Session
 
 # No study's seed is as large as this by chance.
 _SEED = 2**31
@@ -31,35 +32,44 @@ OVERRIDES = {
     'study.budget': '3ep',
 }
 # Fields of the study's data that the judge shares.
-DATA = ('name', 'path', 'validation', 'split_seed', 'eval_batch_size')
+_DATA = ('name', 'path', 'validation', 'split_seed', 'eval_batch_size')
 
 
-def trained(config: Mapping[str, Any], session: Session, folder: pathlib.Path, stop: Callable[[], bool]) -> dict[str, Any]:
-    """The judge of a data set, from `folder` if it is there, or else trained and kept there.
+def equipped(
+    experiment: Experiment,
+    resolve: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    session: Session,
+    folder: pathlib.Path,
+    fingerprint: Mapping[str, Any],
+    stop: Callable[[], bool],
+) -> Experiment:
+    """The experiment with the judge that its evaluations need, trained where there is none; others as they are.
 
     Args:
-      config: configs/base.py with `OVERRIDES` and the fields `DATA` of the study's data.
+      resolve: dotted overrides -> configs/base.py with them.
       session: keeps data and programs.
       folder: of the study's judges; one launch at a time writes here.
+      fingerprint: of the run; code, versions and data that are others make another judge.
       stop: as of `loop.train`.
-
-    Returns:
-      {'variables', 'mean', 'std'}, what `adversarial.evaluate` finds in `data['judge']`.
 
     Raises:
       Stopped: training is saved; the same call goes on from there.
     """
-    content = {k: v for k, v in config['data'].items() if k != 'path'}
-    experiment = experiments.build(config, session, f'judge {content}')
-    content |= {'checksum': experiment.dataset.checksum, **{k: v for k, v in config.items() if k != 'data'}}
-    name = hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:12]
+    if not isinstance(experiment.program.task, generation.Generation):
+        return experiment
+    data = {f'data.{key}': experiment.config['data'][key] for key in _DATA}
+    own = experiments.build(resolve(OVERRIDES | data), session, f'judge {data}')
+    config = {**own.config, 'data': {**own.config['data'], 'path': ''}}
+    content = json.dumps([config, fingerprint], sort_keys=True, default=list)
+    name = hashlib.sha256(content.encode()).hexdigest()[:12]
     kept, aside = folder / name, folder / f'.{name}'
     if not kept.exists():
         aside.mkdir(parents=True, exist_ok=True)
-        outcome = loop.train(experiment, aside, lambda *done: None, stop)
+        outcome = loop.train(own, aside, lambda *done: None, stop)
         if outcome.status != 'finished':
             raise RuntimeError(f'the classifier that judges has {outcome.status}: {outcome.message}')
         checkpoint.remove(aside / 'checkpoints')
         aside.rename(kept)
-    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in experiment.dataset.normalize)
-    return {'variables': checkpoint.load_variables(kept / 'scored'), 'mean': mean, 'std': std}
+    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in own.dataset.normalize)
+    judge = {'variables': checkpoint.load_variables(kept / 'scored'), 'mean': mean, 'std': std}
+    return dataclasses.replace(experiment, judge={'judge': experiment.program.engine.replicate(judge)})

@@ -13,7 +13,7 @@ import numpy as np
 
 from research import cost, durations, gradients
 from research.optim.plateau import START, Plateau, watch
-from research.train import divergence
+from research.train import divergence, samples
 from research.train import experiment as experiments
 from research.train.checkpoint import Checkpoints, save_variables
 from research.train.clock import Clock
@@ -23,6 +23,8 @@ from research.train.record import Metrics
 
 # A chunk lasts about this long: often enough to show progress and to hear a signal, rarely enough to cost nothing.
 _CHUNK_SECONDS = 2.0
+# Of a state, or in its place for an evaluation: what `evaluate` takes.
+_VARIABLES = ('params', 'masks', 'collections')
 # Norms of the gradients of this many last steps are kept, to be shown when a run diverges.
 _NORMS = 10
 
@@ -40,7 +42,8 @@ class Outcome:
       message: what happened, for a run that diverged or never learnt.
       metrics: 'test/accuracy' and so on; no seconds.
       cost: seconds, steps, bytes.
-      correct: bool [test examples]; None for a run that diverged, or where validation decides and test is not read.
+      correct: bool [test examples]; None for a run that diverged, where validation decides and test is not read, and for a
+        task that knows no right or wrong.
       observed: 'clip/steps' and so on, means over the steps of the run.
       diverged: where and how, see research.train.divergence; None for a run that did not.
     """
@@ -281,6 +284,7 @@ class _Run:
         with self.clock.measure('evaluate'):
             variables = self._final(state)
             metrics, _ = self._split(variables, 'validation')
+            self._sample(variables)
         train = {f'train/{k}': v for k, v in self.program.task.metrics(self.at.sums).items()}
         self.at.train, observed = train, _observed(self.at.sums)
         if self.at.first_loss is None:
@@ -304,6 +308,11 @@ class _Run:
                 self.at.best, self.at.best_step = score, self.at.step
                 self.best = self.engine.host(variables)
 
+    def _sample(self, variables: Mapping[str, Any]) -> None:
+        if self.program.samples is not None:
+            images = self.program.samples(*self.engine.host(tuple(variables[k] for k in _VARIABLES)))
+            samples.write(self.directory / 'samples', self.at.step, np.asarray(images))
+
     def _final(self, state: Any) -> dict[str, Any]:
         """The variables for evaluation: averaged weights, and statistics that fit them."""
         if self.program.final is None:
@@ -312,30 +321,34 @@ class _Run:
         params, collections = self.program.final(
             self.clock, state, experiment.placed, experiment.reference, experiment.statistics
         )
-        return {'params': params, 'masks': state.masks, 'collections': collections}
+        return dict(zip(_VARIABLES, (params, state.masks, collections), strict=True))
 
     def _variables(self, state: Any) -> dict[str, Any]:
-        return {'params': state.params, 'masks': state.masks, 'collections': state.collections}
+        return {name: getattr(state, name) for name in _VARIABLES}
 
-    def _split(self, variables: Mapping[str, Any], split: str) -> tuple[dict[str, float], np.ndarray]:
-        """Metrics and per-example correctness over a whole split; no metrics where it is empty."""
-        params, masks, collections = (variables[k] for k in ('params', 'masks', 'collections'))
+    def _split(self, variables: Mapping[str, Any], split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Metrics over a whole split, and what was found of each example of it; neither where it is empty."""
+        params, masks, collections = (variables[k] for k in _VARIABLES)
         total: dict[str, float] = {}
-        correct = []
+        found: dict[str, list[np.ndarray]] = {}
         for data, indices, mask, batches in self.feed.blocks(split):
             arguments = self.engine.replicate((indices, mask, np.int32(batches)))
-            sums, right = self.engine.host(self.program.evaluate(self.clock, params, masks, collections, data, *arguments))
+            sums, rows = self.engine.host(self.program.evaluate(self.clock, params, masks, collections, data, *arguments))
             _add(total, {k: np.asarray(v, np.float64)[:batches] for k, v in sums.items()})
-            correct.append(np.asarray(right)[mask > 0])
-        metrics = self.program.task.metrics(total) if total else {}
-        return {f'{split}/{k}': v for k, v in metrics.items()}, np.concatenate([np.zeros(0, bool), *correct])
+            for name, values in rows.items():
+                found.setdefault(name, []).append(np.asarray(values)[mask > 0])
+        if not total:
+            return {}, {}
+        whole = {name: np.concatenate(values) for name, values in found.items()}
+        metrics = {**self.program.task.metrics(total), **self.program.task.judge(whole)}
+        return {f'{split}/{k}': v for k, v in metrics.items()}, whole
 
     def _finish(self, state: Any) -> Outcome:
         """Scores on the test split, read here and only here, unless validation decides; keeps the variables scored with."""
         with self.clock.measure('evaluate'):
             scored = self._final(state) if self.best is None else self.engine.replicate(self.best)
             decides = self.config['study']['metric'].startswith('test/')
-            test, correct = self._split(scored, 'test') if decides else ({}, None)
+            test, rows = self._split(scored, 'test') if decides else ({}, {})
             validation, _ = self._split(scored, 'validation')
         if not np.isfinite(test.get('test/loss', 0.0)):
             raise _Diverged(f'test loss is {test["test/loss"]} after step {self.at.step}')
@@ -347,11 +360,11 @@ class _Run:
             save_variables(self.directory / 'scored', {'params': seen, **host['collections']})
             self.checkpoints.close()
         metrics = {**test, **validation, **self.at.train}
-        return Outcome('finished', self._stalled(), metrics, self._cost(), correct, _observed(self.at.observed))
+        return Outcome('finished', self._stalled(), metrics, self._cost(), rows.get('correct'), _observed(self.at.observed))
 
     def _stalled(self) -> str | None:
         first, last = self.at.first_loss, self.at.train.get('train/loss')
-        if first is None or last < first or self.at.step == self.at.first_step:
+        if not self.program.task.falls or first is None or last < first or self.at.step == self.at.first_step:
             return None
         return f'stalled: the training loss was {first:.4g} in the first interval and {last:.4g} in the last'
 

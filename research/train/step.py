@@ -1,19 +1,27 @@
-"""One training step, `augment -> weights -> apply -> loss -> gradient -> update`, and the loops that run it on the device.
+"""One training step of one network, `augment -> weights -> apply -> loss -> gradient -> update`, and an evaluation.
 
 Pure functions, written for the whole batch; an engine (research.train.parallel) says where rows and sums live. Letters:
-S steps a chunk, B examples a batch, N examples of the data, R examples of the reference batch, E rows of an evaluation,
-K blocks of the examples that statistics are taken from.
+B examples a batch, R examples of the reference batch, E rows of an evaluation, K blocks of the examples that statistics are
+taken from. What fits no such step has a file of its own with the same names in it: research.train.adversarial.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from research import optim
-from research.layers.example import example_keys
+from research import augment, compress, gradients, models, optim
+from research.augment import resize
+from research.data import Dataset
+from research.gradients import freezing
+from research.layers.example import example_keys, key_of
+from research.tasks import Task
+from research.train import precision
+from research.train.chunks import gather, mean_over, stacked, standardize
 from research.train.parallel import Jit, Pmap
 from research.train.phases import Phase
 from research.train.state import State
@@ -23,6 +31,7 @@ class Stages(NamedTuple):
     """The five stages, each a pure function, and what an evaluation needs of them.
 
     Attributes:
+      step: `train_step`, what a chunk does over and over.
       augment: (keys [B], images [B, H, W, C]) -> images.
       resize: (images, side) -> images of another size.
       freeze: (params, names) -> params, of which these get no gradient.
@@ -35,6 +44,7 @@ class Stages(NamedTuple):
       update: the optax chain.
     """
 
+    step: Callable[..., Any]
     augment: Callable[..., Any]
     resize: Callable[..., Any]
     freeze: Callable[..., Any]
@@ -50,9 +60,97 @@ class Stages(NamedTuple):
     update: Any
 
 
-def standardize(images: jax.Array, data: Mapping[str, jax.Array]) -> jax.Array:
-    """Stored images [B, H, W, C] -> float32 of mean 0 and deviation 1 over the training data, by channel."""
-    return (images.astype(jnp.float32) - data['mean']) / data['std']
+def create(
+    config: Mapping[str, Any], dataset: Dataset, task: Task, axis_name: str | None
+) -> tuple[nn.Module, Stages, Callable[[int], jax.Array]]:
+    """The network, its stages, and what an inference of so many examples takes (zeros), as a config says.
+
+    Raises:
+      ConfigError: a name or argument that does not fit.
+    """
+    train, classes = config['train'], config['model']['num_classes'] or dataset.num_classes
+    module = network(config['model'], classes, axis_name=axis_name, remat=train['remat'])
+
+    def inputs(count: int) -> jax.Array:
+        return jnp.zeros((count, *dataset.example_shape))
+
+    shapes = jax.eval_shape(module.init, jax.random.key(0), inputs(2))
+    example = shapes.get('example', {})
+    # Named one by one: a mutable `reference` would make any call a reference pass.
+    running = sorted(set(shapes) - {'params', 'reference', 'example'})
+    compute, whole = precision.casts(train['precision'])
+
+    def reference_pass(seen, collections, images):
+        # Nothing random in it: not training.
+        variables = {'params': compute(seen), **collections}
+        _, new = module.apply(variables, compute(images), train=False, mutable=['reference', 'batch_stats'])
+        return new
+
+    def apply(seen, collections, images, reference, positions, rng):
+        if 'reference' in collections:
+            collections = {**collections, 'reference': reference_pass(seen, collections, reference)['reference']}
+        told = {'position': positions, 'rng': rng}
+        drawing = jax.tree_util.tree_map_with_path(lambda path, _: told[path[-1].key], example)
+        variables = {'params': compute(seen), **collections, **({'example': drawing} if example else {})}
+        outputs, new = module.apply(variables, compute(images), train=True, mutable=running)
+        return whole(outputs), jax.lax.stop_gradient({**collections, **new})
+
+    def predict(seen, collections, images):
+        return whole(module.apply({'params': compute(seen), **collections}, compute(images), train=False))
+
+    stages = Stages(
+        step=train_step,
+        augment=augment.create(config['augment']),
+        resize=resize.resize,
+        freeze=freezing.freeze,
+        weights=compress.create(config['compress']),
+        apply=apply,
+        predict=predict,
+        reference_pass=reference_pass,
+        train_sums=task.train_sums,
+        sums=task.sums,
+        losses=task.losses,
+        correct=task.correct,
+        gradient=functools.partial(gradients.create, config['gradient']),
+        update=optim.create(config),
+    )
+    return module, stages, inputs
+
+
+def network(group: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
+    """The network of the group `config.model`."""
+    kwargs = {key: value for key, value in group.items() if key not in ('name', 'num_classes')}
+    return models.create(group['name'], classes, **given, **kwargs)
+
+
+def initial_state(module: nn.Module, stages: Stages, inputs: jax.Array, rng: jax.Array, numbers: Mapping[str, Any]) -> State:
+    """The state before the first step.
+
+    Args:
+      inputs: of an inference of two examples or more.
+      rng: the seed's typed key [].
+      numbers: `research.optim.hyperparameters`.
+    """
+    variables = module.init(key_of(rng, 'init'), inputs)
+    params = variables['params']
+    return State(
+        step=jnp.int32(0),
+        rng=rng,
+        params=params,
+        collections={k: v for k, v in variables.items() if k not in ('params', 'example')},
+        opt_state=optim.inject(stages.update.init(params), **numbers),
+        masks={},
+    )
+
+
+def metric_names(stages: Stages, task: Task, inputs: Callable[[int], jax.Array], shapes: State) -> list[str]:
+    """What an evaluation comes to; fails as it would where outputs and task do not fit each other."""
+    batch = {'label': jnp.zeros(2, jnp.int32), 'mask': jnp.ones(2)}
+
+    def sums(params, collections):
+        return task.sums(stages.predict(params, collections, inputs(2)), batch)
+
+    return list(task.metrics(dict.fromkeys(jax.eval_shape(sums, shapes.params, shapes.collections), 1.0)))
 
 
 def loss_function(stages: Stages, phase: Phase, state: State, data, reference) -> Callable[..., Any]:
@@ -100,6 +198,14 @@ def train_step(
     return state, {**sums, **observed}
 
 
+def updates(
+    stages: Stages, engine: Jit | Pmap, phase: Phase, state: State, batch, data, reference, controls
+) -> Iterator[tuple[Any, ...]]:
+    """Yields (loss function, path of its parameters, these, collections) of each update of a step; arguments as of it."""
+    del engine, batch, controls
+    yield loss_function(stages, phase, state, data, reference), '', state.params, state.collections
+
+
 def descend(
     stages: Any, engine: Jit | Pmap, phase: Phase, loss_fn: Callable[..., Any], params, collections, opt_state, batch, controls
 ) -> tuple[tuple[Any, Any, Any], dict[str, jax.Array], dict[str, jax.Array]]:
@@ -130,69 +236,6 @@ def descend(
     return (params, aux['collections'], opt_state), sums, {**observed, **seen}
 
 
-def gather(engine: Jit | Pmap, data: Mapping[str, jax.Array], indices: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """The rows [..., B] of the data [N, ...] that this device works on."""
-    rows = engine.rows(indices, axis=-1)
-    return {'image': data['image'][rows], 'label': data['label'][rows], 'mask': engine.rows(mask, axis=-1)}
-
-
-def training_batch(
-    engine: Jit | Pmap, micro_batches: int, data: Mapping[str, jax.Array], indices: jax.Array, start: jax.Array
-) -> dict[str, jax.Array]:
-    """What `train_step` takes: rows of the data with their positions, in n micro-batches, the last padded with masked rows.
-
-    Args:
-      indices: int32 [B].
-      start: uint32 [2], halves of the position of the first row.
-    """
-    rows, n = len(indices), micro_batches
-    size = -(-rows // n)
-    padding, shape = n * size - rows, (n, size) if n > 1 else (size,)
-    mask = jnp.pad(jnp.ones(rows, jnp.float32), (0, padding)).reshape(shape)
-    low = start[1] + jnp.arange(n * size, dtype=jnp.uint32).reshape(shape)
-    high = start[0] + (low < start[1]).astype(jnp.uint32)
-    batch = gather(engine, data, jnp.pad(indices, (0, padding)).reshape(shape), mask)
-    batch['position'] = jnp.stack([engine.rows(high, axis=-1), engine.rows(low, axis=-1)], axis=-1)
-    return batch
-
-
-def train_chunk(
-    stages: Stages, engine: Jit | Pmap, phase: Phase, state: State, data, reference, indices, starts, controls, first, steps
-):
-    """`steps` updates in one call: a loop with a traced trip count, so that every length is the same program and bits.
-
-    Args:
-      data: {'image' [N, H, W, C], 'label' [N], 'mean' and 'std' [1, 1, 1, C]}.
-      reference: the reference batch as stored [R, H, W, C].
-      indices: int32 [S, B], rows of each step's batch.
-      starts: uint32 [S, 2], halves of the position of each step's first example.
-      controls: float32 [S] each.
-      first: int32 [], the step that the state should be at.
-      steps: int32 [], how many of the S are done.
-
-    Returns:
-      (state, {'loss', 'correct', ...: float32 [S]} sums of each step, 0 behind `steps`). From a step on whose loss or
-      gradient is not finite the state stays what it was before it, over later chunks too, so that the cause can be found.
-    """
-    reference_images = standardize(engine.reference_rows(reference), data)
-
-    def step(i, state):
-        batch = training_batch(engine, phase.micro_batches, data, indices[i], starts[i])
-        now = {name: values[i] for name, values in controls.items()}
-        return train_step(stages, engine, phase, state, batch, data, reference_images, now)
-
-    sums = jax.eval_shape(step, jnp.int32(0), state)[1]
-    buffers = jax.tree.map(lambda s: jnp.zeros(indices.shape[:1], s.dtype), sums)
-
-    def body(i, carry):
-        new, sums = step(i, carry[0])
-        sound = (carry[0].step == first + i) & jnp.isfinite(sums['loss']) & jnp.isfinite(sums['gradient/norm'])
-        state = jax.tree.map(lambda n, old: n if n is old else jnp.where(sound, n, old), new, carry[0])
-        return state, jax.tree.map(lambda buffer, new: buffer.at[i].set(new), carry[1], sums)
-
-    return jax.lax.fori_loop(0, steps, body, (state, buffers))
-
-
 def evaluate(stages: Stages, engine: Jit | Pmap, params, masks, collections, data, indices, mask, batches):
     """Sums and correctness of each batch of a split, padded to full batches; every example counts once.
 
@@ -200,26 +243,16 @@ def evaluate(stages: Stages, engine: Jit | Pmap, params, masks, collections, dat
       indices: int32 [E, B]; mask: float32 [E, B], 0 on padding; batches: int32 [], how many of the E rows are looked at.
 
     Returns:
-      ({'loss', ...: float32 [E]}, correct bool [E, B]).
+      ({'loss', ...: float32 [E]}, {'correct': bool [E, B]}).
     """
     seen = stages.weights(params, masks)
 
     def one(i):
         batch = gather(engine, data, indices[i], mask[i])
         outputs = stages.predict(seen, collections, standardize(batch['image'], data))
-        return engine.total(stages.sums(outputs, batch)), engine.whole(stages.correct(outputs, batch))
+        return engine.total(stages.sums(outputs, batch)), {'correct': engine.whole(stages.correct(outputs, batch))}
 
     return stacked(one, len(indices), batches)
-
-
-def stacked(one: Callable[[jax.Array], Any], size: int, count: jax.Array) -> Any:
-    """`one(i)` for i below `count`, at index i of arrays [size, ...]; 0 behind."""
-    buffers = jax.tree.map(lambda s: jnp.zeros((size, *s.shape), s.dtype), jax.eval_shape(one, jnp.int32(0)))
-
-    def body(i, buffers):
-        return jax.tree.map(lambda buffer, new: buffer.at[i].set(new), buffers, one(i))
-
-    return jax.lax.fori_loop(0, count, body, buffers)
 
 
 def final(stages: Stages, engine: Jit | Pmap, state: State, data, reference, statistics):
@@ -244,12 +277,3 @@ def final(stages: Stages, engine: Jit | Pmap, state: State, data, reference, sta
     if 'reference' in collections:
         collections = {**collections, 'reference': passed(reference)['reference']}
     return params, collections
-
-
-def mean_over(one: Callable[[jax.Array], Any], count: int, like: Any) -> Any:
-    """The mean of the trees `one(k)`, k below `count`, which are like `like`."""
-
-    def add(k, total):
-        return jax.tree.map(lambda t, new: t + new / count, total, one(k))
-
-    return jax.lax.fori_loop(0, count, add, jax.tree.map(jnp.zeros_like, like))

@@ -9,6 +9,7 @@ import jax
 import pytest
 from test_overrides import written
 
+from research import study
 from research.study import launch
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -214,3 +215,45 @@ def test_a_second_launch_in_the_same_folder_is_refused(start, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, err = start()
     assert status == launch.REFUSED and 'Another launch is at work' in err
+
+
+PLAYERS = """
+del config.model.hidden
+config.task.name, config.task.loss = 'generation', 'non_saturating'
+config.model.name, config.model.side, config.model.latents = 'dcgan', 8, 5
+config.study.metric, config.study.higher_is_better = 'test/frechet', False
+config.study.seeds, config.study.latency = 2, (1,)
+config.study.variants = {'none': {'model.norm.name': 'none'}}
+"""
+
+
+def test_a_study_of_two_players(start, tmp_path):
+    assert start(PLAYERS, mode='plan') == (0, '')
+    assert start(PLAYERS) == (0, '')
+    folder = tmp_path / 'dir'
+    assert len(list((folder / 'judges').iterdir())) == 1
+    found = results(folder).values()
+    assert len(found) == 4
+    for result in found:
+        assert result['metrics']['test/frechet'] > 0 and 'test_examples' not in result
+        assert result['cost']['parameters'] > 0 and result['cost']['train_flops'] > result['cost']['inference_flops'] > 0
+    assert set(json.loads((folder / 'latency.json').read_text())) == {'baseline', 'none'}
+    html, text = ((folder / name).read_text() for name in ('report.html', 'report.md'))
+    assert 'data:image/png;base64' in html and 'Samples over training' in html
+    assert 'test/frechet' in text
+    module, variables = study.load(str(folder), 'none', 1)
+    assert module.apply(variables, jax.numpy.zeros((3, 5))).shape == (3, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'study.metric': 'test/accuracy'}, "'study.metric' is 'test/accuracy'"),
+        ({'model.side': '16'}, 'set model.side and model.channels'),
+        ({'model.num_classes': '10'}, 'know no classes'),
+        ({'train.remat': "'block'"}, 'train.remat'),
+    ],
+)
+def test_two_players_are_refused_what_is_not_theirs(start, changes, message):
+    status, said = start(PLAYERS, **{key.replace('.', '__'): value for key, value in changes.items()})
+    assert status == 2 and message in said

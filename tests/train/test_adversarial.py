@@ -9,14 +9,17 @@ import optax
 import pytest
 import tiny
 from PIL import Image
+from sessions import cleared
 
 from research import models, optim
 from research.catalogue import ConfigError
 from research.data import order
 from research.data.dataset import from_arrays
-from research.study import overrides
+from research.layers.example import example_keys
+from research.study import identity, names, overrides
 from research.tasks import generation
-from research.train import adversarial, judge, parallel, phases, samples, step
+from research.train import adversarial, checkpoint, experiment, judge, loop, parallel, phases, samples
+from research.train.chunks import train_chunk
 from research.train.experiment import Session
 
 BATCH, REFERENCE = 8, 6
@@ -59,17 +62,17 @@ class Run:
     def __init__(self, config, engine=None, task=None, micro_batches=1):
         self.config, self.engine = config, engine or engines()['jit']
         task = task or generation.create('non_saturating', 0.0)
-        self.module, self.players = adversarial.players(config, DATASET, task, self.engine.axis_name)
+        self.module, self.players, inputs = adversarial.create(config, DATASET, task, self.engine.axis_name)
         jit, parts = self.engine.jit, (self.players, self.engine)
         phase = phases.Phase(BATCH, micro_batches, 0, ())
-        self.chunk = jit(functools.partial(step.train_chunk, *parts, phase))
+        self.chunk = jit(functools.partial(train_chunk, *parts, phase))
         self.evaluate = jit(functools.partial(adversarial.evaluate, *parts))
         self.final = jit(functools.partial(adversarial.final, *parts))
         mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, -1) for v in DATASET.normalize)
         self.data = {**DATASET.resident(), 'mean': mean, 'std': std}
         self.reference = DATASET.arrays['image'][:REFERENCE]
         numbers = {k: np.float32(v) for k, v in optim.hyperparameters(config).items()}
-        self.start = jax.jit(functools.partial(adversarial.initial_state, self.module, self.players))(
+        self.start = jax.jit(functools.partial(adversarial.initial_state, self.module, self.players, inputs(2)))(
             jax.random.key(0), numbers
         )
 
@@ -101,19 +104,12 @@ def shared(norm, engine='jit'):
     return Run(config(NORMS[norm]), engines()[engine])
 
 
-@pytest.fixture(autouse=True)
-def two_players(monkeypatch):
-    """Until the chunk takes the step that it is to do."""
-    one = step.train_step
-    monkeypatch.setattr(step, 'train_step', lambda stages, *rest: getattr(stages, 'step', one)(stages, *rest))
-
-
 def positions(first, count):
     return jnp.stack([jnp.zeros(count, jnp.uint32), jnp.arange(first, first + count, dtype=jnp.uint32)], -1)
 
 
 def drawn(run, purpose, first, count):
-    keys = step.example_keys(jax.random.key(0), purpose, positions(first, count))
+    keys = example_keys(jax.random.key(0), purpose, positions(first, count))
     return jax.vmap(lambda key: jax.random.normal(key, (run.module.latents,)))(keys)
 
 
@@ -225,7 +221,7 @@ def test_squares_are_learnt():
     target = DATASET.arrays['image'][DATASET.splits['train']].mean(0)
 
     def distance(state):
-        made = adversarial.samples(run.players, 50, state.params, {}, state.collections)
+        made = adversarial.samples(run.players, state.params, {}, state.collections)
         return np.abs(np.asarray(made).mean(0) - target).mean()
 
     state, _ = run.steps(*(20,) * 10)
@@ -274,8 +270,9 @@ def test_an_evaluation_sees_the_split_and_as_many_generated_images():
             right = np.argmax(logits, -1) == DATASET.arrays['label'][DATASET.splits['validation']]
             assert judged.sums['judge_correct'].sum() == right.sum()
     np.testing.assert_array_equal(judged.sums['count'], [8, 8, 4, 0])
-    shown = adversarial.samples(run.players, 20, state.params, {}, state.collections)
-    np.testing.assert_array_equal(shown, made)
+    shown = adversarial.samples(run.players, state.params, {}, state.collections)
+    assert shown.shape == (100, 8, 8, 1) and shown.dtype == jnp.uint8
+    np.testing.assert_array_equal(shown[:20], made)
 
 
 def test_evaluations_agree():
@@ -323,12 +320,13 @@ def test_averaged_weights_get_statistics_of_latents():
         ({'side': 16}, 'makes uint8 images of .16, 16, 1.'),
         ({'channels': 3}, 'set model.side and model.channels'),
         ({'discriminator_norm': 'virtual_batch'}, 'no reference batch'),
+        ({'num_classes': 3}, 'know no classes'),
         ({'name': 'dcgann'}, "Did you mean 'dcgan'"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(changed, words):
     with pytest.raises(ConfigError, match=words):
-        adversarial.players(config(**changed), DATASET, generation.create('non_saturating', 0.0), None)
+        adversarial.create(config(**changed), DATASET, generation.create('non_saturating', 0.0), None)
 
 
 @pytest.mark.parametrize(('group', 'field'), [('augment', 'resize'), ('gradient', 'freeze')])
@@ -336,7 +334,7 @@ def test_techniques_for_one_network_are_refused(group, field):
     changed = config()
     changed[group][field] = {'name': 'progressive'}
     with pytest.raises(ConfigError, match=f'{group}.{field}'):
-        adversarial.players(changed, DATASET, generation.create('non_saturating', 0.0), None)
+        adversarial.create(changed, DATASET, generation.create('non_saturating', 0.0), None)
 
 
 def test_a_grid_shows_every_image_once(tmp_path):
@@ -352,11 +350,128 @@ def test_a_grid_shows_every_image_once(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / '60.png'))[..., 2], samples.grid(pictures)[..., 0])
 
 
-def test_a_judge_is_trained_once(tmp_path, monkeypatch):
-    changes = {**judge.OVERRIDES, 'data.validation': 0.1, 'study.budget': '1ep'}  # digits
-    chosen = overrides.apply(overrides.defaults(), changes)
-    first = judge.trained(chosen, Session(), tmp_path, lambda: False)
-    assert first['variables']['params']['head']['kernel'].shape == (64, 10)
-    monkeypatch.setattr(judge.loop, 'train', None)
-    tiny.assert_same_bits(judge.trained(chosen, Session(), tmp_path, lambda: False), first)
-    assert [path.name[0] != '.' for path in tmp_path.iterdir()] == [True]
+# Digits, 8x8.
+PLAYED = {
+    'task.name': 'generation',
+    'task.loss': 'non_saturating',
+    'model.name': 'dcgan',
+    'model.side': 8,
+    'model.widths': (4, 3),
+    'data.batch_size': 32,
+    'data.eval_batch_size': 100,
+    'optimizer.name': 'adam',
+    'optimizer.learning_rate': 1e-3,
+    'train.devices': 1,
+    'train.eval_every': '6st',
+    'train.checkpoint_every': '4st',
+    'study.budget': '12st',
+    'study.metric': 'test/frechet',
+    'study.higher_is_better': False,
+}
+
+
+def resolve(changes):
+    return overrides.apply(overrides.defaults(), {**changes, 'study.budget': '1ep'})
+
+
+def equipped(session, folder, changes=(), stop=lambda: False):
+    resolved = overrides.apply(overrides.defaults(), {**PLAYED, **dict(changes)})
+    built = experiment.build(resolved, session, identity.compile_key(resolved))
+    return judge.equipped(built, resolve, session, folder / 'judges', {'code': '1'}, stop)
+
+
+@pytest.fixture(scope='module')
+def played(tmp_path_factory):
+    """(session, folder with the judge, outcome) of a whole run."""
+    with cleared() as session:
+        folder = tmp_path_factory.mktemp('played')
+        yield session, folder, tiny.train(equipped(session, folder), folder / 'whole')
+
+
+def test_a_run_through_the_loop(played):
+    _, folder, outcome = played
+    assert (outcome.status, outcome.message, outcome.correct) == ('finished', None, None)
+    names = {'loss', 'discriminator_loss', 'discriminator_accuracy', 'judge_accuracy', 'frechet', 'precision', 'recall'}
+    assert {name for name in outcome.metrics if name.startswith('test/')} == {f'test/{name}' for name in names}
+    assert {f'train/{name}' for name in ('loss', 'discriminator_loss', 'discriminator_accuracy')} <= outcome.metrics.keys()
+    assert outcome.metrics['test/judge_accuracy'] > 0.5
+    assert outcome.metrics['test/frechet'] > 0
+    assert sorted(path.name for path in (folder / 'whole' / 'samples').iterdir()) == ['12.png', '6.png']
+    with Image.open(folder / 'whole' / 'samples' / '6.png') as grid:
+        assert grid.size == (89, 89)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(played, monkeypatch):
+    session, folder, outcome = played
+    monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
+    with pytest.raises(loop.Stopped):
+        tiny.train(equipped(session, folder), folder / 'stopped', stop_at=7)
+    assert tiny.train(equipped(session, folder), folder / 'stopped').metrics == outcome.metrics
+    tiny.assert_same_bits(tiny.scored(folder / 'stopped'), tiny.scored(folder / 'whole'))
+    assert tiny.rows(folder / 'stopped') == tiny.rows(folder / 'whole')
+    for step in (6, 12):
+        one, other = ((folder / run / 'samples' / f'{step}.png').read_bytes() for run in ('stopped', 'whole'))
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{'train.devices': 4}, {'train.devices': 4, 'train.engine': 'pmap'}, {'data.streaming': True}],
+    ids=['mesh', 'pmap', 'streamed'],
+)
+def test_a_run_is_the_same_however_it_is_trained(played, changes):
+    session, folder, outcome = played
+    other = tiny.train(equipped(session, folder, changes), folder / '_'.join(map(str, changes.values())))
+    for name in ('test/loss', 'test/discriminator_loss', 'test/frechet'):
+        assert other.metrics[name] == pytest.approx(outcome.metrics[name], rel=1e-3)
+
+
+def test_a_run_that_diverges_says_whose_layer_it_was(played):
+    session, folder, _ = played
+    outcome = tiny.train(equipped(session, folder, {'optimizer.learning_rate': 1e38}), folder / 'diverged')
+    assert outcome.status == 'diverged'
+    assert outcome.diverged['layer'].partition("'")[2].startswith(('discriminator/', 'generator/'))
+
+
+def test_a_judge_is_trained_once_for_code_and_data(played, tmp_path, monkeypatch):
+    session, folder, _ = played
+    (kept,) = (folder / 'judges').iterdir()
+    assert kept.name[0] != '.'
+    monkeypatch.setattr(judge.loop, 'train', lambda *_: pytest.fail('trained again'))
+    built = equipped(Session(), folder, {'train.seed': 3, 'model.norm.name': 'none'})
+    tiny.assert_same_bits(built.judge['judge']['variables'], checkpoint.load_variables(kept / 'scored'))
+    with pytest.raises(pytest.fail.Exception, match='again'):
+        judge.equipped(built, resolve, session, folder / 'judges', {'code': '2'}, lambda: False)
+
+
+def test_a_judge_that_was_stopped_goes_on(played, tmp_path, monkeypatch):
+    session, folder, _ = played
+    monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
+    with pytest.raises(loop.Stopped):
+        equipped(session, tmp_path, stop=lambda: True)
+    assert [path.name[0] for path in (tmp_path / 'judges').iterdir()] == ['.']
+    again, whole = equipped(session, tmp_path), equipped(session, folder)
+    tiny.assert_same_bits(again.judge, whole.judge)
+
+
+def test_rematerialization_is_refused():
+    remat = config()
+    remat['train'] = {**remat['train'], 'remat': 'block'}
+    with pytest.raises(ConfigError, match='train.remat'):
+        adversarial.create(remat, DATASET, generation.create('non_saturating', 0.0), None)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'model.name': 'cnn'}, "Unknown generative model 'cnn'"),
+        ({'model.hidden': (3,)}, "generative model 'dcgan' takes no such argument"),
+        ({'model.discriminator_norm': 'bach'}, "Did you mean 'batch'"),
+        ({'task.name': 'classification', 'task.loss': 'softmax'}, "Unknown model 'dcgan'"),
+        ({'task.label_smoothing': 1.5}, 'expected a share'),
+    ],
+    ids=str,
+)
+def test_a_bad_config_is_refused_at_the_door(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        names.check(overrides.apply(overrides.defaults(), {**PLAYED, **changes}))

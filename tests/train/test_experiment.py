@@ -10,7 +10,7 @@ import tiny
 
 from research.catalogue import ConfigError
 from research.study import identity
-from research.train import experiment, parallel, step
+from research.train import chunks, experiment, parallel, step
 from research.train.clock import Clock
 from research.train.experiment import Session
 
@@ -91,9 +91,8 @@ def test_a_bad_value_is_refused_before_anything_compiles(monkeypatch, field, val
 
 def test_variants_of_rate_schedule_and_decay_share_one_program(monkeypatch):
     """30 variants over 10 seeds: traced once, compiled once, for training and for evaluation."""
-    once = {name: chex.assert_max_traces(getattr(step, name), n=1) for name in ('train_chunk', 'evaluate')}
-    for name, function in once.items():
-        monkeypatch.setattr(step, name, function)
+    for module, name in ((chunks, 'train_chunk'), (step, 'evaluate')):
+        monkeypatch.setattr(module, name, chex.assert_max_traces(getattr(module, name), n=1))
     chex.clear_trace_counter()
     schedules = ({}, {'schedule.name': 'cosine', 'schedule.warmup': '0.1run'}, {'schedule.name': 'exponential'})
     variants = [

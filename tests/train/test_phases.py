@@ -7,7 +7,7 @@ import tiny
 
 from research.catalogue import ConfigError
 from research.data import order
-from research.train import loop, step
+from research.train import chunks, loop
 from research.train.experiment import Session
 from research.train.feed import Feed
 from research.train.phases import Phase, Phases
@@ -26,7 +26,7 @@ def scripted(monkeypatch, scores):
     monkeypatch.setattr(loop._Run, '_split', told)
 
 
-def chunks(monkeypatch):
+def trained_on(monkeypatch):
     """What is trained on: a list of (position, steps, batch size) that fills while a run goes on."""
     seen, chunk = [], Feed.chunk
 
@@ -45,11 +45,11 @@ def test_the_batch_shrinks_at_exactly_these_steps(tmp_path, monkeypatch):
     """An evaluation every 320 examples. Two in a row below the best shrink it; at the floor it stays."""
     scripted(monkeypatch, [0.5, 0.4, 0.3, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
     session = Session()
-    traced = chex.assert_max_traces(step.train_chunk, n=3)  # 64, 32 and 16: one program a rung
-    monkeypatch.setattr(step, 'train_chunk', traced)
+    traced = chex.assert_max_traces(chunks.train_chunk, n=3)  # 64, 32 and 16: one program a rung
+    monkeypatch.setattr(chunks, 'train_chunk', traced)
     chex.clear_trace_counter()
     built = tiny.build(session, SHRINK, {'study.budget': '2560ex'})
-    seen = chunks(monkeypatch)
+    seen = trained_on(monkeypatch)
     tiny.train(built, tmp_path)
     rows = tiny.rows(tmp_path)
     # 5 steps of 64 an evaluation; the third one (0.3) is the second below 0.5, the sixth the second below 0.6.
@@ -66,7 +66,7 @@ def test_the_batch_shrinks_at_exactly_these_steps(tmp_path, monkeypatch):
 def test_every_example_of_an_epoch_is_seen_once_over_the_change(session, tmp_path, monkeypatch):
     """Over an epoch of 1,293 examples, in which the size changes twice and never divides what is left."""
     grow = {'data.batch': {'name': 'grow', 'factor': 1.7, 'milestones': ('300ex', '900ex')}, 'study.budget': '2600ex'}
-    seen = chunks(monkeypatch)
+    seen = trained_on(monkeypatch)
     built = tiny.build(session, grow)
     tiny.train(built, tmp_path)
     assert [size for *_, size in seen][0] == 32 and len({size for *_, size in seen}) == 3

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
+from research.layers.example import example_keys
 from research.optim.plateau import START
-from research.train import feed, parallel, phases, state, step
+from research.train import feed, parallel, phases, state
+from research.train.chunks import train_chunk
 from research.train.experiment import Session
 
 STREAMING = {'data.streaming': True}
@@ -71,36 +74,35 @@ def test_keys_fold_in_purpose_and_both_halves_of_the_position():
     rng = jax.random.key(7)
     positions = np.array([0, 1, 2**32 - 1, 2**32, 2**32 + 1, 5 * 2**32 + 3], np.uint64)
     halves = np.stack([positions >> np.uint64(32), positions & np.uint64(2**32 - 1)], -1).astype(np.uint32)
-    keys = step.example_keys(rng, 'augment', halves)
+    keys = example_keys(rng, 'augment', halves)
     purpose = jax.random.fold_in(rng, 0xEB167A19)  # the CRC-32 of 'augment'
     for key, position in zip(keys, positions.tolist(), strict=True):
         expected = jax.random.fold_in(jax.random.fold_in(purpose, position >> 32), position % 2**32)
         np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(expected))
-    drawn = np.concatenate([jax.random.key_data(keys), jax.random.key_data(step.example_keys(rng, 'dropout', halves))])
+    drawn = np.concatenate([jax.random.key_data(keys), jax.random.key_data(example_keys(rng, 'dropout', halves))])
     assert len(np.unique(drawn, axis=0)) == 2 * len(positions)
 
 
 def test_a_key_does_not_depend_on_the_batch():
     rng, halves = jax.random.key(7), np.stack([np.zeros(8), np.arange(8)], -1).astype(np.uint32)
-    whole = jax.random.key_data(step.example_keys(rng, 'augment', halves))
-    parts = [jax.random.key_data(step.example_keys(rng, 'augment', halves[i : i + 1])) for i in range(8)]
+    whole = jax.random.key_data(example_keys(rng, 'augment', halves))
+    parts = [jax.random.key_data(example_keys(rng, 'augment', halves[i : i + 1])) for i in range(8)]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
 
 
 @pytest.mark.parametrize('start', [0, 2**32 - 3, 2**32, 2**33 - 1])
-def test_positions_carry_over_2_to_the_32(start, monkeypatch):
+def test_positions_carry_over_2_to_the_32(start):
     """What a step is told of the 8 examples from `start` on."""
 
     def tell(stages, engine, phase, state, batch, data, reference, controls):
         seen = {f'{i} {half}': batch['position'][i, half] for i in range(8) for half in range(2)}
         return state, {**seen, 'loss': jnp.zeros(()), 'gradient/norm': jnp.zeros(())}
 
-    monkeypatch.setattr(step, 'train_step', tell)
     pixel = jnp.ones((1, 1, 1, 1))
     data = {'image': pixel, 'label': jnp.zeros(1, jnp.int32), 'mean': pixel, 'std': pixel}
     starts = np.array([divmod(start, 2**32)], np.uint32)
     phase = phases.Phase(8, 1, 0, ())
-    chunk = jax.jit(functools.partial(step.train_chunk, None, parallel.Jit(jax.devices()[:1]), phase))
+    chunk = jax.jit(functools.partial(train_chunk, types.SimpleNamespace(step=tell), parallel.Jit(jax.devices()[:1]), phase))
     before = state.State(jnp.int32(0), jnp.zeros(()), {}, {}, {}, {})
     _, seen = chunk(before, data, pixel, np.zeros((1, 8), np.int32), starts, {}, 0, 1)
     assert [(int(seen[f'{i} 0'][0]) << 32) + int(seen[f'{i} 1'][0]) for i in range(8)] == list(range(start, start + 8))

@@ -82,7 +82,7 @@ def evaluate(built, state, split):
     totals, correct = [], []
     for data, indices, mask, batches in feed.blocks(split):
         arguments = program.engine.replicate((indices, mask, np.int32(batches)))
-        sums, right = program.engine.host(program.evaluate(clock, *variables, data, *arguments))
+        sums, rows = program.engine.host(program.evaluate(clock, *variables, data, *arguments))
         totals.append({name: float(np.sum(values)) for name, values in sums.items()})
-        correct.append(np.asarray(right)[mask > 0])
+        correct.append(np.asarray(rows['correct'])[mask > 0])
     return {name: sum(total[name] for total in totals) for name in totals[0]}, np.concatenate(correct)
