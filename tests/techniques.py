@@ -157,6 +157,19 @@ TECHNIQUES = (
         neutral={'optimizer.clip.clipping': float('inf')},
     ),
     Technique(
+        'adaptive_clip_but_the_head',
+        on={'optimizer.clip': {'name': 'adaptive', 'clipping': 0.05, 'exclude': ('head/*',)}},
+        off={'optimizer.clip': {'name': 'none'}},
+        neutral={'optimizer.clip.clipping': float('inf')},
+    ),
+    Technique(
+        'adamw',
+        on={'optimizer.name': 'adamw', 'optimizer.learning_rate': 2.0**-6, 'optimizer.weight_decay': 0.1},
+        off={'optimizer.name': 'momentum', 'optimizer.learning_rate': 2.0**-4, 'optimizer.weight_decay': 0.0},
+        neutral={'optimizer.weight_decay': 0.0},
+        equals={'optimizer.name': 'adam', 'optimizer.learning_rate': 2.0**-6},
+    ),
+    Technique(
         'rate_multipliers',
         on={'optimizer.rate_multipliers': (('head/*', 0.5),)},
         off={'optimizer.rate_multipliers': ()},

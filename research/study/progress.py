@@ -7,6 +7,8 @@ from typing import Any
 import rich.console
 import rich.progress
 
+# Share of the first run from which on it tells how long the others will take.
+_TELLING = 0.05
 # Seconds between lines where there is no terminal.
 _QUIET = 10.0
 
@@ -61,9 +63,9 @@ class Progress:
         self._show('')
 
     def left(self) -> float | None:
-        """Seconds until the study is done, None before the first step is."""
+        """Seconds until the study is done; None while too little is."""
         seen = [s for seconds in self._seconds.values() for s in seconds]
-        if not seen and not self._fraction:
+        if not seen and self._fraction < _TELLING:
             return None
         # Before a run is done, the one under way tells; compilation is in it, so this is a high guess.
         mean = sum(seen) / len(seen) if seen else (time.monotonic() - self._began) / self._fraction

@@ -426,6 +426,29 @@ def test_a_run_is_the_same_however_it_is_trained(played, changes):
         assert other.metrics[name] == pytest.approx(outcome.metrics[name], rel=1e-3)
 
 
+def test_techniques_together_are_the_same_on_every_engine_and_go_on(played, monkeypatch):
+    session, folder, _ = played
+    together = {
+        'model.norm.name': 'virtual_batch',
+        'gradient.micro_batch': 8,
+        'gradient.noise_scale': True,
+        'optimizer.average.name': 'ema',
+        'optimizer.clip': {'name': 'global_norm', 'max_norm': 1.0},
+        'task.label_smoothing': 0.1,
+        'schedule.name': 'cosine',
+    }
+    one = tiny.train(equipped(session, folder, together), folder / 'together')
+    assert {'clip/steps', 'noise/scale', 'gradient/norm'} <= one.observed.keys()
+    four = {**together, 'train.devices': 4, 'train.engine': 'pmap'}
+    other = tiny.train(equipped(session, folder, four), folder / 'together on four')
+    for name in ('test/loss', 'test/discriminator_loss', 'test/frechet'):
+        assert other.metrics[name] == pytest.approx(one.metrics[name], rel=1e-3)
+    monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
+    with pytest.raises(loop.Stopped):
+        tiny.train(equipped(session, folder, four), folder / 'stopped on four', stop_at=7)
+    assert tiny.train(equipped(session, folder, four), folder / 'stopped on four').metrics == other.metrics
+
+
 def test_a_run_that_diverges_says_whose_layer_it_was(played):
     session, folder, _ = played
     outcome = tiny.train(equipped(session, folder, {'optimizer.learning_rate': 1e38}), folder / 'diverged')
