@@ -14,9 +14,9 @@ def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         {
             'task': {
-                'name': 'classification',
-                'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class
-                'label_smoothing': 0.0,  # share of the target spread evenly over the classes, in training alone
+                'name': 'classification',  # or 'generation' by two players
+                'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class; of generation 'non_saturating'
+                'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
             'data': {
                 'name': 'digits',  # digits, mnist, fashion_mnist, or any TFDS name

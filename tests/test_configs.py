@@ -58,12 +58,12 @@ def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatc
         assert shapes(state) == shapes(program.shapes)
         assert {value.shape for value in sums.values()} == {(feed.capacity(phase.batch_size),)}
 
-        data, indices, mask, batches = next(feed.blocks('validation'))
+        data, indices, mask, *numbers = next(feed.blocks('validation'))
         if isinstance(program.task, Generation):
             data['judge'] = seat(experiment, session)
         evaluate = functools.partial(program.kind.evaluate, program.stages, program.engine)
         sums, rows = jax.eval_shape(
-            evaluate, state.params, state.masks, state.collections, data, indices, jnp.asarray(mask), batches
+            evaluate, state.params, state.masks, state.collections, data, indices, jnp.asarray(mask), *numbers
         )
         assert {values.shape[:2] for values in rows.values()} == {indices.shape}
         assert experiment.rates(np.arange(0, experiment.total, experiment.batch_size)).max() > 0

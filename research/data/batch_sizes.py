@@ -9,6 +9,8 @@ Config: {'data.batch.name': 'grow', 'data.batch.factor': 5, 'data.batch.mileston
 
 Cost: each size is a program of its own, compiled once. Claim: fewer steps at equal accuracy, for `grow`. The learning rate may
 follow the size: 'linear' (Goyal et al. 2017) or 'sqrt' (Hoffer et al. 2017).
+
+Clashes: batch normalization sees the other size; a size that micro-batches do not divide is refused where it would see padding.
 """
 
 import itertools

@@ -6,7 +6,8 @@ counts of tokens are.
 
 Config: {'gradient.micro_batch': 16}, examples; the last micro-batch is padded with masked rows where it is smaller.
 
-Cost: one more copy of the gradient; small micro-batches use the device badly. Gain: memory.
+Source: a sum is linear. Claim: the whole batch's gradient at a micro-batch's memory. Cost: one more copy of the gradient; small
+micro-batches use the device badly. Clashes: batch normalization, as follows; `train.memory_budget` chooses it itself.
 
 Batch normalization sees a micro-batch: it is ghost batch normalization (Hoffer et al. 2017) with the micro-batch as its group,
 and its running average moves once a micro-batch. Virtual batch normalization does the same as with the whole batch, but its

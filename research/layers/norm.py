@@ -5,6 +5,22 @@ is the mean variance within the parts plus the variance of their means. Sums are
 near the mean (E[x^2] - E[x]^2 about zero loses all its digits where the mean is large).
 
 Statistics are global: under `jit` over a mesh because the compiler sees the whole batch, under `pmap` through `axis_name`.
+
+Idea: what an example is normalized with is a choice. Groups of the batch bring back the noise of a small one (ghost batches); a
+reference batch drawn once a run, and the example itself, leave the other examples of the batch no say (virtual batches).
+
+Config: {'model.norm.name': 'ghost_batch', 'model.norm.virtual_batch_size': 16}
+        {'model.norm.name': 'virtual_batch'}, with 'data.reference_size'; also 'none', or 'flax.linen:GroupNorm'
+
+Sources: Ioffe and Szegedy 2015; Hoffer et al. 2017 (Train longer, generalize better, algorithm 1); Salimans et al. 2016
+(Improved techniques for training GANs, section 3.4).
+
+Cost: ghost batches nothing much; virtual batches a second forward pass over the reference batch in every step, which its
+authors find so dear that they have it in the generator alone. Claim: ghost batches make up for what large batches lose in
+generalization; virtual batches keep a generator's outputs from depending on each other.
+
+Clashes: the smaller its group, the noisier what an example is normalized with; a micro-batch (gradient.micro_batch) bounds
+every group, and so batch normalization in micro-batches is ghost batch normalization.
 """
 
 import inspect

@@ -6,6 +6,9 @@ Source: Chen et al. 2016 (Training deep nets with sublinear memory cost). Config
 
 Cost and gain: 'products' keeps the outputs of convolutions and matrix products and recomputes norms, activations and dropout,
 for little time; 'block' keeps only what goes into a block, for a third more FLOPs. Gradients are the same.
+
+Claim: memory of activations that grows with the root of the depth, for one more forward pass. Clashes: `train.memory_budget`
+chooses it itself; networks without blocks refuse it.
 """
 
 from collections.abc import Callable

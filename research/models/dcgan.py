@@ -3,7 +3,8 @@
 Radford et al. 2016 (Unsupervised representation learning with deep convolutional generative adversarial networks, section 3
 and figure 1): no pooling and no hidden fully connected layers, 4x4 kernels of stride 2, ReLU in the generator with tanh at its
 end, leaky ReLU in the discriminator, norm layers everywhere but in the generator's last layer and the discriminator's first,
-weights drawn from N(0, 0.02^2). Latents are normal here (the paper's are uniform), and sizes are a CPU's.
+weights drawn from N(0, 0.02^2). Config: {'task.name': 'generation', 'task.loss': 'non_saturating', 'model.name': 'dcgan'},
+whole in configs/gan_norms.py. Latents are normal here (the paper's are uniform), and sizes are a CPU's.
 """
 
 import functools

@@ -7,8 +7,8 @@ default, which is 1 for kernels and 0 for biases, norms and embeddings.
 Config: {'optimizer.rate_multipliers': (('head/*', 0.1),)} and {'optimizer.decay_multipliers': (('*', 1), ('head/*', 0))}.
 
 Sources: decoupled decay Loshchilov and Hutter 2019, algorithm 2; kernels alone He et al. 2019 (Bag of tricks, section 3.1).
-Cost: none, factors are constants of the program. Clashes: an optimizer that decays by a rule of its own (lamb, lars, ...) takes
-decay factors 0 and 1 alone.
+Claim: fine-tuning with slower early layers, no decay where it only shifts scales. Cost: none, factors are constants of the
+program. Clashes: an optimizer that decays by a rule of its own (lamb, lars, ...) takes decay factors 0 and 1 alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,14 +87,15 @@ def matrices(params: Any) -> Any:
     """What Muon orthogonalizes: hidden kernels as matrices [kh * kw * C, D]; the rest is Adam's.
 
     The input and the output layer are Adam's, and so every convolution over images but the first is Muon's (Jordan et al.
-    2024, and the README of their code). A convolution over at most 3 channels is the first one, or a depthwise one, whose
+    2024, and the README of their code). They are known by name, 'head' and whatever has 'embed' in it; a first or last
+    layer of another name is Muon's. A convolution over at most 3 channels is the first one, or a depthwise one, whose
     kernel [kh, kw, 1, D] is no matrix but D filters apart. By itself optax would take every leaf of two axes: the head, and
     no convolution.
     """
 
     def numbers(path: tuple[Any, ...], leaf: jax.Array) -> Any:
         name = path_of(path)
-        hidden = name.endswith('kernel') and not name.startswith('head') and 'embed' not in name
+        hidden = name.endswith('kernel') and '/head/' not in f'/{name}' and 'embed' not in name
         if not hidden or leaf.ndim < 2 or leaf.ndim == 4 and leaf.shape[2] <= 3:
             return None
         return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,))

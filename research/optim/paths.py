@@ -19,10 +19,14 @@ def matches(path: tuple[Any, ...], pattern: str) -> bool:
     return fnmatch.fnmatchcase(path_of(path), pattern)
 
 
+def reaches(pattern: str, params: Any) -> bool:
+    """Whether a shell pattern takes some parameter."""
+    return any(matches(path, pattern) for path, _ in jax.tree_util.tree_leaves_with_path(params))
+
+
 def refuse_unmatched(field: str, patterns: Iterable[str], params: Any) -> None:
     """Raises ConfigError for a pattern of a config's field that matches no parameter, with the nearest path."""
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
-        if not any(matches(path, pattern) for path in paths):
-            near = catalogue.nearest(pattern, map(path_of, paths))
+        if not reaches(pattern, params):
+            near = catalogue.nearest(pattern, (path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)))
             raise catalogue.ConfigError(f"{field}: '{pattern}' matches no parameter.{near}")

@@ -8,7 +8,8 @@ Source: PyTorch's ReduceLROnPlateau, which acts when its count exceeds its patie
 
 Config: {'schedule.name': 'plateau', 'schedule.factor': 0.1, 'schedule.patience': 5}
 
-Cost: none. Clashes: with comparing at equal schedules; the score is read on the validation split, so there must be one.
+Claim: the rate falls when it has done what it could, without a length to be known before. Cost: none. Clashes: with comparing
+at equal schedules; the score is read on the validation split, so there must be one.
 """
 
 import math

@@ -265,7 +265,9 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), stop)
     if run.key not in counted:
         counted[run.key] = costs(experiment)
-    executable = experiment.program.chunk(experiment.phases.at(0, 0)).executable  # None where a run went on behind it
+    executable = experiment.program.chunk(
+        experiment.largest
+    ).executable  # None where a run went on behind it, or never came to it
     result = {
         **_header(plan, run),
         'status': outcome.status,
@@ -278,6 +280,7 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
         },
         'observed': outcome.observed,
         **({'memory_plan': experiment.memory_plan._asdict()} if experiment.memory_plan else {}),
+        **({'judge': experiment.judge_name} if experiment.judge_name else {}),
         'fingerprint': fingerprint,
     }
     if outcome.diverged is not None:

@@ -100,6 +100,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     return flat
 
 
+# Ends of the names of metrics that nobody wants higher.
+_LOWER_IS_BETTER = ('loss', 'frechet')
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Checks the study itself, and the values of the baseline's fields.
 
@@ -115,7 +119,7 @@ def check(config: Mapping[str, Any]) -> None:
     split, slash, metric = study['metric'].partition('/')
     if split not in ('test', 'validation') or not slash:
         raise Misfit('study.metric', f"'study.metric' is '{study['metric']}', expected 'test/NAME', such as 'test/accuracy'.")
-    if metric.endswith('loss') and study['higher_is_better']:
+    if metric.endswith(_LOWER_IS_BETTER) and study['higher_is_better']:
         message = f"'study.metric' is '{study['metric']}', but 'study.higher_is_better' is True; set it to False."
         raise Misfit('study.metric', message)
     try:

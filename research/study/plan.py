@@ -141,13 +141,12 @@ def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
     Raises:
       ConfigError: with the variant's name in front.
     """
-    built, checked = {}, set()
+    built: dict[str, Experiment] = {}
+    metrics: dict[str, list[str]] = {}
     for run in plan.firsts:
         with located(plan.source, run.variant):
             built[run.name] = experiments.build(run.config, session, run.key)
-            if run.key not in checked:
-                _check_built(built[run.name])
-            checked.add(run.key)
+            _check_built(built[run.name], metrics)
     return built
 
 
@@ -158,8 +157,8 @@ def prepare(plan: Plan, session: Session) -> None:
             experiments.load_data(run.config, session)
 
 
-def _check_built(experiment: Experiment) -> None:
-    """What only data and outputs can tell."""
+def _check_built(experiment: Experiment, known: dict[str, list[str]]) -> None:
+    """What only data and outputs can tell; `known` keeps the metrics of a program by its compile key."""
     config, program = experiment.config, experiment.program
     classes, study = experiment.dataset.num_classes, config['study']
     if experiment.num_classes < classes:
@@ -168,7 +167,10 @@ def _check_built(experiment: Experiment) -> None:
     if steers and not len(experiment.dataset.splits['validation']):
         raise Misfit('data.validation', "'data.validation' is 0, but this study reads the validation split: give it examples.")
     split, _, metric = study['metric'].partition('/')
-    metrics = program.kind.metric_names(program.stages, program.task, program.inputs, program.shapes)
+    key = identity.compile_key(config)
+    if key not in known:
+        known[key] = program.kind.metric_names(program.stages, program.task, program.inputs, program.shapes)
+    metrics = known[key]
     if metric not in metrics:
         near = nearest(study['metric'], (f'{split}/{name}' for name in metrics))
         raise Misfit('study.metric', f"'study.metric' is '{study['metric']}'.{near}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -24,13 +25,15 @@ _RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 44_000, 6, 12
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Of one program: seconds a step and where they come from, peak bytes by the compiler's count, seconds to compile."""
+    """Of one program: seconds a step and where they come from, peak bytes by the compiler's count, seconds to compile, and what
+    a run leaves on disk: variables and pictures."""
 
     seconds_per_step: float
     source: str
     peak_bytes: int
     compile_seconds: float
-    variable_bytes: int
+    kept_bytes: int
+    kept_files: int
 
 
 def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) -> Prediction:
@@ -43,15 +46,19 @@ def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) ->
     else:
         took(1)
         seconds, source = took(3) / 3, '3 timed steps'
-    variable_bytes = sum(
-        x.size * x.dtype.itemsize for x in jax.tree.leaves((program.shapes.params, program.shapes.collections))
-    )
+    variables = program.shapes.params, program.shapes.masks, program.shapes.collections
+    kept_bytes, kept_files = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables)), _VARIABLE_FILES
+    if program.samples is not None:
+        pictures = jax.eval_shape(functools.partial(program.kind.samples, program.stages, program.engine), *variables)
+        evaluations = -(-experiment.total // experiment.eval_every)
+        kept_bytes, kept_files = kept_bytes + evaluations * pictures.size, kept_files + evaluations
     return Prediction(
         seconds,
         source,
-        cost.memory(program.chunk(experiment.phases.at(0, 0)).executable)['total'],
+        cost.memory(experiment.prepared())['total'],
         clock.seconds['compile'],
-        variable_bytes,
+        kept_bytes,
+        kept_files,
     )
 
 
@@ -109,8 +116,8 @@ def show(plan: Plan, before: Plan | None, workdir: pathlib.Path, session: Sessio
             'finished' if run.id in done else f'from {guess.source}',
         )
     console.print(table)
-    disk = sum(predicted[run.key].variable_bytes + _RECORD_BYTES for run in runs)
-    files = len(runs) * (_RECORD_FILES + _VARIABLE_FILES)
+    disk = sum(predicted[run.key].kept_bytes + _RECORD_BYTES for run in runs)
+    files = sum(predicted[run.key].kept_files + _RECORD_FILES for run in runs)
     compiling = sum(p.compile_seconds for p in predicted.values())
     tuning = f'Tuning: about {seconds["tuning"] / 60:.1f} min. ' if before is not None else ''
     console.print(

@@ -58,8 +58,11 @@ class Unit:
         return MISSING if score is None else _minus(f'{score * self.scale:.{self.decimals}f}')
 
     def difference(self, score: float | None) -> str:
-        """'+0.28', the sign always shown."""
-        return MISSING if score is None else _minus(f'{score * self.scale:+.{self.decimals}f}')
+        """'+0.28', the sign always shown, of 0 a plus."""
+        if score is None:
+            return MISSING
+        rounded = round(score * self.scale, self.decimals) + 0.0  # which makes 0 of -0
+        return _minus(f'{rounded:+.{self.decimals}f}')
 
     def span(self, interval: Sequence[float] | None) -> str:
         """'−0.14 to +0.70'."""

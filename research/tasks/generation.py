@@ -44,6 +44,7 @@ class Generation(NamedTuple):
       metrics: sums, added up over batches on the host -> {name: float}.
       judge: {'real', 'generated': features [N, F]} -> {name: float}.
       judged: the names that `judge` gives.
+      least: examples that it can judge by, 0 aside.
       falls: as in `research.tasks.Task`.
     """
 
@@ -51,6 +52,7 @@ class Generation(NamedTuple):
     generator: Callable[[jax.Array], jax.Array]
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
     judge: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
+    least: int
     judged: tuple[str, ...] = ('frechet', 'precision', 'recall')
     falls: bool = False
 
@@ -73,7 +75,7 @@ def create(loss: str, label_smoothing: float, neighbours: int = 3) -> Generation
         precision, recall = precision_and_recall(real, generated, neighbours)
         return {'frechet': frechet(*moments(real), *moments(generated)), 'precision': precision, 'recall': recall}
 
-    return Generation(*players(label_smoothing), metrics, judge)
+    return Generation(*players(label_smoothing), metrics, judge, neighbours + 1)
 
 
 def non_saturating(smoothing: float) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:

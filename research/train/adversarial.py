@@ -2,10 +2,15 @@
 
 Goodfellow et al. 2014 (Generative adversarial nets, algorithm 1 with k = 1): each update draws latents of its own. Either
 update is stages 2 to 5 of `step` with a loss of its own, so that accumulation, clipping, averaging and precision are those
-of any network; stage 1 is for real images. Each player has its own optimizer, made of the same config.
+of any network; stage 1 is for real images. Each player has its own optimizer, made of the same config: what is to be different
+is told by path, such as the discriminator's faster rate of Heusel et al. 2017, {'optimizer.rate_multipliers':
+(('discriminator/*', 4.0),)}.
 
 Virtual batch normalization in the generator has a reference batch of latents, drawn once a run, whose pass stands inside of
 whatever is differentiated. A player's collections are changed by its own update alone.
+
+Cost: a step is two updates of a network. Claim: samples like the data, from no likelihood. Clashes: resizing, freezing and
+rematerialization are for one network and refused; a loss that falls says nothing, so judge by the Fréchet distance.
 """
 
 import functools
@@ -20,6 +25,7 @@ import numpy as np
 from research import augment, catalogue, compress, gradients, models, optim
 from research.data import Dataset
 from research.layers.example import example_keys, key_of
+from research.optim.paths import reaches, refuse_unmatched
 from research.tasks import generation
 from research.train import precision
 from research.train.chunks import gather, mean_over, stacked
@@ -48,10 +54,11 @@ class Players(NamedTuple):
       predict: (seen, collections, latents) -> images; an inference.
       recognize: (seen, collections, images) -> logits; an inference.
       reference_pass: (seen, collections, latents) -> collections whose statistics of the generator are those of this batch.
+      recognition_pass: (seen, collections, images) -> collections whose statistics of the discriminator are those of these.
       latents: (rng, purpose, positions [B, 2]) -> [B, Z].
       judge: (judge, images in [-1, 1]) -> (features [B, F], logits [B, K]) of the classifier.
       task, gradient: as in `research.tasks.generation` and `research.gradients`.
-      update: the optax chain of one player.
+      update: player -> its optax chain, over {player: params}.
     """
 
     step: Callable[..., Any]
@@ -62,11 +69,12 @@ class Players(NamedTuple):
     predict: Callable[..., Any]
     recognize: Callable[..., Any]
     reference_pass: Callable[..., Any]
+    recognition_pass: Callable[..., Any]
     latents: Callable[..., Any]
     judge: Callable[..., Any]
     task: generation.Generation
     gradient: Callable[..., Any]
-    update: Any
+    update: Mapping[str, Any]
 
 
 def create(
@@ -83,6 +91,12 @@ def create(
         return jnp.zeros((count, module.latents))
 
     shapes = jax.eval_shape(module.init, jax.random.key(0), inputs(2))
+    for split in ('validation', 'test'):
+        if 0 < (count := len(dataset.splits[split])) < task.least:
+            raise catalogue.ConfigError(
+                f'The {split} split has {count} examples, and generated ones are judged by at least {task.least}: make it '
+                'larger, or lower task.neighbours.'
+            )
     _check(config, dataset, jax.eval_shape(module.apply, shapes, inputs(2)).shape[1:], shapes)
     running = sorted(set(shapes) - {'params', 'reference'})
     compute, whole = precision.casts(config['train']['precision'])
@@ -94,6 +108,10 @@ def create(
 
     def reference_pass(seen, collections, latents):
         _, new = apply(seen, collections, latents, ['reference', 'batch_stats'])
+        return new
+
+    def recognition_pass(seen, collections, images):
+        _, new = apply(seen, collections, images, ['reference', 'batch_stats'], method='discriminate')
         return new
 
     def generate(seen, collections, latents, reference):
@@ -123,13 +141,27 @@ def create(
         predict=lambda seen, collections, latents: whole(apply(seen, collections, latents)),
         recognize=lambda seen, collections, images: whole(apply(seen, collections, images, method='discriminate')),
         reference_pass=reference_pass,
+        recognition_pass=recognition_pass,
         latents=draw,
         judge=judge,
         task=task,
         gradient=functools.partial(gradients.create, config['gradient']),
-        update=optim.create(config),
+        update={player: optim.create(_of_player(config, player, shapes['params'])) for player in PLAYERS},
     )
     return module, players, inputs
+
+
+def _of_player(config: Mapping[str, Any], player: str, params: Any) -> dict[str, Any]:
+    """The config with those patterns over parameter paths that reach a player; each has to reach one of the two."""
+    optimizer, clip, own = config['optimizer'], config['optimizer']['clip'], {player: params[player]}
+    found = {}
+    for field in ('rate_multipliers', 'decay_multipliers'):
+        refuse_unmatched(f'optimizer.{field}', (pattern for pattern, _ in optimizer[field]), params)
+        found[field] = tuple(pair for pair in optimizer[field] if reaches(pair[0], own))
+    if exclude := clip.get('exclude'):
+        refuse_unmatched('optimizer.clip.exclude', exclude, params)
+        found['clip'] = {**clip, 'exclude': tuple(pattern for pattern in exclude if reaches(pattern, own))}
+    return {**config, 'optimizer': {**optimizer, **found}}
 
 
 def network(group: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
@@ -151,7 +183,7 @@ def initial_state(module: nn.Module, players: Players, inputs: jax.Array, rng: j
         rng=rng,
         params=params,
         collections={k: v for k, v in variables.items() if k != 'params'},
-        opt_state={player: optim.inject(players.update.init(params[player]), **numbers) for player in PLAYERS},
+        opt_state={p: optim.inject(players.update[p].init({p: params[p]}), **numbers) for p in PLAYERS},
         masks={},
     )
 
@@ -188,11 +220,11 @@ def train_step(
 def updates(
     players: Players, engine: Jit | Pmap, phase: Phase, state: State, batch, data, reference, controls
 ) -> Iterator[Any]:
-    """Yields (loss function, path of its parameters, these, collections) of each update of a step; arguments as of it."""
+    """Yields (loss function, its parameters, collections) of each update of a step; arguments as of `train_step`."""
     del data
     losses = _losses(players, engine, state, reference)
     for player in PLAYERS:
-        yield _loss_function(players, state, player, losses), f'{player}/', state.params[player], state.collections
+        yield _loss_function(players, state, player, losses), {player: state.params[player]}, state.collections
         state, *_ = _update(players, engine, phase, state, player, losses, batch, controls)
 
 
@@ -221,11 +253,11 @@ def _losses(players: Players, engine: Jit | Pmap, state: State, reference: jax.A
 
 
 def _loss_function(players: Players, state: State, player: str, losses: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """As `step.loss_function`, of one player."""
+    """As `step.loss_function`, of {player: params}."""
     scale = optim.loss_scale(state.opt_state[player])
 
     def loss_fn(params, collections, batch):
-        seen = players.weights({**state.params, player: params}, state.masks)
+        seen = players.weights({**state.params, **params}, state.masks)
         found, sums, collections = losses[player](seen, collections, batch)
         sums['count'] = jnp.sum(batch['mask'])
         return jnp.sum(found) * scale, {'sums': sums, 'collections': collections, 'losses': found}
@@ -235,22 +267,22 @@ def _loss_function(players: Players, state: State, player: str, losses: Mapping[
 
 def _update(players, engine, phase, state, player, losses, batch, controls):
     """Stages 2 to 5 for one player: (state, sums over the batch, what was observed)."""
-    opt_state, params = state.opt_state[player], state.params[player]
-    loss_fn = _loss_function(players, state, player, losses)
-    moved, sums, observed = descend(players, engine, phase, loss_fn, params, state.collections, opt_state, batch, controls)
+    opt_state, params = state.opt_state[player], {player: state.params[player]}
+    loss_fn, own = _loss_function(players, state, player, losses), players._replace(update=players.update[player])
+    moved, sums, observed = descend(own, engine, phase, loss_fn, params, state.collections, opt_state, batch, controls)
     params, collections, opt_state = moved
     state = state.replace(
-        params={**state.params, player: params},
+        params={**state.params, **params},
         collections=collections,
         opt_state={**state.opt_state, player: opt_state},
     )
     return state, sums, observed
 
 
-def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, data, indices, mask, batches):
+def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, data, indices, mask, batches, first):
     """Sums, and features of the images of a split and of as many generated ones, padded as in `step.evaluate`.
 
-    Latents are the same in every evaluation of every run: row i of all E B has the i-th.
+    Latents are the same in every evaluation of every run: row i of a split has the i-th.
 
     Args:
       data: with 'judge': {'variables', 'mean', 'std'} of the classifier.
@@ -263,7 +295,7 @@ def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, d
 
     def one(i):
         batch = gather(engine, data, indices[i], mask[i])
-        latents = players.latents(jax.random.key(0), 'evaluation', engine.rows(_positions(i * rows, rows)))
+        latents = players.latents(jax.random.key(0), 'evaluation', engine.rows(_positions(first + i * rows, rows)))
         generated, real = players.predict(seen, collections, latents), _scaled(batch['image'])
         on_real, on_generated = (players.recognize(seen, collections, images) for images in (real, generated))
         features, logits = players.judge(data['judge'], real)
@@ -282,27 +314,46 @@ def evaluate(players: Players, engine: Jit | Pmap, params, masks, collections, d
 
 
 def final(players: Players, engine: Jit | Pmap, state: State, data, reference, statistics):
-    """(params, collections) for evaluation, as in `step.final`; statistics are those of latents, not of images."""
+    """(params, collections) for evaluation, as in `step.final`.
+
+    The generator's statistics are those of latents; the discriminator's are means over real and as many generated images.
+    """
     del data
-    params = {player: optim.evaluation_params(state.params[player], state.opt_state[player]) for player in PLAYERS}
+    params = {}
+    for player in PLAYERS:
+        params |= optim.evaluation_params({player: state.params[player]}, state.opt_state[player])
     seen, collections = players.weights(params, state.masks), state.collections
     blocks, rows = statistics.shape[:2]
 
-    def passed(purpose, first, count):
-        latents = players.latents(state.rng, purpose, _positions(first, count))
-        return players.reference_pass(seen, collections, engine.reference_rows(latents))
+    def drawn(purpose, first, count):
+        return engine.reference_rows(players.latents(state.rng, purpose, _positions(first, count)))
+
+    def refreshed(player, of_block):
+        averaged = mean_over(lambda k: of_block(k)['batch_stats'][player], blocks, collections['batch_stats'][player])
+        return {**collections, 'batch_stats': {**collections['batch_stats'], player: averaged}}
+
+    def generated(k):
+        return players.reference_pass(seen, collections, drawn('statistics', k * rows, rows))
+
+    def recognized(k):
+        made = players.predict(seen, collections, drawn('statistics', k * rows, rows))
+        batches = made, engine.reference_rows(_scaled(statistics[k]))
+        passes = [players.recognition_pass(seen, collections, images) for images in batches]
+        return jax.tree.map(lambda one, other: (one + other) / 2, *({'batch_stats': p['batch_stats']} for p in passes))
 
     if blocks and 'generator' in collections.get('batch_stats', {}):
-        before = collections['batch_stats']['generator']
-        averaged = mean_over(lambda k: passed('statistics', k * rows, rows)['batch_stats']['generator'], blocks, before)
-        collections = {**collections, 'batch_stats': {**collections['batch_stats'], 'generator': averaged}}
+        collections = refreshed('generator', generated)
     if 'reference' in collections:
-        collections = {**collections, 'reference': passed('reference', 0, len(reference))['reference']}
+        latents = drawn('reference', 0, len(reference))
+        collections = {**collections, 'reference': players.reference_pass(seen, collections, latents)['reference']}
+    if blocks and 'discriminator' in collections.get('batch_stats', {}):
+        collections = refreshed('discriminator', recognized)
     return params, collections
 
 
-def samples(players: Players, params, masks, collections) -> jax.Array:
+def samples(players: Players, engine: Jit | Pmap, params, masks, collections) -> jax.Array:
     """The first images of an evaluation, uint8 [100, H, W, C]."""
+    del engine
     latents = players.latents(jax.random.key(0), 'evaluation', _positions(0, _SAMPLES))
     images = players.predict(players.weights(params, masks), collections, latents)
     return jnp.round((images + 1) * _HALF).astype(jnp.uint8)

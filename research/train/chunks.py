@@ -61,7 +61,7 @@ def train_chunk(
       steps: int32 [], how many of the S are done.
 
     Returns:
-      (state, {'loss', ...: float32 [S]} sums of each step, 0 behind `steps`). From a step on whose loss or
+      (state, {'loss', ...: float32 [S]} sums of each step, 0 behind `steps`). From a step on of which a sum or the
       gradient is not finite the state stays what it was before it, over later chunks too, so that the cause can be found.
     """
     reference_images = standardize(engine.reference_rows(reference), data)
@@ -76,7 +76,8 @@ def train_chunk(
 
     def body(i, carry):
         new, sums = step(i, carry[0])
-        sound = (carry[0].step == first + i) & jnp.isfinite(sums['loss']) & jnp.isfinite(sums['gradient/norm'])
+        watched = jnp.stack([sums['gradient/norm'], *(value for name, value in sums.items() if '/' not in name)])
+        sound = (carry[0].step == first + i) & jnp.isfinite(watched).all()
         state = jax.tree.map(lambda n, old: n if n is old else jnp.where(sound, n, old), new, carry[0])
         return state, jax.tree.map(lambda buffer, new: buffer.at[i].set(new), carry[1], sums)
 

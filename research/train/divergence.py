@@ -28,19 +28,20 @@ def locate(experiment: Experiment, phase: Phase, state: Any, chunk: tuple[Any, .
     data, reference, indices, starts, controls, *_ = chunk
     if bad := _not_finite(state.params):
         return f"parameter '{bad[0]}'"
-    kind, stages, engine = experiment.program.kind, experiment.program.stages, parallel.Jit(jax.local_devices()[:1])
+    program, engine = experiment.program, parallel.Jit(jax.local_devices()[:1])
+    _, stages, _ = program.kind.create(experiment.config, experiment.dataset, program.task, engine.axis_name)
     phase = phase._replace(micro_batches=1)
     batch = training_batch(engine, 1, data, indices[0], starts[0])
     now = {name: values[0] for name, values in controls.items()}
-    updates = kind.updates(stages, engine, phase, state, batch, data, standardize(reference, data), now)
+    updates = program.kind.updates(stages, engine, phase, state, batch, data, standardize(reference, data), now)
     for update in updates:
         if found := _located(batch, *update):
             return found
     return 'not found again outside of the training program'
 
 
-def _located(batch: Any, loss_fn: Callable[..., Any], path: str, params: Any, collections: Any) -> str:
-    """Where one update goes wrong, or ''; its parameters stand under `path`."""
+def _located(batch: Any, loss_fn: Callable[..., Any], params: Any, collections: Any) -> str:
+    """Where one update goes wrong, or ''."""
     met: dict[str, bool] = {}
 
     def note(call, args, kwargs, context):
@@ -64,7 +65,7 @@ def _located(batch: Any, loss_fn: Callable[..., Any], path: str, params: Any, co
         owners = [name for name in called if parameter.startswith(f'{name}/')]
         return called.index(max(owners, key=len)) if owners else -1
 
-    bad = sorted((f'{path}{found}' for found in _not_finite(gradient)), key=order)
+    bad = sorted(_not_finite(gradient), key=order)
     # The backward pass meets the last layer first.
     return f"gradient of '{bad[-1]}'" if bad else ''
 

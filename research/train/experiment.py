@@ -64,7 +64,7 @@ class Program:
       final: what an evaluation needs of a state; None where that is the state as it is.
       predict: (params that are seen, collections, inputs) -> outputs on one device; compiled by batch size.
       inputs: B -> what an inference of B examples takes, zeros.
-      samples: (params, masks, collections) -> images uint8 [N, H, W, C] on one device; None where nothing is generated.
+      samples: (params, masks, collections) -> images uint8 [N, H, W, C]; None where nothing is generated.
       shapes: the state's, on one device.
     """
 
@@ -79,7 +79,7 @@ class Program:
     final: Compiled | None
     predict: Callable[..., Any]
     inputs: Callable[[int], jax.Array]
-    samples: Callable[..., Any] | None
+    samples: Compiled | None
     shapes: State
 
 
@@ -110,6 +110,7 @@ class Experiment:
         nothing is averaged, or there are none.
       memory_plan: what `train.memory_budget` has chosen; None without one.
       judge: what an evaluation needs beside the data, 'judge': a classifier, on the devices; {} for most tasks.
+      judge_name: which classifier that is; '' without one.
     """
 
     config: Mapping[str, Any]
@@ -126,6 +127,7 @@ class Experiment:
     statistics: Any
     memory_plan: memory.Plan | None = None
     judge: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    judge_name: str = ''
 
     @property
     def seed(self) -> int:
@@ -138,9 +140,22 @@ class Experiment:
         return self.phases.at(0, 0).batch_size
 
     @property
+    def largest(self) -> Phase:
+        """The phase whose program holds most at once."""
+        phases = {phase for phase, _ in self.phases.spans(self.total)} | {*self.phases.rungs}
+        full = self.dataset.example_shape[0]
+        return max(phases, key=lambda p: (-(-p.batch_size // p.micro_batches) * (p.side or full) ** 2, -len(p.frozen), p))
+
+    @property
     def steps(self) -> int:
         """Of the whole run, unless a watcher changes the batch size."""
         return sum(steps for _, steps in self.phases.spans(self.total))
+
+    @property
+    def eval_every(self) -> int:
+        """Examples between evaluations on the validation split."""
+        text = self.config['train']['eval_every']
+        return max(self.batch_size, durations.examples(text, self.batch_size, self.epoch, self.total))
 
     @property
     def num_classes(self) -> int:
@@ -166,8 +181,8 @@ class Experiment:
         return found if self.averaging is None else found | {'average_weight': self.averaging(positions, size)}
 
     def prepared(self) -> Any:
-        """The executable of the first phase's training program; nothing is computed."""
-        program, phase = self.program, self.phases.at(0, 0)
+        """The executable of the training program that takes most memory; nothing is computed."""
+        program, phase = self.program, self.largest
         chunk = program.chunk(phase)
         if chunk.executable is None:
             arguments = feed.Feed(self).chunk(0, 0, 1, phase.batch_size, plateau.START)
@@ -246,15 +261,26 @@ def _within_budget(config: Mapping[str, Any], dataset: data.Dataset, session: Se
 
     @functools.cache
     def need(size: int, policy: str) -> memory.Need:
-        experiment, _ = built(0 if size == batch else size, policy)
+        experiment, _ = built(0 if size == whole else size, policy)
         peak = memory.predicted(cost.memory(experiment.prepared()), experiment.program.engine.devices[0].platform)
         return memory.Need(peak, memory.time(train_flops(experiment.config, dataset, experiment.total)[0], size))
 
-    batch, budget = _batch_size(config, dataset), config['train']['memory_budget']
+    if config['gradient']['micro_batch'] or config['train']['remat'] != 'none':
+        raise catalogue.ConfigError(
+            "train.memory_budget chooses gradient.micro_batch and train.remat: leave them at 0 and 'none', or it at ''."
+        )
+    batch, epoch = _batch_size(config, dataset), len(dataset.splits['train'])
+    convert = functools.partial(durations.examples, batch_size=batch, epoch=epoch, total=_budget(config, dataset, epoch))
+    rungs = batch_sizes.create({**config['data'], 'batch_size': batch}, convert).rungs
+    whole = max(rungs)
     if key not in session.plans:
         engine = parallel.create(config['train']['engine'], config['train']['devices'])
-        shares = len(engine.devices) if config['train']['engine'] == 'pmap' else 1
-        session.plans[key] = memory.fit(budget, batch, shares, models.rematerializes(config['model']['name']), need)
+        for rung in rungs:
+            parallel.check_shares(engine, rung)
+        shares, least = len(engine.devices) if engine.axis_name else 1, 2 if config['gradient']['noise_scale'] else 1
+        sizes = memory.candidates(rungs, shares, least)
+        remats = models.rematerializes(config['model']['name'])
+        session.plans[key] = memory.fit(config['train']['memory_budget'], sizes, whole, remats, need)
     chosen = session.plans[key]
     experiment, kept = built(chosen.micro_batch, chosen.remat)
     for name in [name for name in session.programs if name.startswith(f'{key} ') and name != kept]:
@@ -366,7 +392,7 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
         final=None if fits else compiled(kind.final),
         predict=jax.jit(precise(stages.predict)),
         inputs=inputs,
-        samples=jax.jit(precise(kind.samples, stages)) if hasattr(kind, 'samples') else None,
+        samples=compiled(kind.samples) if hasattr(kind, 'samples') else None,
         shapes=shapes,
     )
 

@@ -53,8 +53,8 @@ class Feed:
             data = self._placed(self._batches(position, steps, batch_size), capacity * batch_size)
         return data, experiment.reference, *self.engine.replicate((indices, halves, controls, np.int32(first), np.int32(steps)))
 
-    def blocks(self, split: str) -> Iterator[tuple[Any, np.ndarray, np.ndarray, int]]:
-        """A whole split as (data, indices [E, B], mask [E, B], batches): each example once, padding masked.
+    def blocks(self, split: str) -> Iterator[tuple[Any, np.ndarray, np.ndarray, int, int]]:
+        """A whole split as (data, indices [E, B], mask [E, B], batches, first): each example once, padding masked.
 
         One shape for every split, so that one compiled evaluation serves all; streamed data come in bounded blocks.
         """
@@ -72,7 +72,7 @@ class Feed:
                 examples = reader.read(self.dataset, block, size, workers=self.data_config['workers'])
                 data = self._placed(list(examples), len(mask))
             data = {**data, **self.experiment.judge}
-            yield data, indices.reshape(capacity, size), mask.reshape(capacity, size), -(-len(block) // size)
+            yield data, indices.reshape(capacity, size), mask.reshape(capacity, size), -(-len(block) // size), first
 
     def close(self) -> None:
         """Ends the reader's threads or processes."""

@@ -30,9 +30,11 @@ OVERRIDES = {
     'train.devices': 1,
     'train.eval_every': '1run',
     'study.budget': '3ep',
+    'study.metric': 'validation/accuracy',  # the test split is not the judge's to read
 }
-# Fields of the study's data that the judge shares.
-_DATA = ('name', 'path', 'validation', 'split_seed', 'eval_batch_size')
+# Fields of the study's data that the judge shares; the later ones do not change what it learns.
+_DATA = ('name', 'path', 'validation', 'split_seed', 'eval_batch_size', 'streaming', 'workers')
+_SILENT = dict.fromkeys(('path', 'eval_batch_size', 'streaming', 'workers'))
 
 
 def equipped(
@@ -49,7 +51,7 @@ def equipped(
       resolve: dotted overrides -> configs/base.py with them.
       session: keeps data and programs.
       folder: of the study's judges; one launch at a time writes here.
-      fingerprint: of the run; code, versions and data that are others make another judge.
+      fingerprint: of the run; code, versions and data that are others make another judge, but not a fork's own code.
       stop: as of `loop.train`.
 
     Raises:
@@ -59,8 +61,8 @@ def equipped(
         return experiment
     data = {f'data.{key}': experiment.config['data'][key] for key in _DATA}
     own = experiments.build(resolve(OVERRIDES | data), session, f'judge {data}')
-    config = {**own.config, 'data': {**own.config['data'], 'path': ''}}
-    content = json.dumps([config, fingerprint], sort_keys=True, default=list)
+    config = {**own.config, 'data': {**own.config['data'], **_SILENT}}
+    content = json.dumps([config, {**fingerprint, 'fork': ''}], sort_keys=True, default=list)
     name = hashlib.sha256(content.encode()).hexdigest()[:12]
     kept, aside = folder / name, folder / f'.{name}'
     if not kept.exists():
@@ -72,4 +74,4 @@ def equipped(
         aside.rename(kept)
     mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in own.dataset.normalize)
     judge = {'variables': checkpoint.load_variables(kept / 'scored'), 'mean': mean, 'std': std}
-    return dataclasses.replace(experiment, judge={'judge': experiment.program.engine.replicate(judge)})
+    return dataclasses.replace(experiment, judge={'judge': experiment.program.engine.replicate(judge)}, judge_name=name)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from research import cost, durations, gradients
+from research import cost, gradients
 from research.optim.plateau import START, Plateau, watch
 from research.train import divergence, samples
 from research.train import experiment as experiments
@@ -117,7 +117,7 @@ class _Run:
         self.state: Any = None
         self.best: Any = None  # variables of the best evaluation, where the study scores these
         batch, epoch, total = experiment.batch_size, experiment.epoch, experiment.total
-        self.eval_every = max(batch, durations.examples(self.config['train']['eval_every'], batch, epoch, total))
+        self.eval_every = experiment.eval_every
         examples, self.checkpoint_seconds = experiments.checkpoint_every(self.config, batch, epoch, total)
         self.checkpoint_every = max(batch, examples) if examples else None
         self.saved_at, self.saved_step = time.monotonic(), None
@@ -153,8 +153,8 @@ class _Run:
             return
         arguments = self.feed.chunk(self.at.step, self.at.position, 1, phase.batch_size, self.at.levels)
         self.program.chunk(phase).prepare(self.clock, state, *arguments)
-        data, *arguments = next(self.feed.blocks('train'))
-        arguments = self.engine.replicate((*arguments[:2], np.int32(0)))
+        data, indices, mask, *_ = next(self.feed.blocks('train'))
+        arguments = self.engine.replicate((indices, mask, np.int32(0), np.int32(0)))
         self.program.evaluate.prepare(self.clock, state.params, state.masks, state.collections, data, *arguments)
 
     def _run(self, state: Any) -> Outcome:
@@ -243,14 +243,16 @@ class _Run:
         """Waits for a chunk, checks its losses and gradients and adds up its sums."""
         sums = {k: np.asarray(v, np.float64)[:steps] for k, v in self.engine.host(sums).items()}
         norms = sums['gradient/norm']
-        finite = np.isfinite(sums['loss']) & np.isfinite(norms)
+        watched = {name: values for name, values in sums.items() if '/' not in name} | {'gradient': norms}
+        finite = np.isfinite(list(watched.values())).all(axis=0)
         if not finite.all():
             bad = int(np.argmin(finite))
             at = self.at.step + bad, self.at.position + bad * size
             rate = float(self.experiment.controls(np.array(at[1:]), size, self.at.levels)['learning_rate'][0])
-            what, values = ('gradient', norms) if np.isfinite(sums['loss'][bad]) else ('loss', sums['loss'])
+            what = next(name for name, values in watched.items() if not np.isfinite(values[bad]))
             before = [*self.at.norms, *norms[: bad + 1].tolist()][-_NORMS:]
-            raise _Diverged(f'{what} is {values[bad]} at step {at[0]}, learning rate {rate:.3g}', at, before)
+            message = f'{what.replace("_", " ")} is {watched[what][bad]} at step {at[0]}, learning rate {rate:.3g}'
+            raise _Diverged(message, at, before)
         observed = {k: v for k, v in sums.items() if '/' in k}
         _add(self.at.sums, {**sums, 'steps': np.ones(steps)})
         _add(self.at.observed, {**observed, 'steps': np.ones(steps)})
@@ -310,8 +312,8 @@ class _Run:
 
     def _sample(self, variables: Mapping[str, Any]) -> None:
         if self.program.samples is not None:
-            images = self.program.samples(*self.engine.host(tuple(variables[k] for k in _VARIABLES)))
-            samples.write(self.directory / 'samples', self.at.step, np.asarray(images))
+            images = self.program.samples(self.clock, *(variables[k] for k in _VARIABLES))
+            samples.write(self.directory / 'samples', self.at.step, np.asarray(self.engine.host(images)))
 
     def _final(self, state: Any) -> dict[str, Any]:
         """The variables for evaluation: averaged weights, and statistics that fit them."""
@@ -331,8 +333,8 @@ class _Run:
         params, masks, collections = (variables[k] for k in _VARIABLES)
         total: dict[str, float] = {}
         found: dict[str, list[np.ndarray]] = {}
-        for data, indices, mask, batches in self.feed.blocks(split):
-            arguments = self.engine.replicate((indices, mask, np.int32(batches)))
+        for data, indices, mask, batches, first in self.feed.blocks(split):
+            arguments = self.engine.replicate((indices, mask, np.int32(batches), np.int32(first)))
             sums, rows = self.engine.host(self.program.evaluate(self.clock, params, masks, collections, data, *arguments))
             _add(total, {k: np.asarray(v, np.float64)[:batches] for k, v in sums.items()})
             for name, values in rows.items():

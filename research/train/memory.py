@@ -1,5 +1,8 @@
 """Which micro-batch and rematerialization fit a memory budget and cost the least time; read off programs, running none.
 
+Idea: the compiler knows what a program takes before it runs, so the largest micro-batch that fits can be looked up. A run whose
+batch or images grow is measured where it takes most.
+
 Config: {'train.memory_budget': '6GiB'}; a budget a device, of what training holds: state, data, batches and activations.
 
 What a program takes is the compiler's count: arguments + outputs - aliases + temporaries. On CPU the scratch of the convolution
@@ -8,10 +11,13 @@ library is outside that count, so the temporaries are taken `ALLOWANCE` times: g
 
 Time is guessed from FLOPs, recomputation included, and from what small micro-batches lose: a step in micro-batches of m
 examples takes about (1 + 4 / m) of its FLOPs' time. So a smaller micro-batch is preferred until it is very small.
+
+Claim: a batch larger than memory allows, with no trial and error. Cost: a dozen compilations at most. Clashes: it chooses
+`gradient.micro_batch` and `train.remat`, so these stay as they are; with batch normalization, micro-batches are ghost batches.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from research.catalogue import ConfigError
@@ -61,13 +67,30 @@ def time(flops: int, micro_batch: int) -> float:
     return flops * (1 + _OVERHEAD / micro_batch)
 
 
-def fit(budget: str, batch_size: int, shares: int, rematerializes: bool, need: Callable[[int, str], Need]) -> Plan:
+def candidates(rungs: Sequence[int], shares: int, least: int) -> list[int]:
+    """Sizes of micro-batches, falling, that divide every batch size of a run evenly.
+
+    Args:
+      rungs: the batch sizes.
+      shares: devices that share a micro-batch evenly.
+      least: micro-batches that a batch has.
+    """
+
+    def fits(size: int) -> bool:
+        counts = [-(-rung // size) for rung in rungs]
+        even = all(rung % (count * shares) == 0 for rung, count in zip(rungs, counts, strict=True))
+        return even and min(counts) >= least
+
+    return [size for size in range(max(rungs), 0, -1) if max(rungs) % size == 0 and fits(size)]
+
+
+def fit(budget: str, sizes: Sequence[int], whole: int, rematerializes: bool, need: Callable[[int, str], Need]) -> Plan:
     """The plan that fits and costs the least time.
 
     Args:
       budget: text, as `parse` takes it.
-      batch_size: B.
-      shares: devices that share a micro-batch evenly.
+      sizes: of micro-batches, `candidates`.
+      whole: the largest batch size.
       rematerializes: whether the network has blocks to compute again.
       need: (micro-batch, remat) -> what the compiled program takes; asked as rarely as a binary search allows.
 
@@ -75,7 +98,8 @@ def fit(budget: str, batch_size: int, shares: int, rematerializes: bool, need: C
       ConfigError: nothing fits; it says what would.
     """
     limit = parse(budget)
-    sizes = [size for size in range(batch_size, 0, -1) if batch_size % size == 0 and size % shares == 0]
+    if not sizes:
+        raise ConfigError('No micro-batch divides every batch size of the run: choose sizes with a common divisor.')
     found, smallest = [], None
     for remat in ('none', *POLICIES) if rematerializes else ('none',):
         last = need(sizes[-1], remat)
@@ -87,10 +111,10 @@ def fit(budget: str, batch_size: int, shares: int, rematerializes: bool, need: C
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if need(sizes[middle], remat).bytes <= limit else (middle + 1, high)
-        micro = 0 if sizes[high] == batch_size else sizes[high]
+        micro = 0 if sizes[high] == whole else sizes[high]
         found.append(Plan(micro, remat, need(sizes[high], remat)))
-        if not micro and remat == 'none':
-            break  # all of the batch at once: nothing is faster
+        if high == 0 and remat == 'none':
+            break  # as much as can be at once: nothing is faster
     if not found:
         raise ConfigError(
             f"Nothing fits train.memory_budget '{budget}': micro-batches of {sizes[-1]}"

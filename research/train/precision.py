@@ -9,7 +9,7 @@ Config: {'train.precision': 'bfloat16'}, or 'float16'.
 Claim: half the memory of activations, two to six times the speed on accelerators with 16-bit units, no loss of quality. On
 CPU with this jax it gains nothing: float32 is the choice there.
 
-Clashes: with parity to the last bits. Gradients reach the optimizer in float32.
+Cost: a cast of the parameters a step. Clashes: with parity to the last bits. Gradients reach the optimizer in float32.
 """
 
 from collections.abc import Callable

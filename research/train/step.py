@@ -201,9 +201,9 @@ def train_step(
 def updates(
     stages: Stages, engine: Jit | Pmap, phase: Phase, state: State, batch, data, reference, controls
 ) -> Iterator[tuple[Any, ...]]:
-    """Yields (loss function, path of its parameters, these, collections) of each update of a step; arguments as of it."""
+    """Yields (loss function, its parameters, collections) of each update of a step; arguments as of `train_step`."""
     del engine, batch, controls
-    yield loss_function(stages, phase, state, data, reference), '', state.params, state.collections
+    yield loss_function(stages, phase, state, data, reference), state.params, state.collections
 
 
 def descend(
@@ -236,15 +236,17 @@ def descend(
     return (params, aux['collections'], opt_state), sums, {**observed, **seen}
 
 
-def evaluate(stages: Stages, engine: Jit | Pmap, params, masks, collections, data, indices, mask, batches):
+def evaluate(stages: Stages, engine: Jit | Pmap, params, masks, collections, data, indices, mask, batches, first):
     """Sums and correctness of each batch of a split, padded to full batches; every example counts once.
 
     Args:
-      indices: int32 [E, B]; mask: float32 [E, B], 0 on padding; batches: int32 [], how many of the E rows are looked at.
+      indices: int32 [E, B]; mask: float32 [E, B], 0 on padding; batches: int32 [], how many of the E rows are looked at;
+        first: int32 [], the place in the split of the first of them.
 
     Returns:
       ({'loss', ...: float32 [E]}, {'correct': bool [E, B]}).
     """
+    del first  # nothing is drawn
     seen = stages.weights(params, masks)
 
     def one(i):

@@ -236,6 +236,7 @@ def test_a_study_of_two_players(start, tmp_path):
     assert len(found) == 4
     for result in found:
         assert result['metrics']['test/frechet'] > 0 and 'test_examples' not in result
+        assert (folder / 'judges' / result['judge']).exists()
         assert result['cost']['parameters'] > 0 and result['cost']['train_flops'] > result['cost']['inference_flops'] > 0
     assert set(json.loads((folder / 'latency.json').read_text())) == {'baseline', 'none'}
     html, text = ((folder / name).read_text() for name in ('report.html', 'report.md'))
@@ -249,6 +250,7 @@ def test_a_study_of_two_players(start, tmp_path):
     ('changes', 'message'),
     [
         ({'study.metric': 'test/accuracy'}, "'study.metric' is 'test/accuracy'"),
+        ({'study.higher_is_better': 'True'}, "'study.higher_is_better' is True"),
         ({'model.side': '16'}, 'set model.side and model.channels'),
         ({'model.num_classes': '10'}, 'know no classes'),
         ({'train.remat': "'block'"}, 'train.remat'),

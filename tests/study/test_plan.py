@@ -225,3 +225,8 @@ def test_each_learning_rate_that_differs_is_drawn_once(tmp_path):
     assert len(drawn) == 2 and drawn[0].endswith(' 0.05: baseline, null') and drawn[1].endswith(' to 0.05: a, b')
     falling = drawn[1].split()[0]
     assert falling == ''.join(sorted(falling, reverse=True)) and set(falling) == set('▁▂▃▄▅▆▇█')
+
+
+def test_a_watcher_with_nothing_to_read_is_refused_though_the_program_is_shared(tmp_path):
+    body = 'config.data.validation = 0\nconfig.study.variants = {"p": {"schedule.name": "plateau"}}'
+    assert "Variant 'p'" in refused(tmp_path, body, 'reads the validation split', build=True)

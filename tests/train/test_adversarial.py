@@ -18,7 +18,7 @@ from research.data.dataset import from_arrays
 from research.layers.example import example_keys
 from research.study import identity, names, overrides
 from research.tasks import generation
-from research.train import adversarial, checkpoint, experiment, judge, loop, parallel, phases, samples
+from research.train import adversarial, checkpoint, experiment, feed, judge, loop, parallel, phases, samples
 from research.train.chunks import train_chunk
 from research.train.experiment import Session
 
@@ -221,7 +221,7 @@ def test_squares_are_learnt():
     target = DATASET.arrays['image'][DATASET.splits['train']].mean(0)
 
     def distance(state):
-        made = adversarial.samples(run.players, state.params, {}, state.collections)
+        made = adversarial.samples(run.players, run.engine, state.params, {}, state.collections)
         return np.abs(np.asarray(made).mean(0) - target).mean()
 
     state, _ = run.steps(*(20,) * 10)
@@ -243,7 +243,7 @@ class Judged:
             'std': run.data['std'],
         }
         state = run.engine.replicate(run.init())
-        given = {**run.data, 'judge': self.seat}, self.indices, self.mask, np.int32(3)
+        given = {**run.data, 'judge': self.seat}, self.indices, self.mask, np.int32(3), np.int32(0)
         variables = state.params, state.masks, state.collections
         self.sums, self.features = run.engine.host(run.evaluate(*variables, *run.engine.replicate(given)))
 
@@ -270,7 +270,7 @@ def test_an_evaluation_sees_the_split_and_as_many_generated_images():
             right = np.argmax(logits, -1) == DATASET.arrays['label'][DATASET.splits['validation']]
             assert judged.sums['judge_correct'].sum() == right.sum()
     np.testing.assert_array_equal(judged.sums['count'], [8, 8, 4, 0])
-    shown = adversarial.samples(run.players, state.params, {}, state.collections)
+    shown = adversarial.samples(run.players, run.engine, state.params, {}, state.collections)
     assert shown.shape == (100, 8, 8, 1) and shown.dtype == jnp.uint8
     np.testing.assert_array_equal(shown[:20], made)
 
@@ -302,7 +302,8 @@ def test_averaged_weights_get_statistics_of_latents():
     blocks = np.zeros((3, 4, 8, 8, 1), np.uint8)
     params, collections = run.final(state, run.data, run.reference, blocks)
     for player in adversarial.PLAYERS:
-        close(params[player], optim.evaluation_params(state.params[player], state.opt_state[player]), 0)
+        own = {player: state.params[player]}
+        close({player: params[player]}, optim.evaluation_params(own, state.opt_state[player]), 0)
     means = []
     for k in range(3):
         latents = drawn(run, 'statistics', 4 * k, 4)
@@ -311,7 +312,17 @@ def test_averaged_weights_get_statistics_of_latents():
         )
         means.append(new['batch_stats']['generator']['norm1']['mean'])
     np.testing.assert_allclose(collections['batch_stats']['generator']['norm1']['mean'], np.mean(means, 0), atol=1e-6)
-    tiny.assert_same_bits(collections['batch_stats']['discriminator'], state.collections['batch_stats']['discriminator'])
+    seen = {'params': params, **state.collections, 'batch_stats': collections['batch_stats']}
+    means = []
+    for k in range(3):
+        made = run.module.apply(seen, drawn(run, 'statistics', 4 * k, 4))
+        for pictures in (made, -jnp.ones_like(made)):  # the blocks are black
+            _, new = run.module.apply(seen, pictures, train=True, mutable=['reference', 'batch_stats'], method='discriminate')
+            means.append(new['batch_stats']['discriminator']['norm2'])
+    for name in ('mean', 'var'):
+        found = collections['batch_stats']['discriminator']['norm2'][name]
+        np.testing.assert_allclose(found, np.mean([each[name] for each in means], 0), rtol=1e-4, atol=1e-6)
+        assert np.abs(found - state.collections['batch_stats']['discriminator']['norm2'][name]).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -327,6 +338,32 @@ def test_averaged_weights_get_statistics_of_latents():
 def test_networks_that_do_not_fit_are_refused(changed, words):
     with pytest.raises(ConfigError, match=words):
         adversarial.create(config(**changed), DATASET, generation.create('non_saturating', 0.0), None)
+
+
+def test_players_may_learn_at_rates_of_their_own():
+    changed = config()
+    changed['optimizer'].update(rate_multipliers=(('discriminator/*', 0.0), ('*/up1/*', 0.0)), weight_decay=0.1)
+    run = Run(changed)
+    state, _ = run.steps(2)
+    tiny.assert_same_bits(state.params['discriminator'], run.init().params['discriminator'])
+    before, after = run.init().params['generator'], state.params['generator']
+    tiny.assert_same_bits(after['up1'], before['up1'])
+    assert np.abs(after['project']['kernel'] - before['project']['kernel']).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('rate_multipliers', (('discriminatr/*', 2.0),)),
+        ('decay_multipliers', (('heads/*', 2.0),)),
+        ('clip', {'name': 'adaptive', 'exclude': ('heads/*',)}),
+    ],
+)
+def test_a_pattern_that_reaches_neither_player_is_refused(field, value):
+    changed = config()
+    changed['optimizer'][field] = value
+    with pytest.raises(ConfigError, match='matches no parameter'):
+        adversarial.create(changed, DATASET, generation.create('non_saturating', 0.0), None)
 
 
 @pytest.mark.parametrize(('group', 'field'), [('augment', 'resize'), ('gradient', 'freeze')])
@@ -419,8 +456,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(played, monkeypatch):
     [{'train.devices': 4}, {'train.devices': 4, 'train.engine': 'pmap'}, {'data.streaming': True}],
     ids=['mesh', 'pmap', 'streamed'],
 )
-def test_a_run_is_the_same_however_it_is_trained(played, changes):
+def test_a_run_is_the_same_however_it_is_trained(played, monkeypatch, changes):
     session, folder, outcome = played
+    monkeypatch.setattr(feed, '_STREAM_BYTES', 64 * 200)  # the test split comes in two blocks
     other = tiny.train(equipped(session, folder, changes), folder / '_'.join(map(str, changes.values())))
     for name in ('test/loss', 'test/discriminator_loss', 'test/frechet'):
         assert other.metrics[name] == pytest.approx(outcome.metrics[name], rel=1e-3)
@@ -456,12 +494,26 @@ def test_a_run_that_diverges_says_whose_layer_it_was(played):
     assert outcome.diverged['layer'].partition("'")[2].startswith(('discriminator/', 'generator/'))
 
 
+def broken(smoothing):
+    """A discriminator whose loss is not a number, while its gradient is 0."""
+    _, generator = generation.non_saturating(smoothing)
+    return lambda real, generated: jax.lax.stop_gradient(jnp.nan * (real + generated)), generator
+
+
+def test_a_loss_of_either_player_that_is_no_number_ends_the_run(played):
+    session, folder, _ = played
+    outcome = tiny.train(equipped(session, folder, {'task.loss': 'test_adversarial:broken'}), folder / 'broken')
+    assert outcome.status == 'diverged'
+    assert outcome.message.startswith('discriminator loss is nan at step 0')
+
+
 def test_a_judge_is_trained_once_for_code_and_data(played, tmp_path, monkeypatch):
     session, folder, _ = played
     (kept,) = (folder / 'judges').iterdir()
     assert kept.name[0] != '.'
     monkeypatch.setattr(judge.loop, 'train', lambda *_: pytest.fail('trained again'))
-    built = equipped(Session(), folder, {'train.seed': 3, 'model.norm.name': 'none'})
+    built = equipped(Session(), folder, {'train.seed': 3, 'model.norm.name': 'none', 'data.streaming': True})
+    assert built.judge_name == kept.name
     tiny.assert_same_bits(built.judge['judge']['variables'], checkpoint.load_variables(kept / 'scored'))
     with pytest.raises(pytest.fail.Exception, match='again'):
         judge.equipped(built, resolve, session, folder / 'judges', {'code': '2'}, lambda: False)
@@ -475,6 +527,12 @@ def test_a_judge_that_was_stopped_goes_on(played, tmp_path, monkeypatch):
     assert [path.name[0] for path in (tmp_path / 'judges').iterdir()] == ['.']
     again, whole = equipped(session, tmp_path), equipped(session, folder)
     tiny.assert_same_bits(again.judge, whole.judge)
+
+
+def test_too_few_examples_to_judge_by_are_refused():
+    few = from_arrays('few', {'train': images(100), 'test': images(40, seed=1)}, {**CUT, 'validation': 3.0})
+    with pytest.raises(ConfigError, match='validation split has 3 examples, and generated ones are judged by at least 4'):
+        adversarial.create(config(), few, generation.create('non_saturating', 0.0), None)
 
 
 def test_rematerialization_is_refused():

@@ -58,6 +58,14 @@ def test_the_layer_where_it_first_appeared(tmp_path, way, layer):
         assert f'last good checkpoint at step {found["checkpoint_step"]}' in outcome.message
 
 
+@pytest.mark.parametrize('changes', [{}, {'model.norm.name': 'virtual_batch'}], ids=['batch', 'virtual_batch'])
+def test_the_layer_is_found_under_pmap(session, tmp_path, changes):
+    pmap = {'train.engine': 'pmap', 'train.devices': 4, 'optimizer.learning_rate': 1e30, 'data.examples': 1280}
+    outcome = tiny.train(tiny.build(session, changes, pmap), tmp_path)
+    assert outcome.status == 'diverged'
+    assert outcome.diverged['layer'].startswith(('output of', 'gradient of'))
+
+
 def test_the_state_stays_what_it_was_before_the_step(session):
     """Over the rest of the chunk, and over chunks that were sent before anybody knew."""
     built = tiny.build(session, {'optimizer.learning_rate': 1e30})

@@ -20,7 +20,8 @@ def fitted(budget, batch_size=64, shares=1, rematerializes=True, fixed=500):
         asked.append((size, remat))
         return memory.Need(fixed + KEPT[remat] * size, memory.time(FLOPS[remat], size))
 
-    return memory.fit(f'{budget}B', batch_size, shares, rematerializes, need), asked
+    sizes = memory.candidates((batch_size,), shares, 1)
+    return memory.fit(f'{budget}B', sizes, batch_size, rematerializes, need), asked
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,71 @@ def test_a_run_within_a_budget_is_the_run_that_was_chosen(tmp_path):
     by_hand = tiny.build(session, changes, {'gradient.micro_batch': plan.micro_batch})
     outcome, expected = tiny.train(built, tmp_path / 'one'), tiny.train(by_hand, tmp_path / 'other')
     assert outcome.metrics == expected.metrics
+
+
+@pytest.mark.parametrize(
+    ('rungs', 'shares', 'least', 'expected'),
+    [
+        ((12,), 1, 1, [12, 6, 4, 3, 2, 1]),
+        ((12,), 1, 2, [6, 4, 3, 2, 1]),
+        ((12,), 4, 1, [12, 4]),
+        ((16, 32, 64), 1, 1, [64, 32, 16, 8, 4, 2, 1]),
+        ((16, 32, 64), 1, 2, [8, 4, 2, 1]),
+        ((30, 20), 1, 1, [30, 15, 10, 6, 5, 2, 1]),  # in micro-batches of 3, 20 would have an empty place
+        ((9, 7), 4, 1, []),
+    ],
+)
+def test_micro_batches_divide_every_batch(rungs, shares, least, expected):
+    assert memory.candidates(rungs, shares, least) == expected
+
+
+def test_no_micro_batch_at_all():
+    with pytest.raises(ConfigError, match='common divisor'):
+        memory.fit('1GiB', [], 9, False, None)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'largest'),
+    [
+        ({'data.batch': {'name': 'grow', 'milestones': ('0.5run',), 'factor': 4}}, (128, 1, 0)),
+        ({'data.batch.name': 'shrink'}, (32, 1, 0)),
+        ({'data.batch': {'name': 'grow', 'milestones': ('0.5run',)}, 'gradient.micro_batch': 8}, (64, 8, 0)),
+        ({'model.name': 'techniques:Pooled', 'augment.resize': {'name': 'progressive', 'multiple': 2}}, (32, 1, 0)),
+    ],
+    ids=['grow', 'shrink', 'in_micro_batches', 'resize'],
+)
+def test_what_is_looked_at_is_the_phase_that_takes_most(session, changes, largest):
+    model = {} if 'model.name' in changes else {'model.norm.name': 'none'}
+    assert tiny.build(session, model, changes).largest[:3] == largest
+
+
+def test_a_batch_that_grows_stays_within_the_budget():
+    session = Session()
+    changes = {
+        'model.norm.name': 'none',
+        'model.widths': (16,),
+        'data.batch': {'name': 'grow', 'milestones': ('0.5run',), 'factor': 4},
+    }
+    whole = tiny.build(session, changes, {'train.memory_budget': '1GiB'}).memory_plan
+    constant = tiny.build(session, {**changes, 'data.batch': {'name': 'constant'}}, {'train.memory_budget': '1GiB'}).memory_plan
+    assert whole.need.bytes > 2 * constant.need.bytes
+    between = (whole.need.bytes + constant.need.bytes) / 2
+    built = tiny.build(session, changes, {'train.memory_budget': f'{between:.0f}B'})
+    assert built.memory_plan.micro_batch in (16, 32, 64) and built.memory_plan.need.bytes <= between
+
+
+@pytest.mark.parametrize('changes', [{'gradient.micro_batch': 16}, {'model.name': 'vit', 'train.remat': 'block'}])
+def test_what_the_budget_chooses_is_not_chosen_beside_it(session, changes):
+    small = {k: v for k, v in {'model.patch': 4, 'model.dim': 8, 'model.depth': 1}.items() if 'model.name' in changes}
+    with pytest.raises(ConfigError, match='train.memory_budget chooses'):
+        tiny.build(session, small, changes, {'train.memory_budget': '1GiB'})
+
+
+def test_a_budget_with_a_noise_scale_leaves_something_to_compare(session):
+    noise = {'gradient.noise_scale': True, 'model.norm.name': 'none', 'train.memory_budget': '1GiB'}
+    assert tiny.build(session, noise).memory_plan.micro_batch == 16
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_by_name(session):
+    with pytest.raises(ConfigError, match='4 devices share a batch evenly, but it has 30'):
+        tiny.build(session, {'train.engine': 'pmap', 'train.devices': 4, 'data.batch_size': 30, 'train.memory_budget': '1GiB'})

@@ -80,8 +80,8 @@ def evaluate(built, state, split):
     clock, program, feed = Clock(), built.program, Feed(built)
     variables = program.engine.replicate((state.params, state.masks, state.collections))
     totals, correct = [], []
-    for data, indices, mask, batches in feed.blocks(split):
-        arguments = program.engine.replicate((indices, mask, np.int32(batches)))
+    for data, indices, mask, batches, first in feed.blocks(split):
+        arguments = program.engine.replicate((indices, mask, np.int32(batches), np.int32(first)))
         sums, rows = program.engine.host(program.evaluate(clock, *variables, data, *arguments))
         totals.append({name: float(np.sum(values)) for name, values in sums.items()})
         correct.append(np.asarray(rows['correct'])[mask > 0])
