@@ -2,7 +2,12 @@
 
 import os
 
-os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '')
+    + ' --xla_force_host_platform_device_count=4'
+    # Where cores are few and busy, the last of four devices may come late to a sum: by itself XLA ends the process after 40 s.
+    + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
+)
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402

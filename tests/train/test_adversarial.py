@@ -453,8 +453,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(played, monkeypatch):
 
 @pytest.mark.parametrize(
     'changes',
-    [{'train.devices': 4}, {'train.devices': 4, 'train.engine': 'pmap'}, {'data.streaming': True}],
-    ids=['mesh', 'pmap', 'streamed'],
+    [
+        pytest.param({'train.devices': 4}, marks=pytest.mark.long, id='mesh'),
+        pytest.param({'train.devices': 4, 'train.engine': 'pmap'}, marks=pytest.mark.long, id='pmap'),
+        pytest.param({'data.streaming': True}, id='streamed'),
+    ],
 )
 def test_a_run_is_the_same_however_it_is_trained(played, monkeypatch, changes):
     session, folder, outcome = played
@@ -464,6 +467,7 @@ def test_a_run_is_the_same_however_it_is_trained(played, monkeypatch, changes):
         assert other.metrics[name] == pytest.approx(outcome.metrics[name], rel=1e-3)
 
 
+@pytest.mark.long
 def test_techniques_together_are_the_same_on_every_engine_and_go_on(played, monkeypatch):
     session, folder, _ = played
     together = {
