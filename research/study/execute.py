@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import functools
 import json
 import os
 import pathlib
@@ -257,17 +256,15 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     directory = workdir / 'runs' / run.id
     directory.mkdir(exist_ok=True)
     experiment = experiments.build(run.config, session, run.key)
-    resolve = functools.partial(overrides.apply, overrides.defaults())
-    experiment = judge.equipped(experiment, resolve, session, workdir / 'judges', fingerprint, stop)
+    experiment = judge.equipped(experiment, _resolved, session, workdir / 'judges', fingerprint, stop)
     _own_checkpoints(directory, run, fingerprint)
     model = {**run.config['model'], 'num_classes': experiment.num_classes}
     record.write_json(directory / 'config.json', {**run.config, 'model': model})
     outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), stop)
     if run.key not in counted:
         counted[run.key] = costs(experiment)
-    executable = experiment.program.chunk(
-        experiment.largest
-    ).executable  # None where a run went on behind it, or never came to it
+    # None where a run went on behind it, or never came to it.
+    executable = experiment.program.chunk(experiment.largest).executable
     result = {
         **_header(plan, run),
         'status': outcome.status,
@@ -294,6 +291,10 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     if plan.study['keep'] == 'scored':
         checkpoint.remove(directory / 'checkpoints')  # after the result: a kill in between costs nothing
     return result
+
+
+def _resolved(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return overrides.apply(overrides.defaults(), changes)
 
 
 def _own_checkpoints(directory: pathlib.Path, run: Run, fingerprint: Mapping[str, Any]) -> None:

@@ -48,6 +48,8 @@ _AT_LEAST = {
 _PAIRS = ('optimizer.rate_multipliers', 'optimizer.decay_multipliers')
 # jax.random.key takes the lower 32 bits of a seed and drops the others without a word.
 _SEEDS = 2**32
+# Ends of the names of metrics that nobody wants higher.
+_LOWER_IS_BETTER = ('loss', 'frechet')
 
 
 def defaults() -> dict[str, Any]:
@@ -98,10 +100,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-# Ends of the names of metrics that nobody wants higher.
-_LOWER_IS_BETTER = ('loss', 'frechet')
 
 
 def check(config: Mapping[str, Any]) -> None:

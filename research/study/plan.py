@@ -146,7 +146,7 @@ def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
     for run in plan.firsts:
         with located(plan.source, run.variant):
             built[run.name] = experiments.build(run.config, session, run.key)
-            _check_built(built[run.name], metrics)
+            _check_built(built[run.name], run.key, metrics)
     return built
 
 
@@ -157,8 +157,8 @@ def prepare(plan: Plan, session: Session) -> None:
             experiments.load_data(run.config, session)
 
 
-def _check_built(experiment: Experiment, known: dict[str, list[str]]) -> None:
-    """What only data and outputs can tell; `known` keeps the metrics of a program by its compile key."""
+def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) -> None:
+    """What only data and outputs can tell; `known` keeps the metrics of a program by its compile key, this run's `key`."""
     config, program = experiment.config, experiment.program
     classes, study = experiment.dataset.num_classes, config['study']
     if experiment.num_classes < classes:
@@ -167,7 +167,6 @@ def _check_built(experiment: Experiment, known: dict[str, list[str]]) -> None:
     if steers and not len(experiment.dataset.splits['validation']):
         raise Misfit('data.validation', "'data.validation' is 0, but this study reads the validation split: give it examples.")
     split, _, metric = study['metric'].partition('/')
-    key = identity.compile_key(config)
     if key not in known:
         known[key] = program.kind.metric_names(program.stages, program.task, program.inputs, program.shapes)
     metrics = known[key]

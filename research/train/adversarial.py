@@ -91,13 +91,7 @@ def create(
         return jnp.zeros((count, module.latents))
 
     shapes = jax.eval_shape(module.init, jax.random.key(0), inputs(2))
-    for split in ('validation', 'test'):
-        if 0 < (count := len(dataset.splits[split])) < task.least:
-            raise catalogue.ConfigError(
-                f'The {split} split has {count} examples, and generated ones are judged by at least {task.least}: make it '
-                'larger, or lower task.neighbours.'
-            )
-    _check(config, dataset, jax.eval_shape(module.apply, shapes, inputs(2)).shape[1:], shapes)
+    _check(config, dataset, task, jax.eval_shape(module.apply, shapes, inputs(2)).shape[1:], shapes)
     running = sorted(set(shapes) - {'params', 'reference'})
     compute, whole = precision.casts(config['train']['precision'])
     classifier = models.create(num_classes=dataset.num_classes, **generation.JUDGE)
@@ -329,17 +323,17 @@ def final(players: Players, engine: Jit | Pmap, state: State, data, reference, s
         return engine.reference_rows(players.latents(state.rng, purpose, _positions(first, count)))
 
     def refreshed(player, of_block):
-        averaged = mean_over(lambda k: of_block(k)['batch_stats'][player], blocks, collections['batch_stats'][player])
+        averaged = mean_over(of_block, blocks, collections['batch_stats'][player])
         return {**collections, 'batch_stats': {**collections['batch_stats'], player: averaged}}
 
     def generated(k):
-        return players.reference_pass(seen, collections, drawn('statistics', k * rows, rows))
+        return players.reference_pass(seen, collections, drawn('statistics', k * rows, rows))['batch_stats']['generator']
 
     def recognized(k):
         made = players.predict(seen, collections, drawn('statistics', k * rows, rows))
         batches = made, engine.reference_rows(_scaled(statistics[k]))
-        passes = [players.recognition_pass(seen, collections, images) for images in batches]
-        return jax.tree.map(lambda one, other: (one + other) / 2, *({'batch_stats': p['batch_stats']} for p in passes))
+        found = [players.recognition_pass(seen, collections, images)['batch_stats']['discriminator'] for images in batches]
+        return jax.tree.map(lambda one, other: (one + other) / 2, *found)
 
     if blocks and 'generator' in collections.get('batch_stats', {}):
         collections = refreshed('generator', generated)
@@ -374,7 +368,13 @@ def _caught(real: jax.Array, generated: jax.Array) -> jax.Array:
     return ((real > 0).astype(jnp.float32) + (generated <= 0)) / 2
 
 
-def _check(config, dataset: Dataset, made: tuple[int, ...], shapes: Any) -> None:
+def _check(config, dataset: Dataset, task: generation.Generation, made: tuple[int, ...], shapes: Any) -> None:
+    for split in ('validation', 'test'):
+        if 0 < (count := len(dataset.splits[split])) < task.least:
+            raise catalogue.ConfigError(
+                f'The {split} split has {count} examples, and generated ones are judged by at least {task.least}: make it '
+                'larger, or lower task.neighbours.'
+            )
     if made != dataset.example_shape or dataset.dtype != np.uint8:
         raise catalogue.ConfigError(
             f"'{config['model']['name']}' makes uint8 images of {made}, and data '{dataset.name}' has {dataset.dtype} "

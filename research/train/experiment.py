@@ -259,33 +259,37 @@ def _within_budget(config: Mapping[str, Any], dataset: data.Dataset, session: Se
         name = f'{key} {micro_batch} {policy}'
         return build(changed, session, name), name
 
+    if config['gradient']['micro_batch'] or config['train']['remat'] != 'none':
+        raise catalogue.ConfigError(
+            "train.memory_budget chooses gradient.micro_batch and train.remat: leave them at 0 and 'none', or it at ''."
+        )
+    if key not in session.plans:
+        session.plans[key] = _plan(config, dataset, built)
+    chosen = session.plans[key]
+    experiment, kept = built(chosen.micro_batch, chosen.remat)
+    for name in [name for name in session.programs if name.startswith(f'{key} ') and name != kept]:
+        del session.programs[name]
+    return dataclasses.replace(experiment, memory_plan=chosen)
+
+
+def _plan(config: Mapping[str, Any], dataset: data.Dataset, built: Callable[[int, str], tuple[Experiment, str]]) -> memory.Plan:
+    """Micro-batch and rematerialization for `train.memory_budget`, read off the programs of the runs that `built` gives."""
+    batch, epoch = _batch_size(config, dataset), len(dataset.splits['train'])
+    convert = functools.partial(durations.examples, batch_size=batch, epoch=epoch, total=_budget(config, dataset, epoch))
+    rungs = batch_sizes.create({**config['data'], 'batch_size': batch}, convert).rungs
+    whole, engine = max(rungs), parallel.create(config['train']['engine'], config['train']['devices'])
+    for rung in rungs:
+        parallel.check_shares(engine, rung)
+
     @functools.cache
     def need(size: int, policy: str) -> memory.Need:
         experiment, _ = built(0 if size == whole else size, policy)
         peak = memory.predicted(cost.memory(experiment.prepared()), experiment.program.engine.devices[0].platform)
         return memory.Need(peak, memory.time(train_flops(experiment.config, dataset, experiment.total)[0], size))
 
-    if config['gradient']['micro_batch'] or config['train']['remat'] != 'none':
-        raise catalogue.ConfigError(
-            "train.memory_budget chooses gradient.micro_batch and train.remat: leave them at 0 and 'none', or it at ''."
-        )
-    batch, epoch = _batch_size(config, dataset), len(dataset.splits['train'])
-    convert = functools.partial(durations.examples, batch_size=batch, epoch=epoch, total=_budget(config, dataset, epoch))
-    rungs = batch_sizes.create({**config['data'], 'batch_size': batch}, convert).rungs
-    whole = max(rungs)
-    if key not in session.plans:
-        engine = parallel.create(config['train']['engine'], config['train']['devices'])
-        for rung in rungs:
-            parallel.check_shares(engine, rung)
-        shares, least = len(engine.devices) if engine.axis_name else 1, 2 if config['gradient']['noise_scale'] else 1
-        sizes = memory.candidates(rungs, shares, least)
-        remats = models.rematerializes(config['model']['name'])
-        session.plans[key] = memory.fit(config['train']['memory_budget'], sizes, whole, remats, need)
-    chosen = session.plans[key]
-    experiment, kept = built(chosen.micro_batch, chosen.remat)
-    for name in [name for name in session.programs if name.startswith(f'{key} ') and name != kept]:
-        del session.programs[name]
-    return dataclasses.replace(experiment, memory_plan=chosen)
+    shares, least = len(engine.devices) if engine.axis_name else 1, 2 if config['gradient']['noise_scale'] else 1
+    sizes, remats = memory.candidates(rungs, shares, least), models.rematerializes(config['model']['name'])
+    return memory.fit(config['train']['memory_budget'], sizes, whole, remats, need)
 
 
 def checkpoint_every(config: Mapping[str, Any], batch: int, epoch: int, total: int) -> tuple[int | None, float | None]:
