@@ -42,6 +42,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'model': {
                 'name': 'cnn',
                 'num_classes': 0,  # 0 = from the data
+                'init_from': '',  # weights to start from: a .safetensors of timm, torchvision or Hugging Face, or its folder
             },
             'compress': {'name': 'none'},
             'gradient': {

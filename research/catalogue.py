@@ -61,7 +61,8 @@ def parameters(constructor: Callable[..., Any], given: Iterable[str] = ()) -> tu
         return {}, True
     # A linen module fills in `parent` and `name` by itself.
     linen = sys.modules.get('flax.linen')
-    implied = ('parent', 'name') if linen and inspect.isclass(constructor) and issubclass(constructor, linen.Module) else ()
+    whole = constructor.func if isinstance(constructor, functools.partial) else constructor
+    implied = ('parent', 'name') if linen and inspect.isclass(whole) and issubclass(whole, linen.Module) else ()
     named = {
         n: p
         for n, p in signature.parameters.items()

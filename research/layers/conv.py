@@ -1,7 +1,8 @@
 """Convolution of images. [B, H, W, C] input, [kh, kw, C / groups, D] kernel, [B, H', W', D] output."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,8 +10,10 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
+from research import catalogue
 from research.catalogue import ConfigError
 from research.layers import formulation, initializers, remat
+from research.layers.depthwise import depthwise
 
 Pair = tuple[int, int]
 Padding = str | int | Sequence[int | Pair]
@@ -18,7 +21,27 @@ Padding = str | int | Sequence[int | Pair]
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
-def conv(x: jax.Array, kernel: jax.Array, strides: int | Pair = 1, padding: Padding = 'SAME', groups: int = 1) -> jax.Array:
+CONVS = {
+    'plain': 'research.layers.conv:Conv',
+    'standardized': 'research.layers.weight_standardization:StandardizedConv',
+}
+
+
+# Arguments that a network fills in.
+GIVEN = (
+    *('features', 'kernel_size', 'strides', 'padding', 'groups', 'dilation'),
+    *('use_bias', 'kernel_init', 'bias_init', 'dtype', 'param_dtype'),
+)
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int | Pair = 1,
+    padding: Padding = 'SAME',
+    groups: int = 1,
+    dilation: int | Pair = 1,
+) -> jax.Array:
     """Convolves images with a kernel, as `lax.conv_general_dilated` does, in the fastest formulation of the backend.
 
     Args:
@@ -27,6 +50,7 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int | Pair = 1, padding: Padd
       strides: one number, or one a spatial dimension.
       padding: 'SAME', 'VALID', one number for all four sides, or one number or (low, high) a spatial dimension.
       groups: channels are cut into so many groups, each with its own kernel.
+      dilation: pixels from one tap of the kernel to the next; one number, or one a spatial dimension.
 
     Returns:
       [B, H', W', D].
@@ -34,18 +58,29 @@ def conv(x: jax.Array, kernel: jax.Array, strides: int | Pair = 1, padding: Padd
     Raises:
       ConfigError: shapes, strides or padding that do not fit.
     """
-    strides = (strides, strides) if isinstance(strides, int) else tuple(strides)
-    _check(x, kernel, strides, groups)
-    padding = _pairs(padding, x.shape[1:3], kernel.shape[:2], strides)
-    match formulation.convolution(kernel.shape, padding, groups):
+    strides, dilation = ((n, n) if isinstance(n, int) else tuple(n) for n in (strides, dilation))
+    _check(x, kernel, strides, groups, dilation)
+    extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True))
+    padding = _pairs(padding, x.shape[1:3], extent, strides)
+    match formulation.convolution(kernel.shape, strides, padding, groups, dilation):
         case 'pointwise':
             return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+        case 'depthwise':
+            return depthwise(x, kernel, strides, padding, dilation)
         case 'taps':
             return _by_taps(x, kernel, strides, padding)
         case 'channels_last':
             return _channels_last(x, kernel, strides, padding)
         case _:
-            return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_LAYOUT, feature_group_count=groups)
+            return lax.conv_general_dilated(
+                x,
+                kernel,
+                strides,
+                padding,
+                rhs_dilation=dilation,
+                dimension_numbers=_LAYOUT,
+                feature_group_count=groups,
+            )
 
 
 class Conv(nn.Module):
@@ -54,7 +89,7 @@ class Conv(nn.Module):
     Attributes:
       features: D, output channels.
       kernel_size: (kh, kw), or one number for both.
-      strides, padding, groups: as in `conv`.
+      strides, padding, groups, dilation: as in `conv`.
       use_bias: whether to add a bias.
       kernel_init, bias_init: initializers, `(key, shape, dtype) -> array`.
       dtype: of the computation; None: that of input and parameters together.
@@ -66,6 +101,7 @@ class Conv(nn.Module):
     strides: int | Pair = 1
     padding: Padding = 'SAME'
     groups: int = 1
+    dilation: int | Pair = 1
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = initializers.lecun_normal()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
@@ -76,18 +112,37 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         size = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
         shape = (*size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param('kernel', self.kernel_init, shape, self.param_dtype)
+        kernel = self.seen(self.param('kernel', self.kernel_init, shape, self.param_dtype))
         bias = self.param('bias', self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = remat.product(conv(x, kernel, self.strides, self.padding, self.groups))
+        y = remat.product(conv(x, kernel, self.strides, self.padding, self.groups, self.dilation))
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
+    @nn.nowrap
+    def seen(self, kernel: jax.Array) -> jax.Array:
+        """What images are convolved with."""
+        return kernel
 
-def _check(x, kernel, strides, groups):
+
+def create(conv: str | Mapping[str, Any], **given: Any) -> nn.Module:
+    """The convolution layer of a config.
+
+    Args:
+      conv: a name in `CONVS`, or an import path `module:attribute`, or a mapping `{'name': ..., **kwargs}`.
+      **given: what the network knows, arguments of `Conv`.
+
+    Raises:
+      ConfigError: an unknown name or argument, with the nearest valid one.
+    """
+    return catalogue.build('convolution', {'name': conv} if isinstance(conv, str) else conv, CONVS, **given)
+
+
+def _check(x, kernel, strides, groups, dilation):
     if x.ndim != 4 or kernel.ndim != 4:
         raise ConfigError(f'conv takes x [B, H, W, C] and a kernel [kh, kw, C / groups, D], got {x.shape} and {kernel.shape}.')
-    if len(strides) != 2 or min(strides) < 1:
-        raise ConfigError(f'conv strides {strides}: expected one or two positive integers.')
+    for name, pair in (('strides', strides), ('dilation', dilation)):
+        if len(pair) != 2 or min(pair) < 1:
+            raise ConfigError(f'conv {name} {pair}: expected one or two positive integers.')
     channels, features = x.shape[3], kernel.shape[3]
     if channels % groups or features % groups or channels // groups != kernel.shape[2]:
         raise ConfigError(

@@ -28,20 +28,32 @@ def _fast() -> bool:
     return not _plain.value and jax.default_backend() == 'cpu'
 
 
-def convolution(kernel_shape: Sequence[int], padding: Sequence[tuple[int, int]], groups: int) -> str:
-    """The formulation of a convolution.
+def convolution(
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    groups: int,
+    dilation: Sequence[int],
+) -> str:
+    """The formulation of a convolution, forward and backward.
 
     Returns:
       'plain': `lax.conv_general_dilated` and the gradients that automatic differentiation makes of it.
       'pointwise': a matmul, for kernels of one tap.
+      'depthwise': elementwise loops, where each channel has its own kernel (research.layers.depthwise).
       'taps': a sum over shifted images, for images of one channel.
       'channels_last': both gradients, too, are convolutions in channels-last order.
     """
-    kh, kw, channels, _ = kernel_shape
-    if not _fast() or groups != 1:
+    kh, kw, channels, features = kernel_shape
+    if not _fast():
         return 'plain'
+    if groups > 1:
+        alone = channels == 1 and features == groups and kh * kw > 1
+        return 'depthwise' if alone and (max(strides) == 1 or max(dilation) == 1) else 'plain'
     if kh == kw == 1 and not any(low or high for low, high in padding):
         return 'pointwise'
+    if max(dilation) > 1:
+        return 'plain'
     return 'taps' if channels == 1 and kh * kw <= 25 else 'channels_last'
 
 

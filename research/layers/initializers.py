@@ -18,9 +18,13 @@ def he_normal() -> Initializer:
     return variance_scaling(2.0, 'fan_in')
 
 
-def he_normal_fan_out() -> Initializer:
-    """Variance 2 / fan_out: keeps the scale of gradients; what ResNets are usually begun with."""
-    return variance_scaling(2.0, 'fan_out')
+def he_normal_fan_out(groups: int = 1) -> Initializer:
+    """Variance 2 / fan_out: keeps the scale of gradients; what ResNets are usually begun with.
+
+    Args:
+      groups: of the convolution; an input reaches the outputs of its own group alone.
+    """
+    return variance_scaling(2.0 * groups, 'fan_out')
 
 
 def lecun_normal() -> Initializer:

@@ -38,6 +38,7 @@ from research.layers import formulation
 NORMS = {
     'batch': 'research.layers.norm:BatchNorm',
     'ghost_batch': 'research.layers.norm:GhostBatchNorm',
+    'layer': 'flax.linen:LayerNorm',
     'none': 'research.layers.norm:Shift',
     'virtual_batch': 'research.layers.norm:VirtualBatchNorm',
 }

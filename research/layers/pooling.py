@@ -48,6 +48,27 @@ def avg_pool(
     )
 
 
+def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
+    """Means over windows that cut rows and columns into `size` parts, whatever their number, as PyTorch's AdaptiveAvgPool2d.
+
+    Of n rows window i has those from floor(i n / size) to ceil((i + 1) n / size): windows share rows where `size` is no divisor
+    of n, and rows are repeated where n is smaller than `size`.
+
+    Args:
+      x: [B, H, W, C], floating.
+      size: rows and columns that come out.
+
+    Returns:
+      [B, size, size, C].
+    """
+    for axis in (1, 2):  # the mean over a rectangle is that over rows of those over columns
+        if (n := x.shape[axis]) != size:
+            windows = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+            means = [lax.slice_in_dim(x, first, end, axis=axis).mean(axis, keepdims=True) for first, end in windows]
+            x = jnp.concatenate(means, axis)
+    return x
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _max_of_slices(x, window, strides, padding, size):
     """`size`, the rows and columns of `x`, is for the gradient, which sees none of `x`."""

@@ -1,20 +1,34 @@
 """Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from research import catalogue
 
-MODELS = {
-    'cnn': 'research.models.cnn:CNN',
-    'resnet18': 'research.models.resnet:resnet18',
-    'resnet20': 'research.models.resnet:resnet20',
-    'vit': 'research.models.vit:ViT',
-    'vit_base_patch16_224': 'research.models.vit:vit_base_patch16_224',
-    'vit_small_patch16_224': 'research.models.vit:vit_small_patch16_224',
-    'vit_tiny_patch16_224': 'research.models.vit:vit_tiny_patch16_224',
+# A file of research.models -> what it has. Names are timm's where timm has the network, else torchvision's or the paper's.
+_FAMILIES = {
+    'resnet': (
+        *('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152'),
+        *('resnet20', 'resnet32', 'resnet44', 'resnet56'),
+    ),
+    'alexnet': ('alexnet',),
+    'vgg': tuple(f'vgg{layers}{norm}' for norm in ('', '_bn') for layers in (11, 13, 16, 19)),
+    'googlenet': ('googlenet',),
+    'xception': ('legacy_xception',),
+    'mobilenetv1': tuple(f'mobilenetv1_{width}' for width in ('025', '050', '075', '100', '125')),
+    'mobilenetv2': tuple(f'mobilenetv2_{width}' for width in ('035', '050', '075', '100', '110d', '120d', '140')),
+    'mobilenetv3': tuple(f'mobilenetv3_{size}' for size in ('small_050', 'small_075', 'small_100', 'large_075', 'large_100')),
+    'efficientnet': tuple(f'efficientnet_b{i}' for i in range(8)),
+    'tinynet': tuple(f'tinynet_{size}' for size in 'edcba'),
+    'coatnet': ('coatnet_0_224', 'coatnet_1_224', 'coatnet_2_224', 'coatnet_3_224'),
+    'vit': ('vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224'),
+}
+MODELS = {'cnn': 'research.models.cnn:CNN', 'vit': 'research.models.vit:ViT'} | {
+    name: f'research.models.{family}:{name}' for family, names in _FAMILIES.items() for name in names
 }
 
 # Two players in one network, for the task of generation: latents `[B, Z]` in, images in [-1, 1] out.
@@ -24,6 +38,21 @@ GENERATORS = {'dcgan': 'research.models.dcgan:DCGAN'}
 def names() -> list[str]:
     """Every model name, sorted."""
     return sorted(MODELS)
+
+
+# Fields of the group `model` that its constructor is not handed.
+OWN = ('num_classes', 'init_from')
+
+
+def features(module: nn.Module, variables: Mapping[str, Any], x: jax.Array) -> dict[str, jax.Array]:
+    """Intermediate maps of an inference: name ('stem', 'stage1', ...) -> `[B, H', W', C']`, from the first to the last.
+
+    Args:
+      module, variables: a network of `create` and its variables; of one's own, whatever it sows into 'intermediates'.
+      x: images `[B, H, W, C]`.
+    """
+    _, found = module.apply(variables, x, train=False, mutable=['intermediates'])
+    return dict(found.get('intermediates', {}))
 
 
 def rematerializes(name: str) -> bool:

@@ -1,168 +1,167 @@
-"""Residual networks with basic blocks (He et al. 2015, Deep Residual Learning for Image Recognition).
+"""Residual networks (He et al. 2015, Deep Residual Learning for Image Recognition).
 
-`resnet18` is the ImageNet network of their table 1, layer by layer torchvision's and timm's; `resnet20` the CIFAR-10 network
-of their section 4.2. Padding is half the kernel, as in PyTorch: 'SAME' with stride 2 would shift the image by a pixel.
+The networks of table 1 are layer by layer torchvision's and timm's, that is with the stride of a bottleneck in its 3x3
+convolution (Goyal et al. 2017 have it so; the paper in its first 1x1); those of section 4.2 are for CIFAR-10. Padding is half
+the kernel, as in PyTorch: 'SAME' with stride 2 would shift the image by a pixel.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from research import catalogue
-from research.layers import initializers, remat
-from research.layers import norm as norms
-from research.layers.conv import Conv
-from research.layers.dense import Dense
 from research.layers.dropout import Dropout
-from research.layers.pooling import max_pool
+from research.layers.squeeze_excite import SqueezeExcite
+from research.models.network import Kit, Network, Preprocessing, Source
 
 IMAGENET_WIDTHS = (64, 128, 256, 512)
 CIFAR_WIDTHS = (16, 32, 64)
 
 # Kernel and stride of the first convolution, then window, stride and padding of a max pooling where there is one.
 STEMS = {
-    'imagenet': {'kernel': 7, 'strides': 2, 'pool': {'window_shape': (3, 3), 'strides': (2, 2), 'padding': ((1, 1), (1, 1))}},
+    'imagenet': {'kernel': 7, 'strides': 2, 'pool': {'window': 3, 'strides': 2, 'padding': ((1, 1), (1, 1))}},
     'cifar': {'kernel': 3, 'strides': 1, 'pool': None},
 }
+# Channels that come out of a block, as a multiple of those in it.
+EXPANSIONS = {'basic': 1, 'bottleneck': 4}
+SHORTCUTS = ('padding', 'projection')
+
+_IMAGENET = ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152')
 
 
-def resnet18(
-    num_classes: int = 1000,
-    norm: str | Mapping[str, Any] = 'batch',
-    stem: str = 'imagenet',
-    stochastic_depth: float = 0.0,
-    remat: str = 'none',
-    axis_name: str | None = None,
-) -> 'ResNet':
-    """ResNet-18 with projection shortcuts (option B): 11,689,512 parameters at 1000 classes and 3 channels.
-
-    Args:
-      num_classes, norm, stochastic_depth, remat, axis_name: as in `ResNet`.
-      stem: 'imagenet' (7x7 stride 2, then 3x3 max pooling) for maps of some 224; 'cifar' (3x3 stride 1) for maps of some 32.
-    """
-    return ResNet(
-        num_classes=num_classes,
-        depths=(2, 2, 2, 2),
-        widths=IMAGENET_WIDTHS,
-        stem=stem,
-        shortcut='projection',
-        norm=norm,
-        stochastic_depth=stochastic_depth,
-        remat=remat,
-        axis_name=axis_name,
-    )
+def _names(net: 'ResNet') -> Iterator[tuple[str, ...]]:
+    """timm's, of SE-ResNets too, and torchvision's."""
+    yield from (('conv1', 'conv1'), ('norm1', 'bn1'), ('head', 'fc'))
+    for ours, s, b in net.blocks():
+        theirs = f'layer{s}.{b - 1}'
+        yield from ((f'{ours}/conv{i}', f'{theirs}.conv{i}') for i in (1, 2, 3))
+        yield from ((f'{ours}/norm{i}', f'{theirs}.bn{i}') for i in (1, 2, 3))
+        yield from ((f'{ours}/shortcut_{kind}', f'{theirs}.downsample.{i}') for i, kind in enumerate(('conv', 'norm')))
+        for layer, name in (('reduce', 'fc1'), ('expand', 'fc2')):
+            yield f'{ours}/squeeze_excite/{layer}', f'{theirs}.se.{name}', 'pointwise'
 
 
-def resnet20(
-    num_classes: int = 1000,
-    norm: str | Mapping[str, Any] = 'batch',
-    stochastic_depth: float = 0.0,
-    remat: str = 'none',
-    axis_name: str | None = None,
-) -> 'ResNet':
-    """ResNet-20 with parameter-free shortcuts (option A): 269,722 parameters at 10 classes (the paper's 0.27M).
-
-    Args:
-      num_classes, norm, stochastic_depth, remat, axis_name: as in `ResNet`.
-    """
-    return ResNet(
-        num_classes=num_classes,
-        depths=(3, 3, 3),
-        widths=CIFAR_WIDTHS,
-        stem='cifar',
-        shortcut='padding',
-        norm=norm,
-        stochastic_depth=stochastic_depth,
-        remat=remat,
-        axis_name=axis_name,
-    )
+def _huggingface_names(net: 'ResNet') -> Iterator[tuple[str, str]]:
+    stem = 'resnet.embedder.embedder'
+    yield from (('conv1', f'{stem}.convolution'), ('norm1', f'{stem}.normalization'), ('head', 'classifier.1'))
+    for ours, s, b in net.blocks():
+        theirs = f'resnet.encoder.stages.{s - 1}.layers.{b - 1}'
+        for kind, name in (('conv', 'convolution'), ('norm', 'normalization')):
+            yield from ((f'{ours}/{kind}{i}', f'{theirs}.layer.{i - 1}.{name}') for i in (1, 2, 3))
+            yield f'{ours}/shortcut_{kind}', f'{theirs}.shortcut.{name}'
 
 
-class ResNet(nn.Module):
-    """A stem, stages of basic blocks of which each but the first halves the map, global average pooling, logits.
+def _torchvision_preprocessing(name: str) -> Preprocessing:
+    """Of the newest weights; their crop is 224 of 232, but for ResNet-18 and -34, which were trained once."""
+    return Preprocessing(crop=0.875 if name in ('resnet18', 'resnet34') else 224 / 232, interpolation='bilinear')
 
-    Attributes:
-      num_classes: K, logits.
+
+class ResNet(Network):
+    """A stem, stages of blocks of which each but the first halves the map, global average pooling, logits.
+
+    Attributes, beside those of `Network`:
       depths: blocks of each stage.
-      widths: channels of each stage; the stem has the first.
-      stem: a name in `STEMS`.
+      widths: channels in the blocks of each stage; the stem has the first.
+      block_type: 'basic' (two 3x3 convolutions) or 'bottleneck' (1x1, 3x3, 1x1 to four times the width).
+      stem: 'imagenet' (7x7 stride 2, then 3x3 max pooling) for maps of some 224; 'cifar' (3x3 stride 1) for maps of some 32.
       shortcut: where a block changes the shape, 'projection' (1x1 convolution and norm: option B) or 'padding' (every other
         row and column, zeros for the new channels: option A).
-      norm: a name in `research.layers.norm.NORMS`, or a mapping with `name` and its arguments.
+      squeeze_excite: reduced channels of a layer at the end of each branch as a share, 1/16 in Hu et al. 2018; 0 for none.
       stochastic_depth: share of examples in which the last block's residual branch is off in training; blocks before it
         in proportion to their depth (Huang et al. 2016, equation 4).
-      remat: what of a block is computed again for the gradient, see research.layers.remat.
-      axis_name: the `pmap` axis over which batches are split.
     """
 
-    num_classes: int = 1000
     depths: Sequence[int] = (2, 2, 2, 2)
     widths: Sequence[int] = IMAGENET_WIDTHS
+    block_type: str = 'basic'
     stem: str = 'imagenet'
     shortcut: str = 'projection'
-    norm: str | Mapping[str, Any] = 'batch'
+    squeeze_excite: float = 0.0
     stochastic_depth: float = 0.0
-    remat: str = 'none'
-    axis_name: str | None = None
+
+    SOURCES = {
+        'timm': Source(_names, {n: n for n in _IMAGENET}, lambda name: Preprocessing(crop=0.95)),
+        'torchvision': Source(_names, {n: n for n in _IMAGENET}, _torchvision_preprocessing),
+        'huggingface': Source(_huggingface_names, {n: n.replace('resnet', 'microsoft/resnet-') for n in _IMAGENET}),
+    }
+
+    @nn.nowrap
+    def blocks(self) -> Iterator[tuple[str, int, int]]:
+        """(name, number of the stage, number in the stage), both from 1."""
+        yield from ((f'stage{s}_block{b}', s, b) for s, depth in enumerate(self.depths, 1) for b in range(1, depth + 1))
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Images `[B, H, W, C]` to logits `[B, K]`."""
-        if self.stem not in STEMS:
-            raise catalogue.ConfigError(f"Unknown stem '{self.stem}'.{catalogue.nearest(self.stem, STEMS)}")
-        stem = STEMS[self.stem]
-        x = _conv(self.widths[0], stem['kernel'], stem['strides'], name='conv1')(x)
-        x = norms.create(self.norm, use_running_average=not train, axis_name=self.axis_name, name='norm1')(x)
-        x = nn.relu(x)
+        for field, valid in (('stem', STEMS), ('block_type', EXPANSIONS), ('shortcut', SHORTCUTS)):
+            if (value := getattr(self, field)) not in valid:
+                raise catalogue.ConfigError(f"Unknown {field} '{value}'.{catalogue.nearest(value, valid)}")
+        kit, stem = self.kit(train), STEMS[self.stem]
+        x = kit.conv(x, self.widths[0], stem['kernel'], stem['strides'], name='conv1')
+        x = self.tap('stem', kit.activate(kit.norm(x, name='norm1')))
         if stem['pool']:
-            x = max_pool(x, **stem['pool'])
-        block, number = remat.block(BasicBlock, self.remat), 0
-        for s, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
-            for b in range(depth):
-                number += 1
-                x = block(
-                    width,
-                    strides=2 if s > 0 and b == 0 else 1,
-                    shortcut=self.shortcut,
-                    norm=self.norm,
-                    drop=self.stochastic_depth * number / sum(self.depths),
-                    axis_name=self.axis_name,
-                    name=f'stage{s + 1}_block{b + 1}',
-                )(x, train)
-        return Dense(self.num_classes, name='head')(x.mean((1, 2)))
+            x = kit.max_pool(x, **stem['pool'])
+        block = self.block(Block)
+        for number, (name, s, b) in enumerate(self.blocks(), 1):
+            x = block(
+                kit,
+                self.widths[s - 1],
+                self.block_type,
+                strides=2 if s > 1 and b == 1 else 1,
+                shortcut=self.shortcut,
+                squeeze_excite=self.squeeze_excite,
+                drop=self.stochastic_depth * number / sum(self.depths),
+                name=name,
+            )(x)
+            if b == self.depths[s - 1]:
+                x = self.tap(f'stage{s}', x)
+        return kit.dense(x.mean((1, 2)), self.num_classes, name='head')
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions added to their input, `[B, H, W, C]` to `[B, ceil(H / strides), ceil(W / strides), features]`."""
+class Block(nn.Module):
+    """Convolutions added to their input, `[B, H, W, C]` to `[B, ceil(H / strides), ceil(W / strides), expansion * width]`."""
 
-    features: int
+    kit: Kit
+    width: int
+    block_type: str
     strides: int
     shortcut: str
-    norm: str | Mapping[str, Any]
+    squeeze_excite: float
     drop: float
-    axis_name: str | None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        norm = functools.partial(norms.create, self.norm, use_running_average=not train, axis_name=self.axis_name)
-        y = nn.relu(norm(name='norm1')(_conv(self.features, 3, self.strides, name='conv1')(x)))
-        y = norm(name='norm2')(_conv(self.features, 3, 1, name='conv2')(y))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kit, features = self.kit, self.width * EXPANSIONS[self.block_type]
+        sizes = {
+            'basic': ((self.width, 3, self.strides), (features, 3, 1)),
+            'bottleneck': ((self.width, 1, 1), (self.width, 3, self.strides), (features, 1, 1)),
+        }[self.block_type]
+        y = x
+        for i, size in enumerate(sizes, 1):
+            y = kit.norm(kit.conv(y, *size, name=f'conv{i}'), name=f'norm{i}')
+            y = kit.activate(y) if i < len(sizes) else y
+        if self.squeeze_excite:
+            y = SqueezeExcite(max(1, round(self.squeeze_excite * features)), name='squeeze_excite')(y)
         if x.shape != y.shape:
             if self.shortcut == 'projection':
-                x = norm(name='shortcut_norm')(_conv(self.features, 1, self.strides, name='shortcut_conv')(x))
-            elif self.shortcut == 'padding':
-                x = x[:, :: self.strides, :: self.strides]
-                x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - x.shape[-1])))
+                x = kit.norm(kit.conv(x, features, 1, self.strides, name='shortcut_conv'), name='shortcut_norm')
             else:
-                raise catalogue.ConfigError(f"Unknown shortcut '{self.shortcut}'. Valid: padding, projection.")
-        return nn.relu(x + Dropout(self.drop, unit='example', name='drop')(y, train))
+                x = x[:, :: self.strides, :: self.strides]
+                x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
+        return kit.activate(x + Dropout(self.drop, unit='example', name='drop')(y, kit.train))
 
 
-def _conv(features: int, kernel: int, strides: int, name: str) -> Conv:
-    return Conv(
-        features, kernel, strides, padding=kernel // 2, use_bias=False, name=name, kernel_init=initializers.he_normal_fan_out()
-    )
+# Table 1 of the paper, and its section 4.2.
+_cifar = functools.partial(ResNet, widths=CIFAR_WIDTHS, stem='cifar', shortcut='padding')
+resnet18 = functools.partial(ResNet, depths=(2, 2, 2, 2))
+resnet34 = functools.partial(ResNet, depths=(3, 4, 6, 3))
+resnet50 = functools.partial(ResNet, depths=(3, 4, 6, 3), block_type='bottleneck')
+resnet101 = functools.partial(ResNet, depths=(3, 4, 23, 3), block_type='bottleneck')
+resnet152 = functools.partial(ResNet, depths=(3, 8, 36, 3), block_type='bottleneck')
+resnet20 = functools.partial(_cifar, depths=(3, 3, 3))
+resnet32 = functools.partial(_cifar, depths=(5, 5, 5))
+resnet44 = functools.partial(_cifar, depths=(7, 7, 7))
+resnet56 = functools.partial(_cifar, depths=(9, 9, 9))

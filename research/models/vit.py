@@ -5,17 +5,20 @@ Layer by layer it is timm's: LayerNorm's epsilon 1e-6, exact GELU, biases throug
 """
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.core import FrozenDict
 
 from research.catalogue import ConfigError, nearest
 from research.layers import initializers, remat
-from research.layers.conv import Conv
-from research.layers.dense import Dense
 from research.layers.dropout import Dropout
+from research.models.network import Kit, Network, Preprocessing, Source
 
 # Table 1 of the paper, and of Touvron et al. 2021 (DeiT) for tiny and small: patch, D, blocks, heads.
 SIZES = {
@@ -26,44 +29,74 @@ SIZES = {
 # What of the tokens [B, 1 + T, D] the logits are of; timm's global_pool 'token' and 'avg'.
 POOLS = {'token': lambda x: x[:, 0], 'mean': lambda x: x[:, 1:].mean(1)}
 
-_norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
+# Names elsewhere: block{} counts from 1 here, from 0 there.
+_TIMM = {
+    'patch_embed': 'patch_embed.proj',
+    'class_token': 'cls_token',
+    'positions': 'pos_embed',
+    'norm': 'norm',
+    'head': 'head',
+    'block{}/attention_norm': 'blocks.{}.norm1',
+    'block{}/qkv': 'blocks.{}.attn.qkv',
+    'block{}/projection': 'blocks.{}.attn.proj',
+    'block{}/mlp_norm': 'blocks.{}.norm2',
+    'block{}/mlp_in': 'blocks.{}.mlp.fc1',
+    'block{}/mlp_out': 'blocks.{}.mlp.fc2',
+}
+_TORCHVISION = {
+    'patch_embed': 'conv_proj',
+    'class_token': 'class_token',
+    'positions': 'encoder.pos_embedding',
+    'norm': 'encoder.ln',
+    'head': 'heads.head',
+    'block{}/attention_norm': 'encoder.layers.encoder_layer_{}.ln_1',
+    'block{}/qkv/kernel': 'encoder.layers.encoder_layer_{}.self_attention.in_proj_weight',
+    'block{}/qkv/bias': 'encoder.layers.encoder_layer_{}.self_attention.in_proj_bias',
+    'block{}/projection': 'encoder.layers.encoder_layer_{}.self_attention.out_proj',
+    'block{}/mlp_norm': 'encoder.layers.encoder_layer_{}.ln_2',
+    'block{}/mlp_in': 'encoder.layers.encoder_layer_{}.mlp.0',
+    'block{}/mlp_out': 'encoder.layers.encoder_layer_{}.mlp.3',
+}
+# As in the files at the hub; transformers 5 gives some of the layers other names in memory.
+_HUGGINGFACE = {
+    'patch_embed': 'vit.embeddings.patch_embeddings.projection',
+    'class_token': 'vit.embeddings.cls_token',
+    'positions': 'vit.embeddings.position_embeddings',
+    'norm': 'vit.layernorm',
+    'head': 'classifier',
+    'block{}/attention_norm': 'vit.encoder.layer.{}.layernorm_before',
+    'block{}/qkv': tuple(f'vit.encoder.layer.{{}}.attention.attention.{part}' for part in ('query', 'key', 'value')),
+    'block{}/projection': 'vit.encoder.layer.{}.attention.output.dense',
+    'block{}/mlp_norm': 'vit.encoder.layer.{}.layernorm_after',
+    'block{}/mlp_in': 'vit.encoder.layer.{}.intermediate.dense',
+    'block{}/mlp_out': 'vit.encoder.layer.{}.output.dense',
+}
+_HALF = (0.5, 0.5, 0.5)
 
 
-def vit_tiny_patch16_224(
-    num_classes: int = 1000, dropout: float = 0.0, stochastic_depth: float = 0.0, remat: str = 'none'
-) -> 'ViT':
-    """5,717,416 parameters at 1000 classes and 224 x 224. Args: as in `ViT`."""
-    return ViT(num_classes, **SIZES['tiny'], dropout=dropout, stochastic_depth=stochastic_depth, remat=remat)
+def _names(table: Mapping[str, str | tuple[str, ...]], net: 'ViT') -> Iterator[tuple[str, tuple[str, ...]]]:
+    for ours, theirs in table.items():
+        for i in range(net.depth if '{}' in ours else 1):
+            yield ours.format(i + 1), tuple(name.format(i) for name in ((theirs,) if isinstance(theirs, str) else theirs))
 
 
-def vit_small_patch16_224(
-    num_classes: int = 1000, dropout: float = 0.0, stochastic_depth: float = 0.0, remat: str = 'none'
-) -> 'ViT':
-    """22,050,664 parameters at 1000 classes and 224 x 224. Args: as in `ViT`."""
-    return ViT(num_classes, **SIZES['small'], dropout=dropout, stochastic_depth=stochastic_depth, remat=remat)
+def _timm_names(net: 'ViT') -> Iterator[tuple[str, tuple[str, ...]]]:
+    return _names(_TIMM | {'norm': 'fc_norm' if net.pool == 'mean' else 'norm'}, net)
 
 
-def vit_base_patch16_224(
-    num_classes: int = 1000, dropout: float = 0.0, stochastic_depth: float = 0.0, remat: str = 'none'
-) -> 'ViT':
-    """86,567,656 parameters at 1000 classes and 224 x 224. Args: as in `ViT`."""
-    return ViT(num_classes, **SIZES['base'], dropout=dropout, stochastic_depth=stochastic_depth, remat=remat)
-
-
-class ViT(nn.Module):
+class ViT(Network):
     """Images to logits by attention over patches.
 
-    Attributes:
-      num_classes: K, logits.
+    Attributes, beside those of `Network`:
       patch: side of a patch; it divides the image's.
       dim, depth, heads, mlp_ratio: D, blocks, N, and the MLP's width as a multiple of D.
       pool: 'token', logits of the class token, or 'mean', of the patches' mean.
       dropout: share zeroed behind the positions and every matrix but that of query, key and value (appendix B.1).
       stochastic_depth: share of examples in which a block's branches are off, in the last block; linear in depth before it.
-      remat: what of a block is computed again for the gradient, see research.layers.remat.
     """
 
-    num_classes: int = 1000
+    norm: str | Mapping[str, Any] = FrozenDict({'name': 'layer', 'epsilon': 1e-6})
+    activation: str = 'gelu'
     patch: int = 4
     dim: int = 64
     depth: int = 4
@@ -72,7 +105,39 @@ class ViT(nn.Module):
     pool: str = 'token'
     dropout: float = 0.0
     stochastic_depth: float = 0.0
-    remat: str = 'none'
+
+    SOURCES = {
+        'timm': Source(
+            _timm_names,
+            {f'vit_{size}_patch16_224': f'vit_{size}_patch16_224' for size in SIZES},
+            lambda name: Preprocessing(crop=0.9, mean=_HALF, std=_HALF),
+        ),
+        'torchvision': Source(
+            functools.partial(_names, _TORCHVISION),
+            {'vit_base_patch16_224': 'vit_b_16'},
+            lambda name: Preprocessing(interpolation='bilinear'),
+        ),
+        'huggingface': Source(
+            functools.partial(_names, _HUGGINGFACE),
+            {
+                'vit_tiny_patch16_224': 'WinKawaks/vit-tiny-patch16-224',
+                'vit_small_patch16_224': 'WinKawaks/vit-small-patch16-224',
+                'vit_base_patch16_224': 'google/vit-base-patch16-224',
+            },
+            lambda name: Preprocessing(crop=1.0, interpolation='bilinear', mean=_HALF, std=_HALF),
+            lambda name: {'norm': {'name': 'layer', 'epsilon': 1e-12}},
+        ),
+    }
+
+    @nn.nowrap
+    def resized(self, path: tuple[str, ...], leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Positions for another square of patches: bicubic, filtered where there are fewer; the class token keeps its own."""
+        old, new = (math.isqrt(n - 1) for n in (leaf.shape[1], shape[1])) if path[-1] == 'positions' else (0, 0)
+        if not old or (1, 1 + old**2, shape[2]) != leaf.shape or 1 + new**2 != shape[1]:
+            return None
+        grid = leaf[0, 1:].reshape(old, old, -1)
+        patches = jax.image.resize(grid, (new, new, grid.shape[-1]), 'bicubic', antialias=True)
+        return np.concatenate([leaf[:, :1], np.asarray(patches).reshape(1, new**2, -1)], axis=1)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -83,55 +148,77 @@ class ViT(nn.Module):
             )
         if self.pool not in POOLS:
             raise ConfigError(f"Unknown pool '{self.pool}'.{nearest(self.pool, POOLS)}")
-        x = Conv(self.dim, self.patch, self.patch, padding='VALID', name='patch_embed')(x)
+        kit, init = self.kit(train), initializers.lecun_normal()
+        x = kit.conv(x, self.dim, self.patch, self.patch, name='patch_embed', use_bias=True, padding='VALID', kernel_init=init)
+        shape = self.tap('stem', x).shape
         x = x.reshape(len(x), -1, self.dim)
         token = self.param('class_token', nn.initializers.zeros, (1, 1, self.dim))
         x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.dim)).astype(x.dtype), x], axis=1)
         x = x + self.param('positions', nn.initializers.normal(0.02), (1, x.shape[1], self.dim)).astype(x.dtype)
         x = Dropout(self.dropout, name='dropout')(x, train)
-        block = remat.block(EncoderBlock, self.remat)
-        for i in range(self.depth):
-            drop = self.stochastic_depth * (i + 1) / self.depth
-            x = block(self.heads, self.mlp_ratio, self.dropout, drop, name=f'block{i + 1}')(x, train)
-        return Dense(self.num_classes, name='head')(_norm(name='norm')(POOLS[self.pool](x)))
+        block = self.block(EncoderBlock)
+        for i in range(1, self.depth + 1):
+            drop = self.stochastic_depth * i / self.depth
+            x = block(kit, self.heads, self.mlp_ratio, self.dropout, drop, name=f'block{i}')(x)
+        self.tap('stage1', x[:, 1:].reshape(shape))
+        return kit.dense(kit.norm(POOLS[self.pool](x), name='norm'), self.num_classes, name='head')
 
 
 class EncoderBlock(nn.Module):
-    """Pre-norm attention and MLP, each added to its input: `[B, T, D]` to `[B, T, D]` (Dosovitskiy et al. 2021, eq. 2, 3)."""
+    """Pre-norm attention and MLP, each added to its input: `[B, T, D]` to `[B, T, D]` (Dosovitskiy et al. 2021, eq. 2, 3).
 
+    Attributes:
+      kit: of a network, or outside of any `Network(norm='layer', activation='gelu').kit(train)`.
+      heads: N, a divisor of D.
+      mlp_ratio: width of the MLP as a multiple of D.
+      dropout: share zeroed behind every matrix but that of query, key and value.
+      stochastic_depth: share of examples in which a branch is off.
+    """
+
+    kit: Kit
     heads: int
     mlp_ratio: float = 4.0
     dropout: float = 0.0
     stochastic_depth: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        def branch(y: jax.Array, name: str) -> jax.Array:
-            y = Dropout(self.dropout, name=f'{name}_dropout')(y, train)
-            return Dropout(self.stochastic_depth, unit='example', name=f'{name}_drop')(y, train)
-
-        dim = x.shape[-1]
-        x = x + branch(self.attend(_norm(name='attention_norm')(x)), 'attention')
-        y = nn.gelu(_dense(int(self.mlp_ratio * dim), name='mlp_in')(_norm(name='mlp_norm')(x)), approximate=False)
-        y = Dropout(self.dropout, name='mlp_hidden_dropout')(y, train)
-        return x + branch(_dense(dim, name='mlp_out')(y), 'mlp')
-
-    def attend(self, x: jax.Array) -> jax.Array:
-        """Softmax attention over all tokens, with the softmax in float32 or wider (Vaswani et al. 2017, eq. 1).
-
-        The scores, T x T a head, are no product that remat keeps: much memory, few FLOPs (Korthikanti et al. 2022).
-        """
-        dim = x.shape[-1]
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kit, dim = self.kit, x.shape[-1]
         if dim % self.heads:
             raise ConfigError(f'{self.heads} heads cannot share {dim} features evenly: choose a divisor.')
-        qkv = _dense(3 * dim, name='qkv')(x).reshape(*x.shape[:2], 3, self.heads, dim // self.heads)
-        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        scores = jnp.einsum('btnd,bsnd->bnts', query, key) / jnp.sqrt(dim // self.heads).astype(x.dtype)
-        weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32))).astype(x.dtype)
-        mixed = remat.product(jnp.einsum('bnts,bsnd->btnd', weights, value))
-        return _dense(dim, name='projection')(mixed.reshape(x.shape))
+        dense = functools.partial(kit.dense, kernel_init=initializers.glorot_normal())
+
+        def branch(y: jax.Array, name: str) -> jax.Array:
+            y = Dropout(self.dropout, name=f'{name}_dropout')(y, kit.train)
+            return Dropout(self.stochastic_depth, unit='example', name=f'{name}_drop')(y, kit.train)
+
+        y = dense(kit.norm(x, name='attention_norm'), 3 * dim, name='qkv')
+        query, key, value = jnp.moveaxis(y.reshape(*x.shape[:2], 3, self.heads, dim // self.heads), 2, 0)
+        x = x + branch(dense(attention(query, key, value), dim, name='projection'), 'attention')
+        y = kit.activate(dense(kit.norm(x, name='mlp_norm'), int(self.mlp_ratio * dim), name='mlp_in'))
+        y = Dropout(self.dropout, name='mlp_hidden_dropout')(y, kit.train)
+        return x + branch(dense(y, dim, name='mlp_out'), 'mlp')
 
 
-def _dense(features: int, name: str) -> Callable[[jax.Array], jax.Array]:
-    layer = Dense(features, kernel_init=initializers.glorot_normal(), name=name)
-    return lambda x: remat.product(layer(x))
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
+    """Softmax attention over all tokens, with the softmax in float32 or wider (Vaswani et al. 2017, eq. 1).
+
+    The scores, T x T a head, are no product that remat keeps: much memory, few FLOPs (Korthikanti et al. 2022).
+
+    Args:
+      query, key, value: `[B, T, N, D / N]`.
+      bias: added to the scores `[B, N, T, T]`, `[1, N, T, T]` where it is the same for all examples.
+
+    Returns:
+      `[B, T, D]`.
+    """
+    scores = jnp.einsum('btnd,bsnd->bnts', query, key) / jnp.sqrt(query.shape[-1]).astype(query.dtype)
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32)) + bias
+    mixed = jnp.einsum('bnts,bsnd->btnd', jax.nn.softmax(scores).astype(value.dtype), value)
+    return remat.product(mixed).reshape(*mixed.shape[:2], -1)
+
+
+# 5,717,416, 22,050,664 and 86,567,656 parameters at 1000 classes and 224 x 224.
+vit_tiny_patch16_224 = functools.partial(ViT, **SIZES['tiny'])
+vit_small_patch16_224 = functools.partial(ViT, **SIZES['small'])
+vit_base_patch16_224 = functools.partial(ViT, **SIZES['base'])

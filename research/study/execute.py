@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import cost
+from research import cost, pretrained
 from research.catalogue import ConfigError
 from research.study import identity, overrides, records
 from research.study.plan import Plan, Run, costs, schedules
@@ -258,7 +258,8 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     experiment = experiments.build(run.config, session, run.key)
     experiment = judge.equipped(experiment, _resolved, session, workdir / 'judges', fingerprint, stop)
     _own_checkpoints(directory, run, fingerprint)
-    model = {**run.config['model'], 'num_classes': experiment.num_classes}
+    group = run.config['model']
+    model = {**pretrained.arguments(group['name'], group['init_from']), **group, 'num_classes': experiment.num_classes}
     record.write_json(directory / 'config.json', {**run.config, 'model': model})
     outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), stop)
     if run.key not in counted:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from research import optim
+from research import optim, pretrained
 from research.study.overrides import defaults, flatten
 
 # Fields that cannot change a run's numbers, its times among them: where data lies, how often a state is saved.
@@ -95,6 +95,7 @@ def fingerprint(configs: list[Mapping[str, Any]], checksum: str) -> dict[str, An
         'fork': _source(own),
         'versions': {p: importlib.metadata.version(p) for p in _PACKAGES},
         'data': checksum,
+        'weights': ''.join(sorted({pretrained.digest(config['model']['init_from']) for config in configs})),
         'device': jax.devices()[0].device_kind,
         'devices': jax.device_count(),
         'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),

@@ -12,7 +12,7 @@ from research.augment import resize
 from research.catalogue import ConfigError, nearest
 from research.data import batch_sizes, sources
 from research.gradients import freezing
-from research.layers import norm
+from research.layers import activation, conv, norm
 from research.optim import averaging, clipping, optimizers, schedules
 from research.study.overrides import defaults
 from research.study.source import Misfit
@@ -43,7 +43,7 @@ GROUPS = {
     'data.batch': Group('batch size', batch_sizes.SIZES, batch_sizes.GIVEN, ('coupling',)),
     'augment': Group('augmentation', augment.AUGMENTATIONS, ('keys', 'images'), augment.OWN),
     'augment.resize': Group('resize', resize.RESIZES, resize.GIVEN),
-    'model': Group('model', models.MODELS, ('axis_name', 'remat')),
+    'model': Group('model', models.MODELS, ('axis_name', 'remat'), ('init_from',)),
     'compress': Group('compression', compress.COMPRESSIONS, ('params', 'masks')),
     'gradient': Group('gradient', gradients.GRADIENTS, own=gradients.OWN),
     'gradient.freeze': Group('freezing', freezing.FREEZES, ('convert',)),
@@ -53,11 +53,17 @@ GROUPS = {
     'schedule': Group('schedule', schedules.SCHEDULES, ('position', 'total', 'convert'), ('warmup',)),
 }
 
+# What the layers of a network are chosen by, and what it fills in itself.
 _NORM = Group('norm layer', norm.NORMS, ('use_running_average', 'axis_name'))
+_LAYERS = {
+    'norm': _NORM,
+    'discriminator_norm': _NORM,
+    'conv': Group('convolution', conv.CONVS, conv.GIVEN),
+}
 
 
 # Of a task with two players.
-_GENERATOR = Group('generative model', models.GENERATORS, ('axis_name',), ('num_classes',))
+_GENERATOR = Group('generative model', models.GENERATORS, ('axis_name',), models.OWN)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -79,9 +85,11 @@ def check(config: Mapping[str, Any]) -> None:
             node = node[part]
         _check_group(path, node, group)
     if config['model']['name'] in groups['model'].entries:  # what a fork's model calls norm is its own
-        for key in ('norm', 'discriminator_norm'):
+        for key, group in _LAYERS.items():
             if (layer := config['model'].get(key)) is not None:
-                _check_group(f'model.{key}', {'name': layer} if isinstance(layer, str) else layer, _NORM)
+                _check_group(f'model.{key}', {'name': layer} if isinstance(layer, str) else layer, group)
+        if (name := config['model'].get('activation')) is not None:
+            _resolve('model.activation', 'activation', name, activation.ACTIVATIONS)
     fields = defaults()['data']
     for key in config['data']:
         if key not in fields:

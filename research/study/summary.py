@@ -300,14 +300,14 @@ def _crossed(records: Records, weights: Mapping[str, float]) -> list[float] | No
 def _mismatch(records: Records, weights: Mapping[str, float]) -> list[str]:
     """Parts of the fingerprint, and the judge, in which the runs of one seed differ: those pairs were not made under one sky.
 
-    A variant may have its own data, and code by import path of its own; that is what it is a variant of.
+    A variant may have its own data, weights to start from, and code by import path of its own; that is what it is a variant of.
     """
     differing = set()
     for seed in records.seeds:
         results = [records.results[variant][seed] for variant in weights]
         prints = [{**result['fingerprint'], 'judge': result.get('judge')} for result in results]
         differing |= {key for found in prints for key in found if any(other.get(key) != found[key] for other in prints)}
-    differing -= {'fork', 'data'}
+    differing -= {'fork', 'data', 'weights'}
     return sorted(differing)
 
 

@@ -37,4 +37,4 @@ def module(config: dict[str, Any]) -> nn.Module:
     """The network of a run's config.json, which names the number of classes."""
     group = source.plain('model', config['model'])
     kind = experiments.kind_of(tasks.create(source.plain('task', config['task'])))
-    return kind.network(group, group['num_classes'])
+    return kind.network({**group, 'init_from': ''}, group['num_classes'])

@@ -161,15 +161,23 @@ def _of_player(config: Mapping[str, Any], player: str, params: Any) -> dict[str,
 def network(group: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
     """The network of the group `config.model`; it knows no classes."""
     del classes
-    kwargs = {key: value for key, value in group.items() if key != 'num_classes'}
+    kwargs = {key: value for key, value in group.items() if key not in models.OWN}
     return catalogue.build('generative model', kwargs, models.GENERATORS, **given)
 
 
-def initial_state(module: nn.Module, players: Players, inputs: jax.Array, rng: jax.Array, numbers: Mapping[str, Any]) -> State:
+def initial_state(
+    module: nn.Module,
+    players: Players,
+    inputs: jax.Array,
+    rng: jax.Array,
+    numbers: Mapping[str, Any],
+    weights: Mapping[str, Any],
+) -> State:
     """The state before the first step: `params` and `opt_state` by player, inside of every collection likewise.
 
-    Arguments are as of `step.initial_state`.
+    Arguments are as of `step.initial_state`; there are no weights of others.
     """
+    del weights
     variables = module.init(key_of(rng, 'init'), inputs)
     params = variables['params']
     return State(
@@ -385,6 +393,8 @@ def _check(config, dataset: Dataset, task: generation.Generation, made: tuple[in
             "model.discriminator_norm 'virtual_batch' has no reference batch: it is one of latents, for the generator. "
             "Choose 'batch', 'ghost_batch' or 'none'."
         )
+    if config['model']['init_from']:
+        raise catalogue.ConfigError("Nobody's weights are known for two players: leave model.init_from at ''.")
     if config['model']['num_classes']:
         raise catalogue.ConfigError("'model.num_classes' is of one network, and two players know no classes: leave it at 0.")
     if config['train']['remat'] != 'none':

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research import catalogue, cost, data, durations, models, optim, tasks
+from research import catalogue, cost, data, durations, models, optim, pretrained, tasks
 from research.data import batch_sizes, order
 from research.layers import remat
 from research.optim import plateau
@@ -111,6 +111,7 @@ class Experiment:
       memory_plan: what `train.memory_budget` has chosen; None without one.
       judge: what an evaluation needs beside the data, 'judge': a classifier, on the devices; {} for most tasks.
       judge_name: which classifier that is; '' without one.
+      weights: that training starts from, on the devices; {} where all are drawn.
     """
 
     config: Mapping[str, Any]
@@ -128,6 +129,7 @@ class Experiment:
     memory_plan: memory.Plan | None = None
     judge: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     judge_name: str = ''
+    weights: Any = dataclasses.field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -193,7 +195,7 @@ class Experiment:
         """The state before the first step, on the devices."""
         numbers = {k: np.float32(v) for k, v in optim.hyperparameters(self.config).items()}
         engine = self.program.engine
-        return self.program.init(clock, engine.replicate(jax.random.key(self.seed)), engine.replicate(numbers))
+        return self.program.init(clock, engine.replicate(jax.random.key(self.seed)), engine.replicate(numbers), self.weights)
 
 
 def load_data(config: Mapping[str, Any], session: Session) -> data.Dataset:
@@ -247,7 +249,7 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
         statistics=None,
     )
     phases.check(experiment)
-    return dataclasses.replace(experiment, **_place(experiment, session))
+    return dataclasses.replace(experiment, weights=_weights(experiment, session), **_place(experiment, session))
 
 
 def _within_budget(config: Mapping[str, Any], dataset: data.Dataset, session: Session, key: str) -> Experiment:
@@ -353,6 +355,18 @@ def _place(experiment: Experiment, session: Session) -> dict[str, Any]:
     }
 
 
+def _weights(experiment: Experiment, session: Session) -> dict[str, Any]:
+    """Weights to start from, read once a program."""
+    path, program = experiment.config['model']['init_from'], experiment.program
+    if not path:
+        return {}
+    key = f'{id(program)} {path}'
+    if key not in session.placed:
+        name, image = experiment.config['model']['name'], program.inputs(1).shape
+        session.placed[key] = program.engine.replicate(pretrained.weights(program.module, name, path, image))
+    return session.placed[key]
+
+
 def kind_of(task: Any) -> types.ModuleType:
     """What trains for a task: research.train.step, or a file beside it with the same names in it."""
     if type(task) not in _KINDS:
@@ -382,7 +396,7 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
     def compiled(function, *bound, donate=()):
         return Compiled(engine, precise(function, stages, engine, *bound), donate, options or None)
 
-    shapes = jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config))
+    shapes = jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config), {})
     fits = 'reference' not in shapes.collections and not optim.averages(shapes.opt_state)
     return Program(
         kind=kind,
@@ -406,7 +420,7 @@ def train_flops(config: Mapping[str, Any], dataset: data.Dataset, total: int) ->
     task = tasks.create(config['task'])
     module, stages, inputs = kind_of(task).create(config, dataset, task, None)
     init = functools.partial(kind_of(task).initial_state, module, stages, inputs(2))
-    state = jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config))
+    state = jax.eval_shape(init, jax.random.key(0), optim.hyperparameters(config), {})
     spans = phases.create(config, dataset, _batch_size(config, dataset), module, total).spans(total)
     counts = {phase: _step_flops(config, dataset, stages, state, phase) for phase, _ in spans}
     steps = sum(steps for _, steps in spans)

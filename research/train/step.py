@@ -13,8 +13,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from research import augment, compress, gradients, models, optim
+from research import augment, compress, gradients, models, optim, pretrained
 from research.augment import resize
 from research.data import Dataset
 from research.gradients import freezing
@@ -36,9 +37,11 @@ class Stages(NamedTuple):
       resize: (images, side) -> images of another size.
       freeze: (params, names) -> params, of which these get no gradient.
       weights: (params, masks) -> params that are seen.
-      apply: (seen, collections, images, reference images, positions [B, 2], rng) -> (outputs, collections).
+      apply: (seen, collections, images, reference images, positions [B, 2], rng) -> (outputs, outputs of auxiliary heads by
+        name, collections).
       predict: (seen, collections, images) -> outputs; an inference.
       reference_pass: (seen, collections, images) -> collections whose statistics are those of these images.
+      auxiliary_weight: of the loss of each auxiliary head in what is trained on; that of the outputs is 1.
       train_sums, sums, losses, correct: of the task.
       gradient: micro-batches -> (loss_fn, engine) -> (params, collections, batch) -> (gradient of the sum, aux).
       update: the optax chain.
@@ -52,6 +55,7 @@ class Stages(NamedTuple):
     apply: Callable[..., Any]
     predict: Callable[..., Any]
     reference_pass: Callable[..., Any]
+    auxiliary_weight: float
     train_sums: Callable[..., Any]
     sums: Callable[..., Any]
     losses: Callable[..., Any]
@@ -92,8 +96,9 @@ def create(
         told = {'position': positions, 'rng': rng}
         drawing = jax.tree_util.tree_map_with_path(lambda path, _: told[path[-1].key], example)
         variables = {'params': compute(seen), **collections, **({'example': drawing} if example else {})}
-        outputs, new = module.apply(variables, compute(images), train=True, mutable=running)
-        return whole(outputs), jax.lax.stop_gradient({**collections, **new})
+        outputs, new = module.apply(variables, compute(images), train=True, mutable=[*running, 'auxiliary'])
+        auxiliary = new.pop('auxiliary', {})
+        return whole(outputs), whole(auxiliary), jax.lax.stop_gradient({**collections, **new})
 
     def predict(seen, collections, images):
         return whole(module.apply({'params': compute(seen), **collections}, compute(images), train=False))
@@ -107,6 +112,7 @@ def create(
         apply=apply,
         predict=predict,
         reference_pass=reference_pass,
+        auxiliary_weight=getattr(module, 'auxiliary_weight', 0.0),
         train_sums=task.train_sums,
         sums=task.sums,
         losses=task.losses,
@@ -119,19 +125,28 @@ def create(
 
 def network(group: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
     """The network of the group `config.model`."""
-    kwargs = {key: value for key, value in group.items() if key not in ('name', 'num_classes')}
-    return models.create(group['name'], classes, **given, **kwargs)
+    kwargs = {key: value for key, value in group.items() if key not in ('name', *models.OWN)}
+    return models.create(group['name'], classes, **given, **pretrained.arguments(group['name'], group['init_from']) | kwargs)
 
 
-def initial_state(module: nn.Module, stages: Stages, inputs: jax.Array, rng: jax.Array, numbers: Mapping[str, Any]) -> State:
+def initial_state(
+    module: nn.Module,
+    stages: Stages,
+    inputs: jax.Array,
+    rng: jax.Array,
+    numbers: Mapping[str, Any],
+    weights: Mapping[str, Any],
+) -> State:
     """The state before the first step.
 
     Args:
       inputs: of an inference of two examples or more.
       rng: the seed's typed key [].
       numbers: `research.optim.hyperparameters`.
+      weights: of `pretrained.weights`, in place of those that are drawn; {} for none.
     """
-    variables = module.init(key_of(rng, 'init'), inputs)
+    drawn = flatten_dict(module.init(key_of(rng, 'init'), inputs))
+    variables = unflatten_dict(drawn | flatten_dict(weights))
     params = variables['params']
     return State(
         step=jnp.int32(0),
@@ -161,9 +176,12 @@ def loss_function(stages: Stages, phase: Phase, state: State, data, reference) -
         keys = example_keys(state.rng, 'augment', batch['position'])
         images = stages.resize(standardize(stages.augment(keys, batch['image']), data), phase.side)
         seen = stages.weights(stages.freeze(params, phase.frozen), state.masks)
-        outputs, collections = stages.apply(seen, collections, images, reference, batch['position'], state.rng)
+        outputs, auxiliary, collections = stages.apply(seen, collections, images, reference, batch['position'], state.rng)
         sums = stages.train_sums(outputs, batch)
-        return sums['loss'] * scale, {'sums': sums, 'collections': collections, 'losses': stages.losses(outputs, batch)}
+        loss = sums['loss']
+        for head in auxiliary.values():
+            loss += stages.auxiliary_weight * stages.train_sums(head, batch)['loss']
+        return loss * scale, {'sums': sums, 'collections': collections, 'losses': stages.losses(outputs, batch)}
 
     return loss_fn
 

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from research.layers import formulation
-from research.layers.pooling import avg_pool, max_pool
+from research.layers.pooling import adaptive_avg_pool, avg_pool, max_pool
 
 PADDINGS = st.one_of(st.sampled_from(['SAME', 'VALID']), st.tuples(*[st.tuples(st.integers(0, 1), st.integers(0, 1))] * 2))
 
@@ -84,6 +84,33 @@ def test_avg_pool_is_the_mean_of_each_window():
     np.testing.assert_allclose(avg_pool(x, (2, 2), (2, 2)), x.reshape(2, 2, 2, 3, 2, 3).mean((2, 4)), atol=1e-6)
     ones = avg_pool(np.ones((1, 3, 3, 1), np.float32), (3, 3), (1, 1), 'SAME', count_include_pad=False)
     np.testing.assert_allclose(ones, 1, atol=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(1, 15), columns=st.integers(1, 15), size=st.integers(1, 7))
+def test_adaptive_avg_pool_is_the_mean_of_each_part(rows, columns, size):
+    x = np.random.default_rng(0).standard_normal((2, rows, columns, 3)).astype(np.float32)
+    row, column = ([slice(i * n // size, -(-(i + 1) * n // size)) for i in range(size)] for n in (rows, columns))
+    expected = np.stack([np.stack([x[:, r, c].mean((1, 2)) for c in column], 1) for r in row], 1)
+    np.testing.assert_allclose(adaptive_avg_pool(x, size), expected, atol=1e-6)
+
+
+def test_adaptive_avg_pool_of_a_map_of_its_size_is_the_map():
+    x = jnp.zeros((2, 4, 4, 3))
+    assert adaptive_avg_pool(x, 4) is x
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('rows, columns, size', [(1, 2, 7), (7, 5, 6), (9, 14, 7), (14, 13, 4)])
+def test_adaptive_avg_pool_is_that_of_torch_gradient_included(rows, columns, size):
+    torch = pytest.importorskip('torch')
+    x = np.random.default_rng(0).standard_normal((2, rows, columns, 3)).astype(np.float32)
+    tx = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    ty = torch.nn.functional.adaptive_avg_pool2d(tx, size)
+    y, dx = value_and_gradient(lambda x: adaptive_avg_pool(x, size), x)
+    ty.backward(torch.tensor(np.random.default_rng(1).standard_normal(y.shape).astype(np.float32).transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(y, ty.detach().permute(0, 2, 3, 1), atol=1e-6)
+    np.testing.assert_allclose(dx, tx.grad.permute(0, 2, 3, 1), atol=1e-5)
 
 
 @pytest.mark.parity

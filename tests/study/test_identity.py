@@ -35,6 +35,7 @@ MATTERS = {
     'augment.resize.name': 'progressive',
     'model.name': 'resnet20',
     'model.num_classes': 11,
+    'model.init_from': 'weights.safetensors',
     'model.widths': (8, 8),
     'model.norm.name': 'none',
     'compress.name': 'my:prune',

@@ -73,7 +73,7 @@ class Run:
         self.reference = DATASET.arrays['image'][:REFERENCE]
         numbers = {k: np.float32(v) for k, v in optim.hyperparameters(config).items()}
         self.start = jax.jit(functools.partial(adversarial.initial_state, self.module, self.players, inputs(2)))(
-            jax.random.key(0), numbers
+            jax.random.key(0), numbers, {}
         )
 
     def init(self):

@@ -1,0 +1,130 @@
+"""Depthwise convolution on CPU: `[B, H, W, C]` with a kernel `[kh, kw, 1, C]`, in elementwise loops that XLA vectorizes over C.
+
+`lax.conv` has no fast code for it on CPU, forward or backward (benchmarks/convolutions.md). Forward and input gradient are one
+loop each, a sum over taps of shifted images times weights by channel. The weight gradient is a *variadic* reduce, one operand a
+tap, over a few columns only: XLA emits it as one kernel with an output a tap, LLVM unrolls the short reduction away, so that the
+loop over channels is innermost and vectorized, and what two taps load alike is loaded once. Sums over rows are written out
+inside each operand. What is left, `[B, H' / rows, W' / columns, C]` a tap, is summed by a matmul with ones, which XLA does not
+fuse; fused, the loop would be scalar.
+"""
+
+import functools
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[int, int]
+
+# Products of the weight gradient's kernel, taps x rows x columns: above, LLVM does not unroll it, and it is 3 times slower.
+_PRODUCTS = 108
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def depthwise(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], dilation: Pair) -> jax.Array:
+    """Convolves each channel with its own kernel.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [kh, kw, 1, C].
+      strides, dilation: a spatial dimension each; one of the two is (1, 1).
+      padding: (low, high) a spatial dimension.
+
+    Returns:
+      [B, H', W', C].
+    """
+    return _correlate(x, kernel[:, :, 0], strides, padding, dilation)
+
+
+def _forward(x, kernel, strides, padding, dilation):
+    return depthwise(x, kernel, strides, padding, dilation), (x, kernel)
+
+
+def _backward(strides, padding, dilation, residuals, dy):
+    x, kernel = residuals
+    dx = _input_gradient(x.shape, kernel[:, :, 0], strides, padding, dilation, dy)
+    return dx, _weight_gradient(x, kernel, strides, padding, dilation, dy)
+
+
+depthwise.defvjp(_forward, _backward)
+
+
+def _padded(x, pads):
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+
+
+def _correlate(x, kernel, strides, padding, dilation):
+    """y[b, o, c] = sum over t of x[b, s o + d t - low, c] kernel[t, c]; kernel [kh, kw, C]."""
+    x = lax.optimization_barrier(_padded(x, padding))
+    (kh, kw, _), (sh, sw), (dh, dw) = kernel.shape, strides, dilation
+    rows, columns = (x.shape[1] - dh * (kh - 1) - 1) // sh + 1, (x.shape[2] - dw * (kw - 1) - 1) // sw + 1
+
+    def tap(i, j):
+        cut = x[:, i * dh : i * dh + sh * (rows - 1) + 1 : sh, j * dw : j * dw + sw * (columns - 1) + 1 : sw]
+        return cut * kernel[i, j].reshape(1, 1, 1, -1)
+
+    return functools.reduce(operator.add, (tap(i, j) for i in range(kh) for j in range(kw)))
+
+
+def _input_gradient(shape: Sequence[int], kernel, strides, padding, dilation, dy):
+    """dx[s q + r] = sum over o of dy[o] kernel[s (q - o) + r + low]: a correlation for each residue r, interleaved."""
+    if strides == (1, 1):
+        sides = zip(padding, kernel.shape, dilation, dy.shape[1:3], shape[1:3], strict=False)
+        pads = [(d * (k - 1) - low, n - o + low) for (low, _), k, d, o, n in sides]
+        return _correlate(dy, kernel[::-1, ::-1], (1, 1), pads, dilation)
+    counts = [-(-n // s) for n, s in zip(shape[1:3], strides, strict=True)]
+
+    def residue(*position):
+        taps, pads = [], []
+        for r, (low, _), k, s, o, count in zip(position, padding, kernel.shape, strides, dy.shape[1:3], counts, strict=False):
+            skipped, first = divmod(r + low, s)
+            taps.append(slice(first, None, s))
+            pads.append((len(range(first, k, s)) - 1 - skipped, count - o + skipped))
+        part = kernel[tuple(taps)]
+        if not part.size:
+            return jnp.zeros((len(dy), *counts, shape[3]), dy.dtype)
+        return _correlate(dy, part[::-1, ::-1], (1, 1), pads, (1, 1))
+
+    parts = jnp.stack([jnp.stack([residue(i, j) for j in range(strides[1])], axis=3) for i in range(strides[0])], axis=2)
+    return parts.reshape(len(dy), counts[0] * strides[0], counts[1] * strides[1], shape[3])[:, : shape[1], : shape[2]]
+
+
+def _blocks(height: int, width: int, taps: int) -> Pair:
+    """Rows and columns of the output whose products one number of the reduce sums."""
+
+    def cost(block):
+        rows, columns = block
+        padded = -(-height // rows) * rows * -(-width // columns) * columns / (height * width)
+        return padded - 1 + 1 / (rows * columns)  # what is padded, what is written
+
+    return min(((r, c) for c in range(2, 7) for r in range(1, 13) if r * c * taps <= _PRODUCTS), key=cost)
+
+
+def _weight_gradient(x, kernel, strides, padding, dilation, dy):
+    """dk[t, c] = sum over b, o of x[b, s o + d t - low, c] dy[b, o, c]."""
+    (kh, kw), (batch, height, width, channels) = kernel.shape[:2], dy.shape
+    group = max(1, min(kh, 9 // kw))  # rows of the kernel in one reduce
+    rows, columns = _blocks(height, width, group * kw)
+    tall, wide = -(-height // rows), -(-width // columns)  # blocks
+    dy = _padded(dy, [(0, tall * rows - height), (0, wide * columns - width)])
+    sides = zip(strides, dilation, (tall * rows, wide * columns), (kh, kw), x.shape[1:3], padding, strict=True)
+    x = _padded(x, [(low, s * (o - 1) + d * (k - 1) + 1 - n - low) for s, d, o, k, n, (low, _) in sides])
+    x = lax.optimization_barrier(x)
+    (sh, sw), (dh, dw) = strides, dilation
+
+    def product(i, j, row):
+        top, left = i * dh + row * sh, j * dw
+        part = x[:, top : top + (tall - 1) * rows * sh + 1 : rows * sh, left : left + (wide * columns - 1) * sw + 1 : sw]
+        shape = (batch, tall, wide, columns, channels)
+        return part.reshape(shape) * dy[:, row::rows].reshape(shape)
+
+    found = []
+    for top in range(0, kh, group):
+        positions = [(i, j) for i in range(top, min(top + group, kh)) for j in range(kw)]
+        operands = [functools.reduce(operator.add, (product(i, j, row) for row in range(rows))) for i, j in positions]
+        zeros = [jnp.zeros((), x.dtype)] * len(operands)
+        found += lax.reduce(operands, zeros, lambda a, b: [u + v for u, v in zip(a, b, strict=True)], (3,))
+    ones = jnp.ones((1, batch * tall * wide), x.dtype)
+    return jnp.stack([(ones @ part.reshape(-1, channels))[0] for part in found]).reshape(kernel.shape)

@@ -1,0 +1,36 @@
+"""Low-rank factorization: a large layer becomes two thin ones, into few dimensions and out of them.
+
+Idea: the kernels of trained layers have a spectrum that falls off, so their product of two thin matrices loses little.
+
+Source: Denton et al. 2014 (Exploiting linear structure within convolutional networks, section 3.2); Jaderberg et al. 2014,
+scheme 1, whose filters are across channels here. Config: {'model.low_rank': 0.25}, in every family: the rank as a share of
+what it can be at most. A layer is large from 2**16 weights on; grouped convolutions and what would not shrink stay whole.
+Foreign weights (model.init_from) enter by their singular value decomposition, the best approximation of that rank.
+
+Cost: a matrix more a layer. Claim: 2 times fewer FLOPs for under 1 point on ImageNet from a trained network (Denton et al.).
+Clashes: structured pruning removes channels that the factors hide.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+LARGE = 2**16
+
+
+def rank(shape: Sequence[int], share: float) -> int:
+    """Rank of a kernel `[..., C, D]`, seen as the matrix `[... C, D]`; 0 where it stays whole."""
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    if not share or rows * columns < LARGE:
+        return 0
+    found = max(1, round(share * min(rows, columns)))
+    return found if found * (rows + columns) < rows * columns else 0
+
+
+def factors(kernel: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kernels `[..., C, rank]` and `[rank, D]` whose product is nearest to `[..., C, D]` (Eckart and Young 1936)."""
+    u, s, v = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), full_matrices=False)
+    root = np.sqrt(s[:rank])
+    first, last = u[:, :rank] * root, root[:, None] * v[:rank]
+    return first.reshape(*kernel.shape[:-1], rank), last

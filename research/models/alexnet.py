@@ -1,0 +1,76 @@
+"""AlexNet in one column (Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks, section 5).
+
+That of Krizhevsky et al. 2012 without the split over two GPUs and without local response normalization; channels are
+torchvision's. Averages fit a map of any size to the first fully connected layer; where a map is smaller than it, pixels are
+repeated.
+"""
+
+from collections.abc import Iterator
+
+import flax.linen as nn
+import jax
+
+from research.catalogue import ConfigError
+from research.layers.dropout import Dropout
+from research.layers.initializers import he_normal
+from research.layers.pooling import adaptive_avg_pool
+from research.models.mobilenetv2 import divisible
+from research.models.network import Network, Preprocessing, Source
+from research.models.vgg import Stage, convolve
+
+# Channels, kernel, stride and padding of the first convolution; then channels and kernel of those at each resolution.
+STEM = (64, 11, 4, 2)
+STAGES = (((192,), 5), ((384, 256, 256), 3))
+# Maxima over 3x3 windows that overlap follow the stem and both stages (2012, section 3.4).
+POOL = (3, 2)
+# Units of the fully connected layers, and side of the map that the first of these takes.
+HIDDEN = 4096
+SIDE = 6
+# Of images: the last window of POOL takes a map of 3, which a stride of 4 and three of 2 leave of this.
+SMALLEST = 63
+
+
+def _torchvision(net: 'AlexNet') -> Iterator[tuple[str, ...]]:
+    """Without names for norm layers, of which torchvision's has none."""
+    yield from (('conv1', 'features.0'), ('stage1_block1/conv1', 'features.3'))
+    yield from ((f'stage2_block1/conv{i}', f'features.{4 + 2 * i}') for i in (1, 2, 3))
+    yield from (('fc1', 'classifier.1', 'flat'), ('fc2', 'classifier.4'), ('head', 'classifier.6'))
+
+
+class AlexNet(Network):
+    """Five convolutions, three poolings and three fully connected layers.
+
+    Attributes, beside those of `Network`:
+      norm: as in `Network`, behind each convolution; 'none' is no layer at all, because a convolution has a bias.
+      width: multiplier of channels and hidden units, which are rounded to multiples of 8.
+      dropout: share of what goes into each of the two hidden layers (2012, section 4.2).
+    """
+
+    norm: str = 'none'
+    width: float = 1.0
+    dropout: float = 0.5
+
+    SOURCES = {
+        'torchvision': Source(_torchvision, {'alexnet': 'alexnet'}, lambda name: Preprocessing(interpolation='bilinear'))
+    }
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Images `[B, H, W, C]` to logits `[B, K]`."""
+        if min(x.shape[1:3]) < SMALLEST:
+            raise ConfigError(f'AlexNet takes images of {SMALLEST} pixels a side or more, got {x.shape[1]} x {x.shape[2]}.')
+        kit, stage, hidden = self.kit(train), self.block(Stage), divisible(HIDDEN * self.width)
+        features, kernel, strides, padding = STEM
+        x = convolve(kit, x, divisible(features * self.width), kernel, strides, number=1, padding=padding)
+        x = kit.max_pool(self.tap('stem', x), *POOL)
+        for s, (features, kernel) in enumerate(STAGES, 1):
+            x = stage(kit, tuple(divisible(n * self.width) for n in features), kernel, name=f'stage{s}_block1')(x)
+            x = kit.max_pool(self.tap(f'stage{s}', x), *POOL)
+        x = Dropout(self.dropout, name='drop1')(adaptive_avg_pool(x, SIDE), train)
+        x = kit.activate(kit.conv(x, hidden, SIDE, name='fc1', use_bias=True, padding='VALID', kernel_init=he_normal()))
+        x = Dropout(self.dropout, name='drop2')(x.reshape(len(x), -1), train)
+        x = kit.activate(kit.dense(x, hidden, name='fc2', kernel_init=he_normal()))
+        return kit.dense(x, self.num_classes, name='head')
+
+
+alexnet = AlexNet

@@ -1,0 +1,220 @@
+"""What the families of networks share: the layers that a config chooses, maps to read, and other libraries' names.
+
+A family is a `Network`; every layer of its blocks comes from a `Kit`, so that norm, activation and convolution are chosen in
+every family by the same words.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.linen.initializers import Initializer
+
+from research import catalogue
+from research.layers import activation, conv, initializers, low_rank, pooling, remat
+from research.layers import norm as norms
+from research.layers.blur import blur
+from research.layers.dense import Dense
+
+PADDINGS = ('half', 'same')
+# The mean and standard deviation of ImageNet's training images, by channel, for images in [0, 1].
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Both of them in TensorFlow's own networks: images in [-1, 1].
+HALF = (0.5, 0.5, 0.5)
+
+
+class Preprocessing(NamedTuple):
+    """What images go through before a network with these weights sees them.
+
+    Attributes:
+      size: side of the square that is left.
+      crop: share of the shorter side that the square takes: resize so that it is size / crop, then cut out the middle.
+      interpolation: of the resizing, 'bilinear', 'bicubic' or 'nearest'.
+      mean, std: by channel, for images in [0, 1].
+    """
+
+    size: int = 224
+    crop: float = 0.875
+    interpolation: str = 'bicubic'
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+class Layer(NamedTuple):
+    """One layer of ours and what another library calls it.
+
+    Attributes:
+      ours: path of the layer in the parameters, 'stage1_block1/conv1'; or of a parameter itself, 'class_token'.
+      theirs: 'layer1.0.conv1', without `.weight` and the like unless it is the parameter's own name. Several names: our
+        outputs are theirs one behind the other.
+      form: of a weight of theirs: '' as PyTorch has it for a layer like ours; 'pointwise', a 1x1 convolution where ours is a
+        matrix; 'flat', a matrix over a map flattened channel by channel where ours is a convolution that takes all of the map.
+    """
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    form: str = ''
+
+
+class Source(NamedTuple):
+    """Another library's version of a family.
+
+    Attributes:
+      layers: network -> its layers, in any order; those that it has not are passed over.
+      names: model name -> theirs, of every network that they have: a function's name in timm and torchvision, an address at
+        Hugging Face.
+      preprocessing: model name -> what its images go through.
+      arguments: model name -> arguments of our constructor, where theirs computes something else from the same parameters: an
+        epsilon, a padding.
+    """
+
+    layers: Callable[[Any], Iterable[tuple]]
+    names: Mapping[str, str]
+    preprocessing: Callable[[str], Preprocessing] = lambda name: Preprocessing()
+    arguments: Callable[[str], Mapping[str, Any]] = lambda name: {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kit:
+    """The layers of a network: each call makes one in the module that is being called, under `name`.
+
+    Attributes:
+      norm, activation, conv, blur_pool, low_rank, padding, axis_name: as in `Network`.
+      train: whether norm layers see the batch, and dropout drops.
+    """
+
+    norm_layer: str | Mapping[str, Any]
+    activation: str
+    conv_layer: str | Mapping[str, Any]
+    blur_pool: bool
+    low_rank: float
+    padding: str
+    axis_name: str | None
+    train: bool
+
+    def conv(
+        self,
+        x: jax.Array,
+        features: int,
+        kernel: int | conv.Pair,
+        strides: int = 1,
+        *,
+        name: str,
+        groups: int = 1,
+        dilation: int = 1,
+        use_bias: bool = False,
+        padding: conv.Padding | None = None,
+        kernel_init: Initializer | None = None,
+    ) -> jax.Array:
+        """Convolution, `[B, H, W, C]` to `[B, H', W', features]`; padding None: the network's, kernel_init None: He's."""
+        size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+        if padding is None:
+            padding = 'SAME' if self.padding == 'same' else tuple((k - 1) * dilation // 2 for k in size)
+        if self.blur_pool and strides > 1:
+            x = blur(x)
+        given = {
+            'kernel_size': size,
+            'strides': strides,
+            'padding': padding,
+            'groups': groups,
+            'dilation': dilation,
+            'kernel_init': kernel_init or initializers.he_normal_fan_out(groups),
+        }
+        rank = low_rank.rank((*size, x.shape[-1], features), self.low_rank) if groups == 1 else 0
+        if rank:
+            x = conv.create(self.conv_layer, features=rank, use_bias=False, name=f'{name}_in', **given)(x)
+            given |= {'kernel_size': 1, 'strides': 1, 'padding': 0, 'dilation': 1}
+            name = f'{name}_out'
+        return conv.create(self.conv_layer, features=features, use_bias=use_bias, name=name, **given)(x)
+
+    def dense(self, x: jax.Array, features: int, *, name: str, kernel_init: Initializer | None = None) -> jax.Array:
+        """Matrix and bias, `[..., C]` to `[..., features]`."""
+        kernel_init = kernel_init or initializers.lecun_normal()
+        if rank := low_rank.rank((x.shape[-1], features), self.low_rank):
+            x = remat.product(Dense(rank, use_bias=False, kernel_init=kernel_init, name=f'{name}_in')(x))
+            name = f'{name}_out'
+        return remat.product(Dense(features, kernel_init=kernel_init, name=name)(x))
+
+    def norm(self, x: jax.Array, *, name: str) -> jax.Array:
+        """Norm layer, the same shape out."""
+        return norms.create(self.norm_layer, use_running_average=not self.train, axis_name=self.axis_name, name=name)(x)
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """The network's activation."""
+        return activation.create(self.activation)(x)
+
+    def max_pool(self, x: jax.Array, window: int, strides: int, padding: Any = 'VALID') -> jax.Array:
+        """Maximum over square windows; padding as in research.layers.pooling.max_pool."""
+        if self.blur_pool and strides > 1:
+            return blur(pooling.max_pool(x, (window, window), (1, 1), padding), strides)
+        return pooling.max_pool(x, (window, window), (strides, strides), padding)
+
+
+class Network(nn.Module):
+    """A network over images, `[B, H, W, C]` to logits `[B, K]`; a family adds its own fields and `__call__(x, train=False)`.
+
+    Attributes:
+      num_classes: K, logits.
+      norm: a name in `research.layers.norm.NORMS`, or a mapping with `name` and its arguments.
+      activation: a name in `research.layers.activation.ACTIVATIONS`.
+      conv: a name in `research.layers.conv.CONVS`, or a mapping with `name` and its arguments.
+      blur_pool: whether maps are low-pass filtered before they are sampled, see research.layers.blur.
+      low_rank: rank of large layers as a share of what it can be, 0 for whole ones, see research.layers.low_rank.
+      padding: 'half' the kernel on each side, as PyTorch has it, or 'same' as TensorFlow, whose strided layers pad high first.
+      remat: what of a block is computed again for the gradient, see research.layers.remat.
+      axis_name: the `pmap` axis over which batches are split.
+    """
+
+    num_classes: int = 1000
+    norm: str | Mapping[str, Any] = 'batch'
+    activation: str = 'relu'
+    conv: str | Mapping[str, Any] = 'plain'
+    blur_pool: bool = False
+    low_rank: float = 0.0
+    padding: str = 'half'
+    remat: str = 'none'
+    axis_name: str | None = None
+
+    # library ('timm', 'torchvision', 'huggingface') -> how its weights fit.
+    SOURCES: ClassVar[Mapping[str, Source]] = {}
+
+    @nn.nowrap
+    def kit(self, train: bool) -> Kit:
+        """The layers that the fields choose."""
+        if self.padding not in PADDINGS:
+            raise catalogue.ConfigError(f"Unknown padding '{self.padding}'.{catalogue.nearest(self.padding, PADDINGS)}")
+        return Kit(
+            norm_layer=self.norm,
+            activation=self.activation,
+            conv_layer=self.conv,
+            blur_pool=self.blur_pool,
+            low_rank=self.low_rank,
+            padding=self.padding,
+            axis_name=self.axis_name,
+            train=train,
+        )
+
+    @nn.nowrap
+    def block(self, module: Any) -> Any:
+        """The class of a block, called with a map alone, under the network's `remat`."""
+        return remat.block(module, self.remat, static_argnums=())
+
+    @nn.nowrap
+    def resized(self, path: tuple[str, ...], leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """A parameter of other weights made to fit images of another size, or None where it cannot be.
+
+        Args:
+          path: of the parameter, with the collection in front.
+          leaf: what was read.
+          shape: what is expected.
+        """
+        del path, leaf, shape
+
+    @nn.nowrap
+    def tap(self, name: str, x: jax.Array) -> jax.Array:
+        """Lets `research.models.features` read a map; the identity."""
+        self.sow('intermediates', name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        return x

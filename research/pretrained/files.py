@@ -1,0 +1,49 @@
+"""`.safetensors` files on disk."""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors
+from safetensors import numpy as tensors_of
+
+from research.catalogue import ConfigError
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Every tensor of a file, or of the files of a folder, by name.
+
+    Raises:
+      ConfigError: there is none, or it is no such file.
+    """
+    tensors = {}
+    for file in _files(path):
+        try:
+            tensors |= tensors_of.load_file(file)
+        except safetensors.SafetensorError as error:
+            raise ConfigError(
+                f"'{file}' is no safetensors file ({error}). Weights in another format (.pth, .bin) are converted where they "
+                'come from: safetensors.torch.save_file(model.state_dict(), PATH).'
+            ) from error
+    return tensors
+
+
+def digest(path: pathlib.Path) -> str:
+    """12 hexadecimal digits over the content of the files that `read` reads."""
+    digests = [hashlib.sha256(file.read_bytes()).digest() for file in _files(path)]
+    return hashlib.sha256(b''.join(digests)).hexdigest()[:12]
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    found = sorted(path.glob('*.safetensors')) if path.is_dir() else [path]
+    if not found or not found[0].exists():
+        raise ConfigError(f"No weights at '{path}': expected a .safetensors file, or a folder with a model.safetensors in it.")
+    return found
+
+
+def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors by name; the file is there whole or not at all."""
+    partial = path.with_name(f'{path.name}.partial')
+    tensors_of.save_file({name: np.asarray(tensor, order='C') for name, tensor in tensors.items()}, partial)
+    partial.replace(path)

@@ -1,0 +1,138 @@
+"""Every variant that timm, torchvision or Hugging Face has, against it, through weights on disk; made from the catalogue."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+from references import images, lived_in, to_torch
+from safetensors.numpy import load_file
+
+from research import models, pretrained
+from research.models.network import HALF, Network
+from research.pretrained import mapping
+
+pytestmark = pytest.mark.parity
+
+NETWORKS = {name: module for name in models.names() if isinstance(module := models.create(name), Network)}
+CASES = [
+    (name, library, theirs)
+    for name, module in NETWORKS.items()
+    for library, source in module.SOURCES.items()
+    for ours, theirs in source.names.items()
+    if ours == name
+]
+# One variant a family and library: the first that the catalogue names, which is small.
+_ORDER = list(models.MODELS)
+TRAINED = {
+    (type(NETWORKS[name]), library): (name, library, theirs)
+    for name, library, theirs in sorted(CASES, key=lambda case: -_ORDER.index(case[0]))
+}
+# Side of images in training mode where 64 is too small.
+SIDES = {}
+
+
+def test_no_variant_is_left_out():
+    """What timm and torchvision have by a name of ours is among the cases."""
+    _, timm, torchvision = references.libraries()
+    covered = {(theirs, library) for _, library, theirs in CASES}
+    for name in models.names():
+        assert not timm.is_model(name) or (name, 'timm') in covered
+        assert name not in torchvision.models.list_models(module=torchvision.models) or (name, 'torchvision') in covered
+
+
+@pytest.mark.parametrize(('name', 'library', 'theirs'), [c for c in CASES if c[1] != 'huggingface'])
+def test_preprocessing(name, library, theirs):
+    """As the library's default weights say."""
+    _, timm, torchvision = references.libraries()
+    found = pretrained.preprocessing(name, library)
+    if library == 'timm':
+        cfg = timm.get_pretrained_cfg(theirs)
+        expected = (cfg.input_size[1], cfg.crop_pct, cfg.interpolation, cfg.mean, cfg.std)
+    else:
+        t = torchvision.models.get_model_weights(theirs).DEFAULT.transforms()
+        # These two standardize again where they have weights: (x std + mean - 0.5) / 0.5.
+        mean, std = (HALF, HALF) if theirs in ('googlenet', 'inception_v3') else (tuple(t.mean), tuple(t.std))
+        expected = (t.crop_size[0], t.crop_size[0] / t.resize_size[0], t.interpolation.value, mean, std)
+    assert (found.size, found.interpolation, found.mean, found.std) == (expected[0], *expected[2:])
+    assert found.crop == pytest.approx(expected[1], abs=1e-3)
+
+
+@pytest.mark.parametrize(('name', 'library', 'theirs'), CASES, ids=lambda v: v.replace('/', '_'))
+def test_logits(name, library, theirs, tmp_path):
+    import safetensors.torch
+
+    size = pretrained.preprocessing(name, library).size
+    network = lived_in(references.create(theirs, library, name, size), size)
+    state = {k: v.contiguous().clone() for k, v in network.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / 'model.safetensors')
+    module, variables = pretrained.load(name, tmp_path)
+    x = images(size, 1)
+    import torch
+
+    with torch.no_grad():
+        expected = network(to_torch(x)).numpy()
+    scale = np.abs(expected).max()
+    assert np.abs(expected[0] - expected[1]).max() > 1e-2 * scale  # the logits depend on the image
+    found = jax.jit(module.apply)({k: v for k, v in variables.items() if k != 'foreign'}, x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * scale)
+
+    pretrained.save(module, variables, tmp_path / 'again.safetensors', library)
+    first, again = load_file(tmp_path / 'model.safetensors'), load_file(tmp_path / 'again.safetensors')
+    assert first.keys() == again.keys()
+    for key, tensor in first.items():
+        assert (tensor.dtype, tensor.shape) == (again[key].dtype, again[key].shape)
+        np.testing.assert_array_equal(tensor, again[key], err_msg=key)
+
+
+def test_a_network_with_squeeze_and_excitation(tmp_path):
+    import safetensors.torch
+    import torch
+
+    network = lived_in(references.create('seresnet50', 'timm', '', 64), 64)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / 'model.safetensors')
+    module, variables = pretrained.load('resnet50', tmp_path, squeeze_excite=1 / 16)
+    with torch.no_grad():
+        expected = network(to_torch(images(64, 1))).numpy()
+    found = jax.jit(module.apply)({k: v for k, v in variables.items() if k != 'foreign'}, images(64, 1))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(('name', 'library', 'theirs'), TRAINED.values(), ids=lambda v: v.replace('/', '_'))
+def test_training_mode_and_gradients(name, library, theirs):
+    """In float64: in float32 a rounding may choose another pixel in a max pooling, and with it another gradient."""
+    import torch
+
+    size, count = SIDES.get(name, 64), 4
+    network = lived_in(references.create(theirs, library, name, size, num_classes=10), size).double().train()
+    x = images(size, 2, count).astype(np.float64)
+    logits = network(to_torch(x))
+    logits = logits if isinstance(logits, torch.Tensor) else logits.logits
+    torch.sin(logits).sum().backward()
+    expected = logits.detach().numpy()
+
+    source = NETWORKS[name].SOURCES[library]
+    off = {k: 0.0 for k in ('dropout', 'auxiliary_dropout', 'stochastic_depth') if hasattr(NETWORKS[name], k)}
+    module = models.create(name, 10, **source.arguments(name), **off)
+    with jax.enable_x64(True):
+        tensors = {k: v.detach().numpy() for k, v in network.state_dict().items()}
+        shapes = mapping._shapes(module, x.shape)
+        entries = mapping.entries(module, source, shapes)
+        leaves = {e.path: e.inward([np.float64(tensors[n]) for n in e.theirs]) for e in entries}
+        variables = mapping.unflatten_dict(leaves)
+
+        def loss(params):
+            logits, _ = module.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
+            return jnp.sin(logits).sum(), logits
+
+        gradients, found = jax.jit(jax.grad(loss, has_aux=True))(variables['params'])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+    theirs = {k: p.grad for k, p in network.named_parameters()}
+    compared = [e for e in entries if e.path[0] == 'params' and all(theirs[n] is not None for n in e.theirs)]
+    found = mapping.flatten_dict({'params': gradients})
+    for entry in compared:
+        expected = entry.inward([theirs[n].numpy() for n in entry.theirs])
+        np.testing.assert_allclose(
+            found[entry.path], expected, rtol=0, atol=1e-7 * max(1, np.abs(expected).max()), err_msg=str(entry)
+        )
+    assert len(compared) == sum(e.path[0] == 'params' for e in entries if not e.path[1].startswith('aux'))
