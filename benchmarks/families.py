@@ -1,16 +1,19 @@
 """Training step and inference on CPU of whole networks: ours, the same on plain layers, and PyTorch, from the same weights.
 
-    python benchmarks/families.py [--rounds=7] [--only=resnet18]
+    python benchmarks/families.py [--rounds=7] [--only resnet18 tinynet_e]
 
 PyTorch runs timm's network, whose weights go to ours through `research.pretrained`; before anything is timed, logits and the
-losses of the first steps must agree. Ours trains as training does, inside a `fori_loop` with a traced trip count; 'plain' is the
-same network with every layer in its plain formulation (`research.layers.formulation.plain`), that is what flax offers, inside the
-loop and a call a step. PyTorch has channels-last or contiguous layout, whichever is faster, the fused optimizer, inference mode,
-and as many threads as there are cores. All run in one process, so all have the allocator's thresholds of `research.process`.
-Sides take turns; medians over rounds are printed with the lowest and the highest.
+losses of the first steps must agree. Ours trains as training does, inside a `fori_loop` with a traced trip count; 'plain' is
+the same network with every layer in its plain formulation (`research.layers.formulation.plain`), that is what flax offers,
+inside the loop and a call a step. PyTorch has channels-last or contiguous layout, whichever is faster, the fused optimizer,
+inference mode, and as many threads as there are cores. All run in one process, so all have the allocator's thresholds of
+`research.process`. Sides take turns, with a pause and an untimed step between; medians over rounds are printed with the
+lowest and the highest.
 """
 
 import argparse
+import contextlib
+import copy
 import functools
 import os
 import pathlib
@@ -28,9 +31,9 @@ import optax
 import safetensors.torch
 import timm
 import torch
-from step_rate import instruction_set
+from step_rate import PAUSE, instruction_set
 
-from research import pretrained
+from research import models, pretrained
 from research.layers import formulation
 
 CLASSES, LEARNING_RATE = 10, 1e-4
@@ -66,7 +69,7 @@ class Ours:
     """Training of n steps and inferences of our network, with the layers of a formulation."""
 
     def __init__(self, module, variables, images, labels, *, plain: bool, call_a_step: bool = False):
-        self.context = formulation.plain if plain else lambda: __import__('contextlib').nullcontext()
+        self.context = formulation.plain if plain else contextlib.nullcontext
         self.call_a_step = call_a_step
         variables = {kind: jax.tree.map(jnp.array, variables[kind]) for kind in ('params', 'batch_stats')}
         optimizer = optax.adam(LEARNING_RATE)
@@ -85,12 +88,12 @@ class Ours:
             updates, opt_state = optimizer.update(gradient, opt_state, params)
             return ({'params': optax.apply_updates(params, updates), **rest}, opt_state), losses.at[i % 8].set(loss)
 
-        @functools.partial(jax.jit, donate_argnums=0)
+        @functools.partial(jax.jit, donate_argnums=0, compiler_options=formulation.compiler_options('cpu'))
         def chunk(state, stop, images, labels):
             body = functools.partial(step, images=images, labels=labels)
             return jax.lax.fori_loop(0, stop, body, (state, jnp.zeros(8)))
 
-        @functools.partial(jax.jit, donate_argnums=0)
+        @functools.partial(jax.jit, donate_argnums=0, compiler_options=formulation.compiler_options('cpu'))
         def single(state, images, labels):
             return step(0, (state, jnp.zeros(8)), images, labels)
 
@@ -116,7 +119,7 @@ class Ours:
 class Torch:
     def __init__(self, network, images, labels, layout: torch.memory_format):
         self.trained = network.to(memory_format=layout)
-        self.fixed = torch_copy(network).eval()
+        self.fixed = copy.deepcopy(network).eval()
         self.optimizer = torch.optim.Adam(self.trained.parameters(), LEARNING_RATE, fused=True)
         self.images = torch.tensor(images.transpose(0, 3, 1, 2)).contiguous(memory_format=layout)
         self.labels = torch.tensor(labels).long()
@@ -139,12 +142,6 @@ class Torch:
         return logits.numpy()
 
 
-def torch_copy(network: torch.nn.Module) -> torch.nn.Module:
-    import copy
-
-    return copy.deepcopy(network)
-
-
 def sides(case: Case) -> dict[str, Ours | Torch]:
     rng = np.random.default_rng(0)
     images = rng.standard_normal((case.batch, case.size, case.size, 3)).astype(np.float32)
@@ -153,18 +150,20 @@ def sides(case: Case) -> dict[str, Ours | Torch]:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, 'model.safetensors')
         safetensors.torch.save_file(network.state_dict(), path)
-        off = {'dropout': 0.0} if 'xception' in case.name or 'net' in case.name[5:] and case.name != 'resnet18' else {}
-        module, variables = pretrained.load(case.name, path, **off, **case.arguments)
+        rates = [rate for rate in ('dropout', 'stochastic_depth') if hasattr(models.create(case.name), rate)]
+        module, variables = pretrained.load(case.name, path, **dict.fromkeys(rates, 0.0), **case.arguments)
     return {
         'ours': Ours(module, variables, images, labels, plain=False),
-        'torch, channels last': Torch(torch_copy(network), images, labels, torch.channels_last),
-        'torch, contiguous': Torch(torch_copy(network), images, labels, torch.contiguous_format),
+        'torch, channels last': Torch(copy.deepcopy(network), images, labels, torch.channels_last),
+        'torch, contiguous': Torch(copy.deepcopy(network), images, labels, torch.contiguous_format),
         'plain in the loop': Ours(module, variables, images, labels, plain=True),
         'plain, a call a step': Ours(module, variables, images, labels, plain=True, call_a_step=True),
     }
 
 
 def timed(run: Callable[[int], np.ndarray], count: int) -> float:
+    time.sleep(PAUSE)
+    run(1)
     start = time.perf_counter()
     run(count)
     return (time.perf_counter() - start) / count

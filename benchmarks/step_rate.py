@@ -5,8 +5,9 @@
 The JAX sides run the chunk that training runs: a `fori_loop` with a traced trip count over a padded buffer of indices,
 which gathers its batches from data that lies on the device. PyTorch gets its batches cut beforehand, a channels-last or
 contiguous layout (whichever is faster), the fused optimizer and as many threads as there are cores. All run in one process,
-so all have the allocator's thresholds of `research.process`. Sides take turns; medians over rounds are printed with the
-lowest and the highest. Before anything is timed, the losses of the first steps of all sides must agree.
+so all have the allocator's thresholds of `research.process`. Sides take turns, with a pause between; medians
+over rounds are printed with the lowest and the highest. Before anything is timed, the losses of the first steps of all sides
+must agree.
 """
 
 import argparse
@@ -27,8 +28,10 @@ import optax
 import torch
 
 import research.models
+from research.layers import formulation
 
 CLASSES, LEARNING_RATE = 10, 1e-3
+PAUSE = 0.1  # seconds between sides: threads of PyTorch spin for a while after their work, and take the next side a core
 
 
 class Case(NamedTuple):
@@ -116,7 +119,7 @@ class JaxSide:
             updates, opt_state = optimizer.update(gradient, opt_state, params)
             return ({'params': optax.apply_updates(params, updates), **rest}, opt_state), losses.at[i % rows].set(loss)
 
-        @functools.partial(jax.jit, donate_argnums=0)
+        @functools.partial(jax.jit, donate_argnums=0, compiler_options=formulation.compiler_options('cpu'))
         def chunk(state, start, stop, images, labels, indices):
             body = functools.partial(step, images=images, labels=labels, indices=indices)
             return jax.lax.fori_loop(start, stop, body, (state, jnp.zeros(rows)))
@@ -183,6 +186,7 @@ def rates(case: Case, rounds: int) -> dict[str, list[float]]:
         run(2)
     for _ in range(rounds):
         for name, (run, steps) in running.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             run(steps)
             found[name].append(steps / (time.perf_counter() - start))

@@ -64,7 +64,7 @@ def conv(
     padding = _pairs(padding, x.shape[1:3], extent, strides)
     match formulation.convolution(kernel.shape, strides, padding, groups, dilation):
         case 'pointwise':
-            return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
+            return _pointwise(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
         case 'depthwise':
             return depthwise(x, kernel, strides, padding, dilation)
         case 'taps':
@@ -162,6 +162,30 @@ def _pairs(padding, size, kernel_size, strides) -> tuple[Pair, Pair]:
     return tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
 
 
+@jax.custom_vjp
+def _pointwise(x, kernel):
+    return x @ kernel
+
+
+def _pointwise_forward(x, kernel):
+    return x @ kernel, (x, kernel)
+
+
+def _pointwise_backward(residuals, dy):
+    x, kernel = residuals
+    x, dy = lax.optimization_barrier((x, dy))
+    return dy @ kernel.T, _over_rows(x, dy)
+
+
+_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+
+
+def _over_rows(x, dy):
+    """sum over b, h, w of x[b, h, w, c] dy[b, h, w, d], as one axis: over three, XLA transposes both arrays first."""
+    rows = (((0,), (0,)), ((), ()))
+    return lax.dot_general(x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), rows)
+
+
 # The gradients that automatic differentiation makes of a convolution are convolutions in another dimension order, for
 # which XLA's CPU backend has no fast code inside a loop (jax issue 12868, xla issue 34273). So both are written out here.
 
@@ -178,6 +202,7 @@ def _channels_last_forward(x, kernel, strides, padding):
 def _channels_last_backward(strides, padding, residuals, dy):
     """dk[i, c, d] = sum over b, o of x[b, s o + i - low, c] dy[b, o, d]: channels are the batch, the batch is contracted."""
     x, kernel = residuals
+    x, dy = lax.optimization_barrier((x, dy))
     pads = [(low, k - 1 + s * (o - 1) + 1 - n - low) for (low, _), k, s, o, n in _by_side(padding, kernel, strides, dy, x)]
     dk = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), pads, dilation=strides)
     return _input_gradient(x, kernel, strides, padding, dy), dk.transpose(1, 2, 0, 3)
@@ -188,8 +213,10 @@ _channels_last.defvjp(_channels_last_forward, _channels_last_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _by_taps(x, kernel, strides, padding):
-    """One loop over the output, where a convolution would first gather patches; for one input channel."""
+    """For few input channels: with one, a loop over the output, where a convolution would first gather patches."""
     taps = _taps(x, kernel, strides, padding)
+    if x.shape[3] > 1:
+        return jnp.concatenate(taps, axis=3) @ kernel.reshape(-1, kernel.shape[3])
     weights = kernel.reshape(len(taps), 1, 1, 1, -1)
     return functools.reduce(jnp.add, [tap * weight for tap, weight in zip(taps, weights, strict=True)])
 
@@ -200,16 +227,16 @@ def _by_taps_forward(x, kernel, strides, padding):
 
 def _by_taps_backward(strides, padding, residuals, dy):
     x, kernel = residuals
+    x, dy = lax.optimization_barrier((x, dy))
     patches = jnp.concatenate(_taps(x, kernel, strides, padding), axis=3)
-    dk = jnp.einsum('bhwd,bhwt->dt', dy, patches).T.reshape(kernel.shape)
-    return _input_gradient(x, kernel, strides, padding, dy), dk
+    return _input_gradient(x, kernel, strides, padding, dy), _over_rows(patches, dy).reshape(kernel.shape)
 
 
 _by_taps.defvjp(_by_taps_forward, _by_taps_backward)
 
 
 def _taps(x, kernel, strides, padding):
-    """What each entry of the kernel meets: kh kw arrays [B, H', W', 1]."""
+    """What each entry of the kernel meets: kh kw arrays [B, H', W', C]."""
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     (kh, kw), (sh, sw) = kernel.shape[:2], strides
     rows, columns = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1

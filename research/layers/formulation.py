@@ -2,7 +2,7 @@
 
 Every layer here has a plain formulation, what `lax` or flax offers, and some have a second one that computes the same
 numbers (1e-5) from the same parameters faster on CPU. GPU and TPU always take the plain one. The figures behind each
-choice are in benchmarks/step_rate.md; without one, a layer stays plain.
+choice are in benchmarks/convolutions.md and step_rate.md; without one, a layer stays plain.
 """
 
 import contextlib
@@ -24,6 +24,16 @@ def plain() -> Iterator[None]:
         yield
 
 
+def compiler_options(platform: str) -> dict[str, str]:
+    """What training programs are compiled with.
+
+    On CPU `lax.optimization_barrier` is by itself taken away before fusion, which then computes activations anew, and slowly,
+    inside of whatever transposes them for a kernel's gradient: 260 of the 830 ms of a step of ResNet-18 (jaxlib 0.10.2;
+    benchmarks/convolutions.md). This keeps barriers until after.
+    """
+    return {'xla_disable_hlo_passes': 'cse_barrier_expander'} if platform == 'cpu' else {}
+
+
 def _fast() -> bool:
     return not _plain.value and jax.default_backend() == 'cpu'
 
@@ -41,7 +51,7 @@ def convolution(
       'plain': `lax.conv_general_dilated` and the gradients that automatic differentiation makes of it.
       'pointwise': a matmul, for kernels of one tap.
       'depthwise': elementwise loops, where each channel has its own kernel (research.layers.depthwise).
-      'taps': a sum over shifted images, for images of one channel.
+      'taps': a sum over shifted images, or one product with them side by side, for a stem of few channels and taps.
       'channels_last': both gradients, too, are convolutions in channels-last order.
     """
     kh, kw, channels, features = kernel_shape
@@ -54,7 +64,7 @@ def convolution(
         return 'pointwise'
     if max(dilation) > 1:
         return 'plain'
-    return 'taps' if channels == 1 and kh * kw <= 25 else 'channels_last'
+    return 'taps' if channels <= 4 and channels * kh * kw <= 36 else 'channels_last'
 
 
 def max_pooling(window: Sequence[int], strides: Sequence[int]) -> str:

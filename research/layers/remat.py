@@ -8,7 +8,8 @@ Cost and gain: 'products' keeps the outputs of convolutions and matrix products 
 for little time; 'block' keeps only what goes into a block, for a third more FLOPs. Gradients are the same.
 
 Claim: memory of activations that grows with the root of the depth, for one more forward pass. Clashes: `train.memory_budget`
-chooses it itself; networks without blocks refuse it.
+chooses it itself; networks without blocks refuse it. On CPU a program needs `research.layers.formulation.compiler_options`, or
+common subexpressions are merged across the barrier between the two computations, which undoes all of it.
 """
 
 from collections.abc import Callable
@@ -26,15 +27,6 @@ POLICIES: dict[str, Callable[..., bool]] = {
     'products': jax.checkpoint_policies.save_only_these_names(PRODUCT),
     'block': jax.checkpoint_policies.nothing_saveable,
 }
-
-
-def compiler_options(policy: str, platform: str) -> dict[str, str]:
-    """What a program with this policy has to be compiled with.
-
-    On CPU the barrier between the first and the second computation is taken away before common subexpressions are merged,
-    which undoes all of it (jaxlib 0.10.2: temporaries as without); this keeps it until after.
-    """
-    return {'xla_disable_hlo_passes': 'cse_barrier_expander'} if policy != 'none' and platform == 'cpu' else {}
 
 
 def block(module: Any, policy: str, static_argnums: tuple[int, ...] = (2,)) -> Any:

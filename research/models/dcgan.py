@@ -143,7 +143,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [B, 2 H, 2 W, D].
     """
-    plain = formulation.convolution(kernel.shape, ((1, 1), (1, 1)), groups=1) == 'plain'
+    plain = formulation.convolution(kernel.shape, (2, 2), ((1, 1), (1, 1)), 1, (1, 1)) == 'plain'
     return (_transpose if plain else _transpose_with_gradient)(x, kernel)
 
 

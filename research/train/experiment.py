@@ -15,7 +15,7 @@ import numpy as np
 
 from research import catalogue, cost, data, durations, models, optim, pretrained, tasks
 from research.data import batch_sizes, order
-from research.layers import remat
+from research.layers import formulation
 from research.optim import plateau
 from research.tasks.generation import Generation
 from research.train import adversarial, chunks, feed, memory, parallel, phases, step
@@ -382,7 +382,7 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
     module, stages, inputs = kind.create(config, dataset, task, engine.axis_name)
     init = functools.partial(kind.initial_state, module, stages, inputs(2))
     platform = engine.devices[0].platform
-    options = remat.compiler_options(config['train']['remat'], platform)
+    options = formulation.compiler_options(platform)
     if config['train']['deterministic'] and platform == 'gpu':
         options['xla_gpu_deterministic_ops'] = True
 
@@ -408,7 +408,7 @@ def _program(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
         chunk=functools.cache(lambda phase: compiled(chunks.train_chunk, phase, donate=(0,))),
         evaluate=compiled(kind.evaluate),
         final=None if fits else compiled(kind.final),
-        predict=jax.jit(precise(stages.predict)),
+        predict=jax.jit(precise(stages.predict), compiler_options=options or None),
         inputs=inputs,
         samples=compiled(kind.samples) if hasattr(kind, 'samples') else None,
         shapes=shapes,

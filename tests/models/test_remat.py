@@ -12,7 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research import cost, models
 from research.catalogue import ConfigError
-from research.layers.remat import POLICIES, compiler_options
+from research.layers.formulation import compiler_options
+from research.layers.remat import POLICIES
 
 
 class Linear(nn.Module):
@@ -61,7 +62,7 @@ def compiled(name, remat, devices):
     mesh = jax.make_mesh((devices,), ('data',), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     whole, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec('data'))
     arguments = jax.device_put(params, whole), jax.device_put(images, rows)
-    return jax.jit(jax.grad(loss), compiler_options=compiler_options(remat, 'cpu')).lower(*arguments).compile(), arguments
+    return jax.jit(jax.grad(loss), compiler_options=compiler_options('cpu')).lower(*arguments).compile(), arguments
 
 
 @pytest.mark.parametrize('devices', [1, 4])
