@@ -1,11 +1,11 @@
 """Depthwise convolution on CPU: `[B, H, W, C]` with a kernel `[kh, kw, 1, C]`, in elementwise loops that XLA vectorizes over C.
 
-`lax.conv` has no fast code for it on CPU, forward or backward (benchmarks/convolutions.md). Forward and input gradient are one
-loop each, a sum over taps of shifted images times weights by channel. The weight gradient is a *variadic* reduce, one operand
-a tap, over a few columns only: XLA emits it as one kernel with an output a tap, LLVM unrolls the short reduction away, so
-that the loop over channels is innermost and vectorized, and what two taps load alike is loaded once. Sums over rows are written out
-inside each operand. What is left, `[B, H' / rows, W' / columns, C]` a tap, is summed by a matmul with ones, which XLA does not
-fuse; fused, the loop would be scalar.
+`lax.conv` has no fast code for it on CPU, forward or backward (benchmarks/convolutions.md). Forward and input gradient are
+one loop each, a sum over taps of shifted images times weights by channel. The weight gradient is a *variadic* reduce, one
+operand a tap, over a few columns only: XLA emits it as one kernel with an output a tap, LLVM unrolls the short reduction away,
+so that the loop over channels is innermost and vectorized, and what two taps load alike is loaded once. Sums over rows are
+written out inside each operand. What is left, `[B, H' / rows, W' / columns, C]` a tap, is summed by a matmul with ones, which
+XLA does not fuse; fused, the loop would be scalar.
 """
 
 import functools

@@ -10,7 +10,7 @@ import jax
 from research import catalogue
 
 # A file of research.models -> what it has. Names are timm's where timm has the network, else torchvision's or the paper's.
-_FAMILIES = {
+FAMILIES = {
     'resnet': (
         *('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152'),
         *('resnet20', 'resnet32', 'resnet44', 'resnet56'),
@@ -28,8 +28,11 @@ _FAMILIES = {
     'vit': ('vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224'),
 }
 MODELS = {'cnn': 'research.models.cnn:CNN', 'vit': 'research.models.vit:ViT'} | {
-    name: f'research.models.{family}:{name}' for family, names in _FAMILIES.items() for name in names
+    name: f'research.models.{family}:{name}' for family, names in FAMILIES.items() for name in names
 }
+
+# Fields of the group `model` that its constructor is not handed.
+OWN = ('num_classes', 'init_from')
 
 # Two players in one network, for the task of generation: latents `[B, Z]` in, images in [-1, 1] out.
 GENERATORS = {'dcgan': 'research.models.dcgan:DCGAN'}
@@ -38,10 +41,6 @@ GENERATORS = {'dcgan': 'research.models.dcgan:DCGAN'}
 def names() -> list[str]:
     """Every model name, sorted."""
     return sorted(MODELS)
-
-
-# Fields of the group `model` that its constructor is not handed.
-OWN = ('num_classes', 'init_from')
 
 
 def features(module: nn.Module, variables: Mapping[str, Any], x: jax.Array) -> dict[str, jax.Array]:

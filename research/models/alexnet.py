@@ -5,7 +5,8 @@ torchvision's. Averages fit a map of any size to the first fully connected layer
 repeated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,8 +15,7 @@ from research.catalogue import ConfigError
 from research.layers.dropout import Dropout
 from research.layers.initializers import he_normal
 from research.layers.pooling import adaptive_avg_pool
-from research.models.mobilenetv2 import divisible
-from research.models.network import Network, Preprocessing, Source
+from research.models.network import Network, Preprocessing, Source, divisible
 from research.models.vgg import Stage, convolve
 
 # Channels, kernel, stride and padding of the first convolution; then channels and kernel of those at each resolution.
@@ -46,7 +46,7 @@ class AlexNet(Network):
       dropout: share of what goes into each of the two hidden layers (2012, section 4.2).
     """
 
-    norm: str = 'none'
+    norm: str | Mapping[str, Any] = 'none'
     width: float = 1.0
     dropout: float = 0.5
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import flax.linen as nn
 
-from research.models.mobilenetv2 import TOP, MobileNetV2, Stage, divisible, timm
+from research.models.mobilenetv2 import TOP, MobileNetV2, Stage, timm
 from research.models.mobilenetv3 import torchvision_block
-from research.models.network import HALF, Preprocessing, Source
+from research.models.network import HALF, Preprocessing, Source, divisible
 
 
 class Scale(NamedTuple):

@@ -16,8 +16,7 @@ from flax.core import FrozenDict
 from research.layers.dropout import Dropout
 from research.layers.initializers import he_normal
 from research.layers.pooling import adaptive_avg_pool
-from research.models.mobilenetv2 import divisible
-from research.models.network import HALF, Kit, Network, Preprocessing, Source
+from research.models.network import HALF, Kit, Network, Preprocessing, Source, divisible
 
 # Table 1: channels and kernel of the convolutions of the stem, of which the first has stride 2.
 STEM = ((64, 7), (64, 1), (192, 3))

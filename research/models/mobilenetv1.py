@@ -12,8 +12,7 @@ import jax
 
 from research.layers.dropout import Dropout
 from research.layers.squeeze_excite import SqueezeExcite
-from research.models.mobilenetv2 import divisible
-from research.models.network import HALF, Kit, Network, Preprocessing, Source
+from research.models.network import HALF, Kit, Network, Preprocessing, Source, divisible
 
 # Table 1: channels of the first convolution; then channels, number of blocks and stride of the first of them.
 STEM = 32

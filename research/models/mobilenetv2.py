@@ -14,7 +14,7 @@ import jax
 
 from research.layers.dropout import Dropout
 from research.layers.squeeze_excite import SqueezeExcite
-from research.models.network import HALF, Kit, Network, Preprocessing, Source
+from research.models.network import HALF, Kit, Network, Preprocessing, Source, divisible
 
 
 class Stage(NamedTuple):
@@ -46,12 +46,6 @@ _HUGGINGFACE = {
     'mobilenetv2_140': ('google/mobilenet_v2_1.4_224', 224),
 }
 _TIMM = tuple(f'mobilenetv2_{width}' for width in ('035', '050', '075', '100', '110d', '120d', '140'))
-
-
-def divisible(channels: float) -> int:
-    """The nearest multiple of 8, at least 8, that takes away no more than a tenth: as Google's networks round."""
-    found = max(8, int(channels + 4) // 8 * 8)
-    return found if found >= 0.9 * channels else found + 8
 
 
 def timm_blocks(net: Network) -> Iterator[tuple[str, ...]]:

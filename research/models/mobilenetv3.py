@@ -14,8 +14,8 @@ import jax
 
 from research import catalogue
 from research.layers.dropout import Dropout
-from research.models.mobilenetv2 import InvertedResidual, divisible, timm_blocks
-from research.models.network import Network, Preprocessing, Source
+from research.models.mobilenetv2 import InvertedResidual, timm_blocks
+from research.models.network import Network, Preprocessing, Source, divisible
 
 
 class Stage(NamedTuple):

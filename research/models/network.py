@@ -26,6 +26,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
 
+def divisible(channels: float) -> int:
+    """The nearest multiple of 8, at least 8, that takes away no more than a tenth: as Google's networks round."""
+    found = max(8, int(channels + 4) // 8 * 8)
+    return found if found >= 0.9 * channels else found + 8
+
+
 class Preprocessing(NamedTuple):
     """What images go through before a network with these weights sees them.
 

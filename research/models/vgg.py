@@ -6,7 +6,8 @@ fully connected layer; where a map is smaller than it, pixels are repeated.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,8 +15,7 @@ import jax
 from research.layers.dropout import Dropout
 from research.layers.initializers import he_normal
 from research.layers.pooling import adaptive_avg_pool
-from research.models.mobilenetv2 import divisible
-from research.models.network import Kit, Network, Preprocessing, Source
+from research.models.network import Kit, Network, Preprocessing, Source, divisible
 
 # Table 1: channels of each stage, units of the fully connected layers, side of the map that the first of these takes.
 WIDTHS = (64, 128, 256, 512, 512)
@@ -58,7 +58,7 @@ class VGG(Network):
       dropout: share of each hidden layer's units (section 3.1).
     """
 
-    norm: str = 'none'
+    norm: str | Mapping[str, Any] = 'none'
     depths: Sequence[int] = (1, 1, 2, 2, 2)
     width: float = 1.0
     dropout: float = 0.5

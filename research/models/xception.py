@@ -11,8 +11,7 @@ import jax
 
 from research.catalogue import ConfigError
 from research.layers.dropout import Dropout
-from research.models.mobilenetv2 import divisible
-from research.models.network import HALF, Kit, Network, Preprocessing, Source
+from research.models.network import HALF, Kit, Network, Preprocessing, Source, divisible
 
 # Figure 5: channels and stride of the convolutions of the stem; channels of the separable ones of the entry flow's blocks,
 # each of which halves the map; of the middle flow's and of the exit flow's block, which halves it once more; of the last ones.

@@ -57,6 +57,70 @@ def test_values_and_gradients_are_those_of_lax(batch, size, channels, features, 
     assert_close(value_and_gradients(lambda x, k: conv(x, k, strides, padding), x, k), value_and_gradients(lax_conv, x, k))
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    size=st.tuples(st.integers(5, 13), st.integers(5, 13)),
+    channels=st.integers(2, 9),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)).filter(lambda k: k != (1, 1)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 2)]),
+    padding=st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2),
+)
+def test_a_kernel_for_each_channel_is_that_of_lax(batch, size, channels, kernel, strides, dilation, padding):
+    """In float64, where nothing but a wrong term can differ."""
+    if any(n + low + high <= d * (k - 1) for n, (low, high), d, k in zip(size, padding, dilation, kernel, strict=True)):
+        return
+    x, k = arrays((batch, *size, channels), (*kernel, 1, channels), dtype=np.float64)
+
+    def lax_conv(x, k):
+        return jax.lax.conv_general_dilated(
+            x,
+            k,
+            strides,
+            padding,
+            rhs_dilation=dilation,
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            feature_group_count=channels,
+        )
+
+    with jax.enable_x64(True):
+        ours = value_and_gradients(lambda x, k: conv(x, k, strides, padding, channels, dilation), x, k)
+        assert_close(ours, value_and_gradients(lax_conv, x, k), scale=1e-12)
+
+
+@pytest.mark.parametrize('size', [(6, 6), (7, 12), (12, 12), (24, 24)])
+@pytest.mark.parametrize(('kernel', 'stride'), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_depthwise_layers_of_mobile_networks(size, kernel, stride):
+    """Their sizes take every way of cutting a map into blocks."""
+    x, k = arrays((4, *size, 24), (kernel, kernel, 1, 24))
+    name = formulation.convolution(k.shape, (stride, stride), ((1, 1), (1, 1)), 24, (1, 1))
+    assert name == 'depthwise'
+
+    def layer(x, k):
+        return conv(x, k, stride, kernel // 2, 24)
+
+    with formulation.plain():
+        expected = value_and_gradients(layer, x, k)
+    assert_close(value_and_gradients(layer, x, k), expected)
+
+
+@pytest.mark.parametrize(('channels', 'groups', 'strides'), [(3, 1, 1), (1, 1, 2), (4, 2, 1), (4, 4, 2)])
+def test_dilation(channels, groups, strides):
+    x, k = arrays((2, 9, 8, channels), (3, 3, channels // groups, 4))
+
+    def lax_conv(x, k):
+        dims = ('NHWC', 'HWIO', 'NHWC')
+        return jax.lax.conv_general_dilated(
+            x, k, (strides,) * 2, ((2, 2), (2, 2)), rhs_dilation=(2, 2), dimension_numbers=dims, feature_group_count=groups
+        )
+
+    def ours(x, k):
+        return conv(x, k, strides, 2, groups, 2)
+
+    assert_close(value_and_gradients(ours, x, k), value_and_gradients(lax_conv, x, k))
+
+
 @pytest.mark.parametrize('groups', [2, 4])
 def test_groups_are_independent_convolutions(groups):
     x, k = arrays((2, 6, 6, 4), (3, 3, 4 // groups, 8))

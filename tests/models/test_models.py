@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import models
+from research import cost, models
 from research.catalogue import ConfigError
+from research.layers import formulation
 from research.layers.dropout import Dropout
 
 NORMS = ['batch', 'virtual_batch', {'name': 'ghost_batch', 'virtual_batch_size': 4}, 'none']
@@ -41,10 +42,6 @@ def shapes(name, channels=3, norm=None, **kwargs):
     model = models.create(name, 10, **({} if norm is None else {'norm': norm}), **kwargs)
     variables = jax.eval_shape(model.init, jax.random.key(0), images(name, channels))
     return model, variables
-
-
-def count(params):
-    return sum(np.prod(a.shape, dtype=int) for a in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize('name', FAMILIES)
@@ -112,18 +109,72 @@ def test_on_a_pmap_axis_a_network_gives_the_logits_of_one_device(norm):
     np.testing.assert_allclose(together.reshape(8, 10), jax.jit(logits(one))(variables, x), rtol=1e-5, atol=1e-5)
 
 
+# At 1000 classes and three channels: the papers', torchvision's or timm's.
+PARAMETERS = {
+    'alexnet': 61_100_840,
+    'vgg16': 138_357_544,
+    'vgg16_bn': 138_365_992,
+    'googlenet': 13_004_888,
+    'resnet18': 11_689_512,
+    'resnet50': 25_557_032,
+    'resnet152': 60_192_808,
+    'mobilenetv1_100': 4_231_976,
+    'mobilenetv2_100': 3_504_872,
+    'mobilenetv3_large_100': 5_483_032,
+    'mobilenetv3_small_100': 2_542_856,
+    'tinynet_a': 6_187_972,
+    'tinynet_b': 3_730_562,
+    'tinynet_c': 2_457_234,
+    'tinynet_d': 2_338_446,
+    'tinynet_e': 2_042_972,
+    'legacy_xception': 22_855_952,
+    'efficientnet_b0': 5_288_548,
+    'efficientnet_b4': 19_341_616,
+    'efficientnet_b7': 66_347_960,
+    'vit_base_patch16_224': 86_567_656,
+}
+
+
+@pytest.mark.parametrize('name', PARAMETERS)
+def test_number_of_parameters(name):
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = jax.eval_shape(models.create(name).init, jax.random.key(0), images)
+    assert cost.parameters(variables) == PARAMETERS[name]
+
+
 @pytest.mark.parametrize(
     ('name', 'channels', 'classes', 'expected'),
     [
-        ('resnet18', 3, 1000, 11_689_512),  # torchvision's and timm's
         ('resnet20', 3, 10, 269_722),  # He et al. 2015, table 6: 0.27M
         ('cnn', 1, 10, 9 * 32 + 9 * 32 * 64 + 2 * (32 + 64) + (8 * 8 * 64 + 1) * 128 + 129 * 10),
     ],
 )
-def test_number_of_parameters(name, channels, classes, expected):
+def test_number_of_parameters_on_small_images(name, channels, classes, expected):
     images = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
     variables = jax.eval_shape(models.create(name, classes).init, jax.random.key(0), images)
-    assert count(variables['params']) == expected
+    assert cost.parameters(variables) == expected
+
+
+# Published, in billions: He et al. 2015 with the stride in the 3x3 convolution, Sandler et al. 2018 and Tan and Le 2019.
+@pytest.mark.parametrize(('name', 'billions'), [('resnet50', 4.1), ('mobilenetv2_100', 0.30), ('efficientnet_b0', 0.39)])
+def test_multiply_adds_are_the_published_ones_whichever_formulation_runs(name, billions):
+    model, images = models.create(name), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    found = cost.multiply_adds(model.apply, variables, images)
+    assert found == pytest.approx(billions * 1e9, rel=0.03)
+    assert cost.flops(model.apply, variables, images) == 2 * found
+    with formulation.plain():
+        assert cost.multiply_adds(model.apply, variables, images) == found
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_intermediate_maps_can_be_read(name):
+    model, variables = shapes(name)
+    found = jax.eval_shape(lambda v, x: models.features(model, v, x), variables, images(name))
+    maps = [a.shape for a in found.values() if a.ndim == 4]
+    assert len(found) >= 2 and [*found][-1].startswith(('stage', 'block'))
+    sides = [shape[1] for shape in maps]
+    assert sides == sorted(sides, reverse=True) and all(shape[0] == 2 for shape in maps)
 
 
 @pytest.mark.parametrize('name', FAMILIES)
@@ -171,7 +222,7 @@ class TestCreate:
             ('cnn', {'width': 3}, "no argument 'width'.*'widths'"),
             ('vit_tiny_patch16_224', {'dropuot': 0.1}, "no argument 'dropuot'.*'dropout'"),
             (f'{__name__}:Tinny', {}, 'Cannot import'),
-            (f'{__name__}:count', {}, "no argument 'num_classes'"),
+            (f'{__name__}:kernels', {}, "no argument 'num_classes'"),
         ],
     )
     def test_refuses_what_it_does_not_know(self, name, kwargs, message):

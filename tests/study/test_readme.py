@@ -22,6 +22,7 @@ def test_the_paper_of_the_readme_needs_no_edit_here(tmp_path, monkeypatch):
     assert set(study.contrasts) == {'do they add up?'} and len(study.variants) == 5
     for run in study.runs[: len(study.variants)]:
         group = dict(run.config['model'])
-        group.pop('num_classes')
+        for key in models.OWN:
+            group.pop(key)
         module = models.create(group.pop('name'), 10, **group)
         assert jax.eval_shape(module.init, jax.random.key(0), jax.numpy.zeros((4, 8, 8, 1)))['params']['head']
