@@ -260,6 +260,34 @@ TECHNIQUES = (
         equals=_RESNET,
     ),
     Technique(
+        'blur_pool',
+        on={'model.blur_pool': True},
+        off={'model.blur_pool': False},
+        neutral={**_RESNET, 'model.blur_pool': True},  # which leaves no pixel out
+        equals=_RESNET,
+    ),
+    Technique(
+        'weight_standardization',
+        on={'model.conv.name': 'standardized'},
+        off={'model.conv.name': 'plain'},
+        neutral={},
+        equals={'model.conv.name': 'techniques:Standardized'},
+    ),
+    Technique(
+        'low_rank',
+        on={'model.hidden': (1024,), 'model.low_rank': 0.25},
+        off={'model.hidden': (), 'model.low_rank': 0.0},
+        neutral={'model.hidden': (16,)},  # too small to be factored
+        equals={'model.hidden': (16,)},
+    ),
+    Technique(
+        'squeeze_excite',
+        on={**_RESNET, 'model.squeeze_excite': 0.25},
+        off={'model.name': 'cnn', 'model.widths': (4,), 'model.hidden': (), 'optimizer.learning_rate': 0.0625},
+        neutral={'model.squeeze_excite': 0.0},
+        equals=_RESNET,
+    ),
+    Technique(
         'remat_products',
         on={'train.remat': 'products'},
         off={'train.remat': 'none'},
@@ -372,3 +400,12 @@ def yes_or_no(logits, labels):
     """Sigmoid cross-entropy as its definition reads: of each class, the logarithm of the probability of the right answer."""
     right = jnp.where(jnp.arange(logits.shape[-1])[None] == labels[:, None], logits, -logits)
     return -jnp.log(1 / (1 + jnp.exp(-right))).sum(-1)
+
+
+class Standardized(Conv):
+    """Filters less their mean, over their deviation, as the paper writes it."""
+
+    def seen(self, kernel):
+        flat = kernel.reshape(-1, kernel.shape[-1])
+        flat = (flat - jnp.mean(flat, 0, keepdims=True)) / jnp.sqrt(jnp.var(flat, 0, keepdims=True) + 1e-6)
+        return flat.reshape(kernel.shape)
