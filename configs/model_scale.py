@@ -25,7 +25,6 @@ def get_config(arg: str = ''):
     config.study.variants = {
         'cnn_half': {'model.widths': (8, 16), 'model.hidden': (32,)},
         'cnn_double': {'model.widths': (32, 64), 'model.hidden': (128,)},
-        'vgg': {'model.name': 'vgg11_bn', 'model.width': 0.125, 'model.dropout': 0.0},
         'resnet': {'model.name': 'resnet20', 'model.depths': (1, 1, 1), 'model.widths': (8, 16, 32)},
         'googlenet': {'model.name': 'googlenet', 'model.width': 0.125, 'model.dropout': 0.0, 'model.auxiliary': False},
         'mobilenetv1': {'model.name': 'mobilenetv1_025'},

@@ -57,15 +57,16 @@ def _padded(x, pads):
 
 def _correlate(x, kernel, strides, padding, dilation):
     """y[b, o, c] = sum over t of x[b, s o + d t - low, c] kernel[t, c]; kernel [kh, kw, C]."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # of the sum; half a precision would be lost with each tap
     x = lax.optimization_barrier(_padded(x, padding))
     (kh, kw, _), (sh, sw), (dh, dw) = kernel.shape, strides, dilation
     rows, columns = (x.shape[1] - dh * (kh - 1) - 1) // sh + 1, (x.shape[2] - dw * (kw - 1) - 1) // sw + 1
 
     def tap(i, j):
         cut = x[:, i * dh : i * dh + sh * (rows - 1) + 1 : sh, j * dw : j * dw + sw * (columns - 1) + 1 : sw]
-        return cut * kernel[i, j].reshape(1, 1, 1, -1)
+        return cut.astype(wide) * kernel[i, j].reshape(1, 1, 1, -1).astype(wide)
 
-    return functools.reduce(operator.add, (tap(i, j) for i in range(kh) for j in range(kw)))
+    return functools.reduce(operator.add, (tap(i, j) for i in range(kh) for j in range(kw))).astype(x.dtype)
 
 
 def _input_gradient(shape: Sequence[int], kernel, strides, padding, dilation, dy):
@@ -105,6 +106,8 @@ def _blocks(height: int, width: int, taps: int) -> Pair:
 def _weight_gradient(x, kernel, strides, padding, dilation, dy):
     """dk[t, c] = sum over b, o of x[b, s o + d t - low, c] dy[b, o, c]."""
     (kh, kw), (batch, height, width, channels) = kernel.shape[:2], dy.shape
+    if not dy.size:
+        return jnp.zeros_like(kernel)
     group = max(1, min(kh, 9 // kw))  # rows of the kernel in one reduce
     rows, columns = _blocks(height, width, group * kw)
     tall, wide = -(-height // rows), -(-width // columns)  # blocks

@@ -4,7 +4,8 @@ Idea: the kernels of trained layers have a spectrum that falls off, so their pro
 
 Source: Denton et al. 2014 (Exploiting linear structure within convolutional networks, section 3.2); Jaderberg et al. 2014,
 scheme 1, whose filters are across channels here. Config: {'model.low_rank': 0.25}, in every family: the rank as a share of
-what it can be at most. A layer is large from 2**16 weights on; grouped convolutions and what would not shrink stay whole.
+what it can be at most. A layer is large from 2**16 weights on; grouped convolutions, squeeze-and-excitation and what would
+not shrink stay whole.
 Foreign weights (model.init_from) enter by their singular value decomposition, the best approximation of that rank.
 
 Cost: a matrix more a layer. Claim: 2 times fewer FLOPs for under 1 point on ImageNet from a trained network (Denton et al.).
@@ -16,11 +17,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from research.catalogue import ConfigError
+
 LARGE = 2**16
 
 
 def rank(shape: Sequence[int], share: float) -> int:
     """Rank of a kernel `[..., C, D]`, seen as the matrix `[... C, D]`; 0 where it stays whole."""
+    if not 0 <= share <= 1:
+        raise ConfigError(f'low_rank is {share}, expected a share of the rank from 0 (whole layers) to 1.')
     rows, columns = math.prod(shape[:-1]), shape[-1]
     if not share or rows * columns < LARGE:
         return 0

@@ -44,7 +44,8 @@ def names() -> list[str]:
 
 
 def features(module: nn.Module, variables: Mapping[str, Any], x: jax.Array) -> dict[str, jax.Array]:
-    """Intermediate maps of an inference: name ('stem', 'stage1', ...) -> `[B, H', W', C']`, from the first to the last.
+    """Intermediate maps of an inference: name ('stem', 'stage1', ...) -> `[B, H', W', C']`, from the first to the last
+    (in alphabetical order where it comes out of a `jax.jit`).
 
     Args:
       module, variables: a network of `create` and its variables; of one's own, whatever it sows into 'intermediates'.

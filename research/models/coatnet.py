@@ -22,7 +22,7 @@ from research.layers import initializers
 from research.layers.dropout import Dropout
 from research.layers.pooling import avg_pool
 from research.layers.squeeze_excite import SqueezeExcite
-from research.models.network import Kit, Network, Preprocessing, Source
+from research.models.network import HALF, Kit, Network, Preprocessing, Source
 from research.models.vit import attention
 
 # Table 3 of the paper: blocks and D of each stage, channels of the stem.
@@ -96,7 +96,7 @@ class CoAtNet(Network):
         'timm': Source(
             _names,
             {f'coatnet_{size}_224': f'coatnet_{size}_224' for size in SIZES},
-            lambda name: Preprocessing(crop=0.95, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+            lambda name: Preprocessing(crop=0.95, mean=HALF, std=HALF),
         ),
     }
 

@@ -116,7 +116,7 @@ class EfficientNet(MobileNetV2):
             _torchvision,
             {n: n for n in SCALES},
             lambda name: _TORCHVISION.get(name, Preprocessing()),
-            lambda name: {'norm': {'name': 'batch', 'epsilon': _TORCHVISION_EPSILON.get(name, 1e-5)}},
+            lambda name, tensors: {'norm': {'name': 'batch', 'epsilon': _TORCHVISION_EPSILON.get(name, 1e-5)}},
         ),
         # Theirs pads as TensorFlow for images of the size in the table, and no other. Its images are resized to a square, and
         # divided twice by the root of ImageNet's deviation.
@@ -124,7 +124,7 @@ class EfficientNet(MobileNetV2):
             _huggingface,
             {n: f'google/{n.replace("_", "-")}' for n in SCALES},
             lambda name: Preprocessing(SCALES.get(name, SCALES['efficientnet_b0']).size, 1.0, 'nearest'),
-            lambda name: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
+            lambda name, tensors: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
         ),
     }
 

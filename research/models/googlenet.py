@@ -87,6 +87,8 @@ class GoogLeNet(Network):
             _torchvision,
             {'googlenet': 'googlenet'},
             lambda name: Preprocessing(interpolation='bilinear', mean=HALF, std=HALF),
+            # Its constructor takes the heads off the network that it gives out with weights.
+            lambda name, tensors: {'auxiliary': any(tensor.startswith('aux') for tensor in tensors)},
         )
     }
 

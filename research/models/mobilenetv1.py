@@ -70,7 +70,7 @@ class MobileNetV1(Network):
             _huggingface,
             {'mobilenetv1_075': 'google/mobilenet_v1_0.75_192', 'mobilenetv1_100': 'google/mobilenet_v1_1.0_224'},
             _huggingface_preprocessing,
-            lambda name: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
+            lambda name, tensors: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
         ),
     }
 

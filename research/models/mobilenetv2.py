@@ -141,7 +141,7 @@ class MobileNetV2(Network):
             _huggingface,
             {n: address for n, (address, _) in _HUGGINGFACE.items()},
             _huggingface_preprocessing,
-            lambda name: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
+            lambda name, tensors: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
         ),
     }
 

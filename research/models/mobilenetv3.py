@@ -134,7 +134,7 @@ class MobileNetV3(Network):
             _torchvision,
             {f'mobilenetv3_{size}_100': f'mobilenet_v3_{size}' for size in ('small', 'large')},
             _torchvision_preprocessing,
-            lambda name: {'norm': {'name': 'batch', 'epsilon': 1e-3}},
+            lambda name, tensors: {'norm': {'name': 'batch', 'epsilon': 1e-3}},
         ),
     }
 

@@ -5,7 +5,7 @@ every family by the same words.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -73,14 +73,14 @@ class Source(NamedTuple):
       names: model name -> theirs, of every network that they have: a function's name in timm and torchvision, an address at
         Hugging Face.
       preprocessing: model name -> what its images go through.
-      arguments: model name -> arguments of our constructor, where theirs computes something else from the same parameters: an
-        epsilon, a padding.
+      arguments: model name, names of tensors in a file -> arguments of our constructor, where theirs computes something else
+        from the same parameters: an epsilon, a padding.
     """
 
     layers: Callable[[Any], Iterable[tuple]]
     names: Mapping[str, str]
     preprocessing: Callable[[str], Preprocessing] = lambda name: Preprocessing()
-    arguments: Callable[[str], Mapping[str, Any]] = lambda name: {}
+    arguments: Callable[[str, Collection[str]], Mapping[str, Any]] = lambda name, tensors: {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,6 @@ class Kit:
         *,
         name: str,
         groups: int = 1,
-        dilation: int = 1,
         use_bias: bool = False,
         padding: conv.Padding | None = None,
         kernel_init: Initializer | None = None,
@@ -118,21 +117,21 @@ class Kit:
         """Convolution, `[B, H, W, C]` to `[B, H', W', features]`; padding None: the network's, kernel_init None: He's."""
         size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
         if padding is None:
-            padding = 'SAME' if self.padding == 'same' else tuple((k - 1) * dilation // 2 for k in size)
-        if self.blur_pool and strides > 1:
+            padding = 'SAME' if self.padding == 'same' else tuple((k - 1) // 2 for k in size)
+        if self.blur_pool and strides > 1 and size != (strides, strides):  # patches side by side leave nothing out
             x = blur(x)
         given = {
             'kernel_size': size,
             'strides': strides,
             'padding': padding,
             'groups': groups,
-            'dilation': dilation,
             'kernel_init': kernel_init or initializers.he_normal_fan_out(groups),
         }
         rank = low_rank.rank((*size, x.shape[-1], features), self.low_rank) if groups == 1 else 0
         if rank:
-            x = conv.create(self.conv_layer, features=rank, use_bias=False, name=f'{name}_in', **given)(x)
-            given |= {'kernel_size': 1, 'strides': 1, 'padding': 0, 'dilation': 1}
+            first = given | {'kernel_init': initializers.lecun_normal()}  # nothing is activated between the two
+            x = conv.create(self.conv_layer, features=rank, use_bias=False, name=f'{name}_in', **first)(x)
+            given |= {'kernel_size': 1, 'strides': 1, 'padding': 0}
             name = f'{name}_out'
         return conv.create(self.conv_layer, features=features, use_bias=use_bias, name=name, **given)(x)
 
@@ -140,7 +139,7 @@ class Kit:
         """Matrix and bias, `[..., C]` to `[..., features]`."""
         kernel_init = kernel_init or initializers.lecun_normal()
         if rank := low_rank.rank((x.shape[-1], features), self.low_rank):
-            x = remat.product(Dense(rank, use_bias=False, kernel_init=kernel_init, name=f'{name}_in')(x))
+            x = remat.product(Dense(rank, use_bias=False, name=f'{name}_in')(x))
             name = f'{name}_out'
         return remat.product(Dense(features, kernel_init=kernel_init, name=name)(x))
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from research import catalogue
+from research.layers.blur import blur
 from research.layers.dropout import Dropout
 from research.layers.squeeze_excite import SqueezeExcite
 from research.models.network import Kit, Network, Preprocessing, Source
@@ -99,6 +100,10 @@ class ResNet(Network):
         for field, valid in (('stem', STEMS), ('block_type', EXPANSIONS), ('shortcut', SHORTCUTS)):
             if (value := getattr(self, field)) not in valid:
                 raise catalogue.ConfigError(f"Unknown {field} '{value}'.{catalogue.nearest(value, valid)}")
+        if len(self.depths) != len(self.widths):
+            raise catalogue.ConfigError(
+                f'{len(self.depths)} depths and {len(self.widths)} widths: expected one of each a stage.'
+            )
         kit, stem = self.kit(train), STEMS[self.stem]
         x = kit.conv(x, self.widths[0], stem['kernel'], stem['strides'], name='conv1')
         x = self.tap('stem', kit.activate(kit.norm(x, name='norm1')))
@@ -144,12 +149,12 @@ class Block(nn.Module):
             y = kit.norm(kit.conv(y, *size, name=f'conv{i}'), name=f'norm{i}')
             y = kit.activate(y) if i < len(sizes) else y
         if self.squeeze_excite:
-            y = SqueezeExcite(max(1, round(self.squeeze_excite * features)), name='squeeze_excite')(y)
-        if x.shape != y.shape:
+            y = SqueezeExcite(max(1, round(self.squeeze_excite * features)), kit.activation, name='squeeze_excite')(y)
+        if self.strides > 1 or x.shape != y.shape:  # a map of one pixel keeps its shape under a stride
             if self.shortcut == 'projection':
                 x = kit.norm(kit.conv(x, features, 1, self.strides, name='shortcut_conv'), name='shortcut_norm')
             else:
-                x = x[:, :: self.strides, :: self.strides]
+                x = blur(x, self.strides) if kit.blur_pool else x[:, :: self.strides, :: self.strides]
                 x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
         return kit.activate(x + Dropout(self.drop, unit='example', name='drop')(y, kit.train))
 

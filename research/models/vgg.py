@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from research.catalogue import ConfigError
 from research.layers.dropout import Dropout
 from research.layers.initializers import he_normal
 from research.layers.pooling import adaptive_avg_pool
@@ -71,6 +72,8 @@ class VGG(Network):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Images `[B, H, W, C]` to logits `[B, K]`."""
+        if len(self.depths) != len(WIDTHS):
+            raise ConfigError(f'{len(self.depths)} depths: expected one for each of the {len(WIDTHS)} stages.')
         kit, stage, hidden = self.kit(train), self.block(Stage), divisible(HIDDEN * self.width)
         for s, (features, depth) in enumerate(zip(WIDTHS, self.depths, strict=True), 1):
             x = stage(kit, (divisible(features * self.width),) * depth, name=f'stage{s}_block1')(x)

@@ -18,7 +18,7 @@ from flax.core import FrozenDict
 from research.catalogue import ConfigError, nearest
 from research.layers import initializers, remat
 from research.layers.dropout import Dropout
-from research.models.network import Kit, Network, Preprocessing, Source
+from research.models.network import HALF, Kit, Network, Preprocessing, Source
 
 # Table 1 of the paper, and of Touvron et al. 2021 (DeiT) for tiny and small: patch, D, blocks, heads.
 SIZES = {
@@ -71,7 +71,6 @@ _HUGGINGFACE = {
     'block{}/mlp_in': 'vit.encoder.layer.{}.intermediate.dense',
     'block{}/mlp_out': 'vit.encoder.layer.{}.output.dense',
 }
-_HALF = (0.5, 0.5, 0.5)
 
 
 def _names(table: Mapping[str, str | tuple[str, ...]], net: 'ViT') -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -110,7 +109,7 @@ class ViT(Network):
         'timm': Source(
             _timm_names,
             {f'vit_{size}_patch16_224': f'vit_{size}_patch16_224' for size in SIZES},
-            lambda name: Preprocessing(crop=0.9, mean=_HALF, std=_HALF),
+            lambda name: Preprocessing(crop=0.9, mean=HALF, std=HALF),
         ),
         'torchvision': Source(
             functools.partial(_names, _TORCHVISION),
@@ -124,8 +123,8 @@ class ViT(Network):
                 'vit_small_patch16_224': 'WinKawaks/vit-small-patch16-224',
                 'vit_base_patch16_224': 'google/vit-base-patch16-224',
             },
-            lambda name: Preprocessing(crop=1.0, interpolation='bilinear', mean=_HALF, std=_HALF),
-            lambda name: {'norm': {'name': 'layer', 'epsilon': 1e-12}},
+            lambda name: Preprocessing(crop=1.0, interpolation='bilinear', mean=HALF, std=HALF),
+            lambda name, tensors: {'norm': {'name': 'layer', 'epsilon': 1e-12}},
         ),
     }
 

@@ -46,7 +46,10 @@ def arguments(name: str, path: str) -> dict[str, Any]:
     Raises:
       ConfigError: no such file, or not this model's.
     """
-    return dict(mapping.recognized(name, files.read(pathlib.Path(path))).arguments(name)) if path else {}
+    if not path:
+        return {}
+    tensors = files.read(pathlib.Path(path))
+    return dict(mapping.recognized(name, tensors).arguments(name, tensors))
 
 
 def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...]) -> dict[str, Any]:
@@ -70,7 +73,8 @@ def digest(path: str) -> str:
 
 
 def save(module: nn.Module, variables: Mapping[str, Any], path: str | os.PathLike, source: str = 'timm') -> None:
-    """Writes variables under another library's names and shapes; what `load` has read comes out as it was, tensor by tensor.
+    """Writes variables under another library's names and shapes; float32 that `load` has read comes out as it was,
+    tensor by tensor, and half precision as float32.
 
     Args:
       module, variables: a network of this package and its variables.

@@ -138,7 +138,7 @@ def network(
 ) -> tuple[nn.Module, Source]:
     """The network that tensors are of, and whose they are."""
     source = recognized(name, tensors)
-    given = dict(source.arguments(name)) | dict(kwargs)
+    given = dict(source.arguments(name, tensors)) | dict(kwargs)
     module = models.create(name)
     return models.create(name, num_classes or _classes(module, source, tensors), **given), source
 
@@ -206,34 +206,46 @@ def into(module: Network, source: Source, tensors: Mapping[str, np.ndarray], ima
     """
     whole = module.clone(low_rank=0.0)
     by_classes = _shapes(whole.clone(num_classes=module.num_classes + 1), image)
-    leaves, fresh, missing, misfits, used = {}, [], [], [], set()
+    leaves, drawn, missing, misfits, used = {}, set(), {}, [], set()
     for entry in entries(whole, source, _shapes(whole, image)):
         given = [np.asarray(tensors[name], np.float32) for name in entry.theirs if name in tensors]
         used |= {name for name in entry.theirs if name in tensors}
         head = by_classes[entry.path] != entry.shape
         if len(given) < len(entry.theirs):
-            fresh.append(entry.path) if head else missing.extend(set(entry.theirs) - used)
+            if head:
+                drawn.add('/'.join(entry.path[1:-1]))
+            else:
+                missing |= {n: e for n, e in zip(entry.theirs, entry.expected, strict=True) if n not in tensors}
             continue
         given = [_of_one_channel(a, expected) for a, expected in zip(given, entry.expected, strict=True)]
         wrong = [(n, a.shape, e) for n, a, e in zip(entry.theirs, given, entry.expected, strict=True) if a.shape != e]
         if wrong and head:
-            fresh.append(entry.path)
+            drawn.add('/'.join(entry.path[1:-1]))
         elif wrong and (leaf := _resized(whole, entry, given)) is not None:
             leaves[entry.path] = leaf
         elif wrong:
             misfits.extend(f"'{name}' is {list(shape)}, expected {list(expected)}" for name, shape, expected in wrong)
         else:
             leaves[entry.path] = entry.inward(given)
-    foreign = {name: np.asarray(a) for name, a in tensors.items() if name not in used and _NO_PLACE.search(name)}
-    left = sorted(set(tensors) - used - set(foreign))
-    _complain(missing, misfits, left, tensors)
-    if fresh:
+    no_place = {name for name in tensors if _NO_PLACE.search(name)} | _statistics(whole, source, leaves)
+    foreign = {name: np.asarray(tensors[name]) for name in sorted(no_place - used) if name in tensors}
+    _complain(missing, misfits, sorted(set(tensors) - used - set(foreign)), tensors)
+    if drawn:
         warnings.warn(
             f'Drawn anew, because the weights are of another number of classes than {module.num_classes} or have no head: '
-            f'{_listed(sorted({"/".join(path[1:-1]) for path in fresh}))}.',
+            f'{_listed(sorted(drawn))}.',
             stacklevel=3,
         )
-    return Weights(_factored(leaves, _shapes(module, image)), fresh, image, foreign)
+    shapes = _shapes(module, image)
+    leaves = _factored(leaves, shapes)
+    return Weights(leaves, [path for path in shapes if path not in leaves], image, foreign)
+
+
+def _statistics(module: Network, source: Source, leaves: Mapping[Path, np.ndarray]) -> set[str]:
+    """Running statistics of theirs where the norm layers of ours, by the config's choice, keep none."""
+    layers = [layer for row in source.layers(module) if isinstance((layer := Layer(*row)).theirs, str)]
+    plain = [layer.theirs for layer in layers if ('params', *layer.ours.split('/'), 'scale') in leaves]
+    return {f'{name}.{leaf}' for name in plain for leaf in ('running_mean', 'running_var')}
 
 
 def _resized(module: Network, entry: Entry, given: list[np.ndarray]) -> np.ndarray | None:
@@ -255,7 +267,9 @@ def _factored(leaves: dict[Path, np.ndarray], shapes: Mapping[Path, tuple[int, .
     for path, shape in shapes.items():
         if path[-2].endswith('_in') and path[-1] == 'kernel' and path not in leaves:
             layer = path[-2].removesuffix('_in')
-            first, last = low_rank.factors(found.pop((*path[:-2], layer, 'kernel')), shape[-1])
+            if (kernel := found.pop((*path[:-2], layer, 'kernel'), None)) is None:
+                continue  # of a head that is drawn
+            first, last = low_rank.factors(kernel, shape[-1])
             behind = (*path[:-2], f'{layer}_out')
             found |= {path: first, (*behind, 'kernel'): last.reshape(shapes[*behind, 'kernel'])}
             if (bias := found.pop((*path[:-2], layer, 'bias'), None)) is not None:
@@ -263,12 +277,14 @@ def _factored(leaves: dict[Path, np.ndarray], shapes: Mapping[Path, tuple[int, .
     return found
 
 
-def _complain(missing: list[str], misfits: list[str], left: list[str], tensors: Mapping[str, np.ndarray]) -> None:
+def _complain(
+    missing: Mapping[str, tuple[int, ...]], misfits: list[str], left: list[str], tensors: Mapping[str, np.ndarray]
+) -> None:
     if not (missing or misfits or left):
         return
     lines = []
-    for name in missing:
-        lines.append(f"'{name}' is not in the file.{nearest(name, left) if left else ''}")
+    for name, expected in sorted(missing.items()):
+        lines.append(f"'{name}' {list(expected)} is not in the file.{nearest(name, left) if left else ''}")
     lines += [f'{misfit}.' for misfit in misfits]
     for name in left:
         lines.append(f"'{name}' {list(tensors[name].shape)} has no place.{nearest(name, missing) if missing else ''}")

@@ -58,6 +58,7 @@ _NORM = Group('norm layer', norm.NORMS, ('use_running_average', 'axis_name'))
 _LAYERS = {
     'norm': _NORM,
     'discriminator_norm': _NORM,
+    'attention_norm': _NORM,
     'conv': Group('convolution', conv.CONVS, conv.GIVEN),
 }
 

@@ -356,14 +356,16 @@ def _place(experiment: Experiment, session: Session) -> dict[str, Any]:
 
 
 def _weights(experiment: Experiment, session: Session) -> dict[str, Any]:
-    """Weights to start from, read once a program."""
-    path, program = experiment.config['model']['init_from'], experiment.program
+    """Weights to start from, read once a process for a network and an engine."""
+    config, program = experiment.config, experiment.program
+    path = config['model']['init_from']
     if not path:
         return {}
-    key = f'{id(program)} {path}'
+    image, engine = program.inputs(1).shape, program.engine
+    key = f'{sorted(config["model"].items())} {image} {type(engine).__name__} {len(engine.devices)}'
     if key not in session.placed:
-        name, image = experiment.config['model']['name'], program.inputs(1).shape
-        session.placed[key] = program.engine.replicate(pretrained.weights(program.module, name, path, image))
+        found = pretrained.weights(program.module, config['model']['name'], path, image)
+        session.placed[key] = engine.replicate(found)
     return session.placed[key]
 
 

@@ -113,7 +113,7 @@ def test_training_mode_and_gradients(name, library, theirs):
 
     source = NETWORKS[name].SOURCES[library]
     off = {k: 0.0 for k in ('dropout', 'auxiliary_dropout', 'stochastic_depth') if hasattr(NETWORKS[name], k)}
-    module = models.create(name, 10, **source.arguments(name), **off)
+    module = models.create(name, 10, **source.arguments(name, network.state_dict()), **off)
     with jax.enable_x64(True):
         tensors = {k: v.detach().numpy() for k, v in network.state_dict().items()}
         shapes = mapping._shapes(module, x.shape)

@@ -90,7 +90,7 @@ class TestWhatDoesNotFit:
         return next(n for n, a in load_file(saved).items() if a.shape == (64, 3, 7, 7))
 
     def test_missing(self, saved, tmp_path):
-        self.refused(saved, tmp_path, f"'{self.first(saved)}' is not in the file", drop=(self.first(saved),))
+        self.refused(saved, tmp_path, rf"'{self.first(saved)}' \[64, 3, 7, 7\] is not in the file", drop=(self.first(saved),))
 
     def test_misspelt_names_the_nearest(self, saved, tmp_path):
         first = self.first(saved)
@@ -163,11 +163,40 @@ class TestOtherSizes:
         np.testing.assert_allclose(np.linalg.norm(found - kernel), np.linalg.norm(values[128:]), rtol=1e-3)
         assert module.low_rank == 0.25
 
+    def test_a_new_head_may_come_in_factors(self, saved):
+        with pytest.warns(UserWarning, match="'head'"):
+            module, variables = pretrained.load(NAME, saved, num_classes=200, low_rank=0.25)
+        expected = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, dict(expected))
+        assert {'head_in', 'head_out'} <= variables['params'].keys()
+
+    def test_a_norm_without_running_statistics_leaves_them_aside(self, saved, tmp_path):
+        module, variables = pretrained.load(NAME, saved, norm='virtual_batch')
+        assert 'batch_stats' not in variables and len(variables['foreign']) == 2 * 20
+        source = 'timm' if 'conv1.weight' in load_file(saved) else 'huggingface'
+        pretrained.save(module, variables, tmp_path / 'x.safetensors', source)
+        assert load_file(tmp_path / 'x.safetensors').keys() == load_file(saved).keys()
+
+    @pytest.mark.parametrize('share', [-0.1, 1.5])
+    def test_a_rank_that_is_no_share_is_refused(self, share):
+        with pytest.raises(ConfigError, match=f'low_rank is {share}'):
+            jax.eval_shape(models.create(NAME, low_rank=share).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
     def test_what_stays_whole(self):
         assert low_rank.rank((3, 3, 16, 16), 0.1) == 0  # small
         assert low_rank.rank((3, 3, 256, 256), 0.0) == 0
         assert low_rank.rank((3, 3, 256, 256), 1.0) == 0  # would not shrink
         assert low_rank.rank((3, 3, 256, 256), 0.25) == 64
+
+
+def test_googlenet_comes_with_its_auxiliary_heads_or_without(tmp_path):
+    for auxiliary in (True, False):
+        module = models.create('googlenet', 5, width=0.125, auxiliary=auxiliary)
+        variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        pretrained.save(module, variables, tmp_path / 'x.safetensors', 'torchvision')
+        found, loaded = pretrained.load('googlenet', tmp_path, width=0.125)
+        assert found.auxiliary == auxiliary
+        jax.tree.map(np.testing.assert_array_equal, loaded['params'], dict(variables['params']))
 
 
 def test_preprocessing_of_a_source():
