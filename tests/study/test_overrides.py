@@ -241,7 +241,14 @@ def test_values_of_numpy_lists_and_references_become_plain(tmp_path):
         'config.model.norm = ml_collections.ConfigDict({"name": "batch"})\n'
         'config.study.variants = {"wide": {"model.widths": np.array([8, 8]), "data.validation": np.float64(0.25)}}',
     )
-    assert config['model'] == {'name': 'cnn', 'num_classes': 0, 'widths': (4, 8), 'hidden': (16,), 'norm': {'name': 'batch'}}
+    assert config['model'] == {
+        'name': 'cnn',
+        'num_classes': 0,
+        'init_from': '',
+        'widths': (4, 8),
+        'hidden': (16,),
+        'norm': {'name': 'batch'},
+    }
     assert config['data']['eval_batch_size'] == 64 and type(config['data']['batch_size']) is int
     assert config['study']['seeds'] == (0, 1, 2)
     assert json.loads(json.dumps(config))['study']['variants'] == {'wide': {'model.widths': [8, 8], 'data.validation': 0.25}}

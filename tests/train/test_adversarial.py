@@ -50,7 +50,7 @@ def config(norm='batch', **model):
         {'optimizer.name': 'adam', 'optimizer.b1': 0.5, 'optimizer.learning_rate': 1e-2, 'data.batch_size': BATCH},
     )
     found['model'] = {
-        **{'name': 'dcgan', 'num_classes': 0, 'latents': 4, 'side': 8, 'widths': (4, 3), 'norm': norm},
+        **{'name': 'dcgan', 'num_classes': 0, 'init_from': '', 'latents': 4, 'side': 8, 'widths': (4, 3), 'norm': norm},
         **model,
     }
     return found
