@@ -25,7 +25,7 @@ IDX = ('fashion_mnist', 'mnist')
 def idx_folder(tmp_path_factory):
     """Files as Fashion-MNIST has them, with 6,000 training images that are all but empty."""
     folder = tmp_path_factory.mktemp('idx')
-    for part, count in (('train', 6000), ('test', 40)):
+    for part, count in (('train', 11000), ('test', 40)):
         images = np.zeros((count, 28, 28), np.uint8)
         images[:, 0, 0] = np.arange(count) % 256
         for name, array in zip(FILES[part], (images, (np.arange(count) % 10).astype(np.uint8)), strict=True):
