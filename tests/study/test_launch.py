@@ -227,6 +227,7 @@ config.study.variants = {'none': {'model.norm.name': 'none'}}
 """
 
 
+@pytest.mark.long
 def test_a_study_of_two_players(start, tmp_path):
     assert start(PLAYERS, mode='plan') == (0, '')
     assert start(PLAYERS) == (0, '')

@@ -278,6 +278,7 @@ def test_the_test_split_is_read_by_final_runs_alone_and_their_commands_repeat_th
         assert tuning.before(again) is None and [run.id for run in again.runs] == [command['id']]
 
 
+@pytest.mark.long
 def test_a_tuned_study_that_was_killed_goes_on_to_the_same_choice(tmp_path):
     changes = {
         'model.widths': (4, 4),

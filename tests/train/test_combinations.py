@@ -95,6 +95,7 @@ def test_every_technique_is_the_same_on_every_engine(session, technique):
         np.testing.assert_allclose(other, one, rtol=tolerance(technique.on))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('combination', COMBINATIONS.values(), ids=COMBINATIONS)
 def test_combinations_are_the_same_on_every_engine(session, combination):
     one, *four = (losses(session, combination, engine) for engine in ({}, JIT_4, PMAP_4))
