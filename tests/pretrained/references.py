@@ -130,7 +130,7 @@ def lived_in(network, size, channels=3):
 
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for layer in norms:
-        torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+        torch.nn.init.uniform_(layer.weight, 0.5, 1.0)
         torch.nn.init.normal_(layer.bias, std=0.3)
         layer.momentum, layer.kept = None, layer.momentum
     with torch.no_grad():
