@@ -48,7 +48,7 @@ def arguments(name: str, path: str) -> dict[str, Any]:
     """
     if not path:
         return {}
-    tensors = files.read(pathlib.Path(path))
+    tensors = files.names(pathlib.Path(path))
     return dict(mapping.recognized(name, tensors).arguments(name, tensors))
 
 

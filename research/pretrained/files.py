@@ -1,8 +1,9 @@
 """`.safetensors` files on disk."""
 
+import contextlib
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import safetensors
@@ -19,14 +20,29 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     tensors = {}
     for file in _files(path):
-        try:
+        with _explained(file):
             tensors |= tensors_of.load_file(file)
-        except safetensors.SafetensorError as error:
-            raise ConfigError(
-                f"'{file}' is no safetensors file ({error}). Weights in another format (.pth, .bin) are converted where they "
-                'come from: safetensors.torch.save_file(model.state_dict(), PATH).'
-            ) from error
     return tensors
+
+
+def names(path: pathlib.Path) -> set[str]:
+    """The names alone, from the head of each file; errors as of `read`."""
+    found = set()
+    for file in _files(path):
+        with _explained(file), safetensors.safe_open(file, 'np') as opened:
+            found |= set(opened.keys())
+    return found
+
+
+@contextlib.contextmanager
+def _explained(file: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        raise ConfigError(
+            f"'{file}' is no safetensors file ({error}). Weights in another format (.pth, .bin) are converted where they "
+            'come from: safetensors.torch.save_file(model.state_dict(), PATH).'
+        ) from error
 
 
 def digest(path: pathlib.Path) -> str:

@@ -6,7 +6,7 @@ A path is a tuple with the collection in front: ('params', 'stage1_block1', 'con
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -110,7 +110,7 @@ def nested(leaves: Mapping[Path, np.ndarray]) -> dict[str, Any]:
     return unflatten_dict(leaves)
 
 
-def recognized(name: str, tensors: Mapping[str, np.ndarray]) -> Source:
+def recognized(name: str, tensors: Collection[str]) -> Source:
     """Whose tensors these are: the source most of whose names are there.
 
     Raises:
