@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import references
 
 from research import models
 from research.catalogue import ConfigError
@@ -32,11 +33,9 @@ class TestBlur:
 
     @pytest.mark.parity
     def test_is_timms(self):
-        import torch
-        from timm.layers import BlurPool2d
-
-        x = np.asarray(images(2, 9, 8, 3))
-        expected = BlurPool2d(3, filt_size=3, stride=2)(torch.tensor(x.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+        torch, timm, _ = references.libraries()
+        theirs, x = timm.layers.BlurPool2d(3, filt_size=3, stride=2), np.asarray(images(2, 9, 8, 3))
+        expected = theirs(torch.tensor(x.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
         np.testing.assert_allclose(blur(jnp.asarray(x), 2), expected, atol=1e-5)
 
     def test_stands_in_front_of_every_layer_that_leaves_pixels_out(self):
@@ -68,10 +67,8 @@ class TestWeightStandardization:
 
     @pytest.mark.parity
     def test_is_timms(self):
-        import torch
-        from timm.layers import StdConv2d
-
-        theirs, x = StdConv2d(4, 5, 3, padding=1), np.asarray(images(2, 9, 8, 4))
+        torch, timm, _ = references.libraries()
+        theirs, x = timm.layers.StdConv2d(4, 5, 3, padding=1), np.asarray(images(2, 9, 8, 4))
         expected = theirs(torch.tensor(x.transpose(0, 3, 1, 2))).detach().numpy().transpose(0, 2, 3, 1)
         params = {'kernel': theirs.weight.detach().numpy().transpose(2, 3, 1, 0)}
         found = StandardizedConv(5, 3, padding=1, use_bias=False).apply({'params': params}, x)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import references
 from hypothesis import given
 from hypothesis import strategies as st
 from test_optimizers import config, problem
@@ -96,9 +97,7 @@ def test_adaptive_clipping_is_that_of_the_paper(factor):
 @pytest.mark.parity
 @pytest.mark.parametrize('factor', [0.1, 1.0])
 def test_adaptive_clipping_is_timms(factor):
-    import torch
-    from timm.utils.agc import adaptive_clip_grad
-
+    torch, timm, _ = references.libraries()
     gradient, weights = model()
 
     def turned(x):
@@ -108,7 +107,7 @@ def test_adaptive_clipping_is_timms(factor):
     tensors = [torch.nn.Parameter(torch.tensor(turned(w))) for w in jax.tree.leaves(weights)]
     for tensor, g in zip(tensors, jax.tree.leaves(gradient), strict=True):
         tensor.grad = torch.tensor(turned(g))
-    adaptive_clip_grad(tensors, factor, 1e-3)
+    timm.utils.adaptive_clip_grad(tensors, factor, 1e-3)
     updates, _ = clipped(clipping.adaptive(factor, 1e-3), gradient, weights)
     for found, tensor in zip(jax.tree.leaves(updates), tensors, strict=True):
         np.testing.assert_allclose(turned(np.asarray(found)), tensor.grad, rtol=2e-6)
