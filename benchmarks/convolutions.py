@@ -18,17 +18,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 import torch
-from step_rate import PAUSE, instruction_set
+from step_rate import PAUSE, setting
 
 from research.layers import formulation
-from research.layers.conv import conv
+from research.layers.conv import conv, cut
 
 
 class Shape(NamedTuple):
-    """Batch, side of the map, channels in and out, kernel, stride, dilation; depthwise where features is 0."""
+    """Batch, side of the map, channels in and out, kernel, stride, dilation; depthwise where features is 0.
+
+    Padded by half a kernel, but where the kernel is as large as the map.
+    """
 
     batch: int
     size: int
@@ -39,13 +41,14 @@ class Shape(NamedTuple):
     dilation: int = 1
 
 
-# Layers of ResNet-18 at 32x32, of MobileNetV2, EfficientNet-B0 and Xception at 96x96 and TinyNet-E at 106x106.
+# Layers of ResNet-18 at 32x32, of MobileNetV2, EfficientNet-B0 and Xception at 96x96 and TinyNet-E at 106x106; VGG at 28x28.
 SHAPES = {
     'stem': [Shape(64, 32, 3, 64), Shape(32, 96, 3, 32, stride=2), Shape(128, 28, 1, 32)],
     'dense': [
         *(Shape(64, 32, 64, 64), Shape(64, 16, 128, 128), Shape(64, 8, 256, 256), Shape(64, 4, 512, 512)),
         *(Shape(64, 32, 64, 128, stride=2), Shape(128, 14, 32, 64), Shape(32, 24, 64, 64, dilation=2)),
     ],
+    'small': [Shape(64, 7, 64, 512, 7), Shape(64, 1, 512, 512), Shape(64, 1, 576, 0, 5)],
     'pointwise': [Shape(32, 48, 16, 96, 1), Shape(32, 12, 192, 32, 1), Shape(32, 3, 960, 160, 1)],
     'depthwise': [
         *(Shape(32, 48, 32, 0), Shape(32, 48, 96, 0, stride=2), Shape(32, 24, 144, 0), Shape(32, 12, 192, 0)),
@@ -60,7 +63,7 @@ def measure(shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
     """Piece ('forward', 'images', 'kernel') -> side ('ours', 'plain', 'torch') -> milliseconds."""
     b, n, c, d, k, s, e = shape
     groups, d = (1, d) if d else (c, c)
-    rng, pad = np.random.default_rng(0), (k - 1) * e // 2
+    rng, pad = np.random.default_rng(0), padding(shape)
     x = rng.standard_normal((b, n, n, c)).astype(np.float32)
     kernel = rng.standard_normal((k, k, c // groups, d)).astype(np.float32)
 
@@ -121,11 +124,17 @@ def timed(run: Callable[[], object]) -> float:
     return (time.perf_counter() - start) / count
 
 
+def padding(shape: Shape) -> int:
+    return 0 if shape.kernel == shape.size else (shape.kernel - 1) * shape.dilation // 2
+
+
 def name_of(shape: Shape) -> str:
-    groups, features = (1, shape.features) if shape.features else (shape.channels, shape.channels)
-    pad = ((shape.kernel - 1) * shape.dilation // 2,) * 2
-    size = (shape.kernel, shape.kernel, shape.channels // groups, features)
-    return formulation.convolution(size, (shape.stride,) * 2, (pad, pad), groups, (shape.dilation,) * 2)
+    channels, features = (shape.channels, shape.features) if shape.features else (1, shape.channels)
+    x = np.zeros((1, shape.size, shape.size, shape.channels), np.float32)
+    kernel = np.zeros((shape.kernel, shape.kernel, channels, features), np.float32)
+    strides, pads, dilation = (shape.stride,) * 2, ((padding(shape),) * 2,) * 2, (shape.dilation,) * 2
+    kernel, pads = cut(x, kernel, strides, pads, dilation)
+    return formulation.convolution(x, kernel, strides, pads, shape.channels // channels, dilation)
 
 
 def main() -> None:
@@ -134,10 +143,7 @@ def main() -> None:
     parser.add_argument('--only', choices=SHAPES, nargs='*', default=list(SHAPES))
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
-    print(
-        f'{instruction_set()}; {os.cpu_count()} cores; float32; jax {jax.__version__}, jaxlib {jaxlib.__version__}, '
-        f'torch {torch.__version__}; {options.rounds} rounds\n'
-    )
+    print(f'{setting()}; {options.rounds} rounds\n')
     print('| batch, map, channels, kernel | formulation | forward: ours, plain, torch, ratio | images | kernel |')
     print('|---|---|---|---|---|')
     for kind in options.only:

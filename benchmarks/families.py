@@ -25,13 +25,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 import optax
 import safetensors.torch
 import timm
 import torch
-from step_rate import PAUSE, instruction_set
+from step_rate import PAUSE, setting
 
 from research import models, pretrained
 from research.layers import formulation
@@ -197,10 +196,7 @@ def main() -> None:
     parser.add_argument('--only', choices=CASES, nargs='*', default=list(CASES))
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
-    print(
-        f'{instruction_set()}; {os.cpu_count()} cores; float32; jax {jax.__version__}, jaxlib {jaxlib.__version__}, '
-        f'torch {torch.__version__}, timm {timm.__version__}; {options.rounds} rounds\n'
-    )
+    print(f'{setting(timm)}; {options.rounds} rounds\n')
     print('| network | what | side | ms: median (lowest to highest) | times as fast as torch | as plain |')
     print('|---|---|---|---|---|---|')
     for key in options.only:

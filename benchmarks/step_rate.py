@@ -193,8 +193,14 @@ def rates(case: Case, rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def instruction_set() -> str:
-    """The widest of what matters to matrix products, from Linux's list of flags."""
+def setting(*libraries) -> str:
+    """What the figures are of: the processor and its instruction set, precision, versions of jax, torch and other libraries."""
+    versions = ', '.join(f'{library.__name__} {library.__version__}' for library in (jax, jaxlib, torch, *libraries))
+    return f'{_processor()}; {os.cpu_count()} cores; float32; {versions}'
+
+
+def _processor() -> str:
+    """Its name, and the widest of what matters to matrix products, from Linux's list of flags."""
     try:
         with open('/proc/cpuinfo') as file:
             info = dict(line.partition(':')[::2] for line in file.read().split('\n\n')[0].splitlines())
@@ -213,10 +219,7 @@ def main() -> None:
     parser.add_argument('--only', choices=CASES, help='one case alone')
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
-    print(
-        f'{instruction_set()}; {os.cpu_count()} cores; float32; jax {jax.__version__}, jaxlib {jaxlib.__version__}, '
-        f'torch {torch.__version__}; {options.rounds} rounds\n'
-    )
+    print(f'{setting()}; {options.rounds} rounds\n')
     print('| case | side | steps a second: median (lowest to highest) | median ratio to the faster torch |\n|---|---|---|---|')
     for name, case in CASES.items():
         if options.only not in (None, name):

@@ -108,6 +108,18 @@ def arguments(function: Callable[..., Any], config: Mapping[str, Any]) -> dict[s
     return named | {key: value for key, value in config.items() if key in named}
 
 
+def named(kind: str, config: str | Mapping[str, Any], entries: Mapping[str, str]) -> Mapping[str, Any]:
+    """A group that may be a name alone, 'batch' for {'name': 'batch'}, as a mapping.
+
+    Raises:
+      ConfigError: a mapping without a name.
+    """
+    config = {'name': config} if isinstance(config, str) else config
+    if 'name' not in config:
+        raise ConfigError(f"{kind} {dict(config)} has no 'name'.{nearest('', entries)}")
+    return config
+
+
 def build(kind: str, config: Mapping[str, Any], entries: Mapping[str, str], **given: Any) -> Any:
     """Resolves `config['name']`, checks the other keys against its signature, and calls it with them and `given`."""
     kwargs = {key: value for key, value in config.items() if key != 'name'}

@@ -12,10 +12,10 @@ from jax import lax
 
 from research import catalogue
 from research.catalogue import ConfigError
-from research.layers import formulation, initializers, remat
+from research.layers import formulation, initializers, remat, winograd
 from research.layers.depthwise import depthwise
+from research.layers.strided import Pair, input_gradient
 
-Pair = tuple[int, int]
 Padding = str | int | Sequence[int | Pair]
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
@@ -62,13 +62,19 @@ def conv(
     _check(x, kernel, strides, groups, dilation)
     extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True))
     padding = _pairs(padding, x.shape[1:3], extent, strides)
-    match formulation.convolution(kernel.shape, strides, padding, groups, dilation):
+    if formulation.small_maps() == 'cut':
+        kernel, padding = cut(x, kernel, strides, padding, dilation)
+    match formulation.convolution(x, kernel, strides, padding, groups, dilation):
         case 'pointwise':
             return _pointwise(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
+        case 'whole':
+            return _pointwise(x.reshape(len(x), 1, 1, -1), kernel.reshape(-1, kernel.shape[3]))
         case 'depthwise':
             return depthwise(x, kernel, strides, padding, dilation)
         case 'taps':
             return _by_taps(x, kernel, strides, padding)
+        case 'winograd' | 'winograd_images' as name:
+            return _winograd(x, kernel, padding, name == 'winograd')
         case 'channels_last':
             return _channels_last(x, kernel, strides, padding)
         case _:
@@ -134,7 +140,7 @@ def create(conv: str | Mapping[str, Any], **given: Any) -> nn.Module:
     Raises:
       ConfigError: an unknown name or argument, with the nearest valid one.
     """
-    return catalogue.build('convolution', {'name': conv} if isinstance(conv, str) else conv, CONVS, **given)
+    return catalogue.build('convolution', catalogue.named('convolution', conv, CONVS), CONVS, **given)
 
 
 def _check(x, kernel, strides, groups, dilation):
@@ -160,6 +166,20 @@ def _pairs(padding, size, kernel_size, strides) -> tuple[Pair, Pair]:
     if len(sides) != 2:
         raise ConfigError(f'Padding {padding}: expected one entry a spatial dimension, (rows, columns).')
     return tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
+
+
+def cut(
+    x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], dilation: Pair
+) -> tuple[jax.Array, tuple[Pair, Pair]]:
+    """Kernel and padding without the outer taps that meet nothing but padding, as eight of nine do on a map of one pixel."""
+    kept, pads = [], []
+    for (low, high), k, s, d, n in zip(padding, kernel.shape[:2], strides, dilation, x.shape[1:3], strict=True):
+        outputs = max(0, (n + low + high - d * (k - 1) - 1) // s + 1)
+        met = [i for i in range(k) if any(0 <= s * o + d * i - low < n for o in range(outputs))] or [0, k - 1]
+        first, behind = met[0], k - 1 - met[-1]
+        kept.append(slice(first, k - behind))
+        pads.append((low - d * first, high - d * behind))
+    return kernel[tuple(kept)], tuple(pads)
 
 
 @jax.custom_vjp
@@ -200,15 +220,40 @@ def _channels_last_forward(x, kernel, strides, padding):
 
 
 def _channels_last_backward(strides, padding, residuals, dy):
-    """dk[i, c, d] = sum over b, o of x[b, s o + i - low, c] dy[b, o, d]: channels are the batch, the batch is contracted."""
     x, kernel = residuals
     x, dy = lax.optimization_barrier((x, dy))
-    pads = [(low, k - 1 + s * (o - 1) + 1 - n - low) for (low, _), k, s, o, n in _by_side(padding, kernel, strides, dy, x)]
-    dk = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), pads, dilation=strides)
-    return _input_gradient(x, kernel, strides, padding, dy), dk.transpose(1, 2, 0, 3)
+    return _input_gradient(x, kernel, strides, padding, dy), _kernel_gradient(x, kernel, strides, padding, dy)
 
 
 _channels_last.defvjp(_channels_last_forward, _channels_last_backward)
+
+
+def _kernel_gradient(x, kernel, strides, padding, dy):
+    """dk[i, c, d] = sum over b, o of x[b, s o + i - low, c] dy[b, o, d]: channels are the batch, the batch is contracted."""
+    sides = zip(padding, kernel.shape[:2], strides, dy.shape[1:3], x.shape[1:3], strict=True)
+    pads = [(low, k - 1 + s * (o - 1) + 1 - n - low) for (low, _), k, s, o, n in sides]
+    dk = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), pads, dilation=strides)
+    return dk.transpose(1, 2, 0, 3)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _winograd(x, kernel, padding, all_gradients):
+    del all_gradients
+    return winograd.convolve(x, kernel, padding)
+
+
+def _winograd_forward(x, kernel, padding, all_gradients):
+    return _winograd(x, kernel, padding, all_gradients), (x, kernel)
+
+
+def _winograd_backward(padding, all_gradients, residuals, dy):
+    x, kernel = residuals
+    x, dy = lax.optimization_barrier((x, dy))
+    dk = winograd.kernel_gradient(x, padding, dy) if all_gradients else _kernel_gradient(x, kernel, (1, 1), padding, dy)
+    return winograd.image_gradient(x, kernel, padding, dy), dk
+
+
+_winograd.defvjp(_winograd_forward, _winograd_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -244,36 +289,10 @@ def _taps(x, kernel, strides, padding):
 
 
 def _input_gradient(x, kernel, strides, padding, dy):
-    """dx[s q + r] = sum over o of dy[o] kernel[s (q - o) + r + low]: a convolution of its own for each residue r.
+    def correlate(dy, part, pads):
+        return _convolve(dy, part, (1, 1), pads)
 
-    The residues are interleaved by a reshape, so that nothing is ever multiplied with the zeros of a dilated `dy`.
-    """
-    sides = _by_side(padding, kernel, strides, dy, x)
-    counts = [-(-n // s) for *_, s, _, n in sides]
-    turned = kernel.swapaxes(2, 3)
-
-    def residue(*position):
-        taps, pads = [], []
-        for r, ((low, _), k, s, o, _), count in zip(position, sides, counts, strict=True):
-            skipped, first = divmod(r + low, s)
-            n = len(range(first, k, s))
-            taps.append(slice(first, None, s))
-            pads.append((n - 1 - skipped, count - o + skipped))
-        part = turned[tuple(taps)]
-        if not part.size:
-            return jnp.zeros((len(dy), *counts, x.shape[3]), dy.dtype)
-        return _convolve(dy, part[::-1, ::-1], (1, 1), pads)
-
-    if strides == (1, 1):
-        return residue(0, 0)
-    residues = jnp.stack([jnp.stack([residue(i, j) for j in range(strides[1])], axis=3) for i in range(strides[0])], axis=2)
-    whole = residues.reshape(len(dy), counts[0] * strides[0], counts[1] * strides[1], x.shape[3])
-    return whole[:, : x.shape[1], : x.shape[2]]
-
-
-def _by_side(padding, kernel, strides, dy, x):
-    """(low, high), kernel, stride, output and input size, for rows and for columns."""
-    return list(zip(padding, kernel.shape[:2], strides, dy.shape[1:3], x.shape[1:3], strict=True))
+    return input_gradient(dy, kernel.swapaxes(2, 3), x.shape, strides, padding, correlate)
 
 
 def _convolve(x, kernel, strides, padding, dilation=(1, 1)):

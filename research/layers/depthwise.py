@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Pair = tuple[int, int]
+from research.layers.strided import Pair, input_gradient
 
 # Products of the weight gradient's kernel, taps x rows x columns: above, LLVM does not unroll it, and it is 3 times slower.
 _PRODUCTS = 108
@@ -70,26 +70,13 @@ def _correlate(x, kernel, strides, padding, dilation):
 
 
 def _input_gradient(shape: Sequence[int], kernel, strides, padding, dilation, dy):
-    """dx[s q + r] = sum over o of dy[o] kernel[s (q - o) + r + low]: a correlation for each residue r, interleaved."""
-    if strides == (1, 1):
-        sides = zip(padding, kernel.shape, dilation, dy.shape[1:3], shape[1:3], strict=False)
-        pads = [(d * (k - 1) - low, n - o + low) for (low, _), k, d, o, n in sides]
-        return _correlate(dy, kernel[::-1, ::-1], (1, 1), pads, dilation)
-    counts = [-(-n // s) for n, s in zip(shape[1:3], strides, strict=True)]
+    def correlate(dy, part, pads):
+        return _correlate(dy, part, (1, 1), pads, dilation)
 
-    def residue(*position):
-        taps, pads = [], []
-        for r, (low, _), k, s, o, count in zip(position, padding, kernel.shape, strides, dy.shape[1:3], counts, strict=False):
-            skipped, first = divmod(r + low, s)
-            taps.append(slice(first, None, s))
-            pads.append((len(range(first, k, s)) - 1 - skipped, count - o + skipped))
-        part = kernel[tuple(taps)]
-        if not part.size:
-            return jnp.zeros((len(dy), *counts, shape[3]), dy.dtype)
-        return _correlate(dy, part[::-1, ::-1], (1, 1), pads, (1, 1))
-
-    parts = jnp.stack([jnp.stack([residue(i, j) for j in range(strides[1])], axis=3) for i in range(strides[0])], axis=2)
-    return parts.reshape(len(dy), counts[0] * strides[0], counts[1] * strides[1], shape[3])[:, : shape[1], : shape[2]]
+    if max(dilation) == 1:
+        return input_gradient(dy, kernel, shape, strides, padding, correlate)
+    sides = zip(padding, kernel.shape, dilation, dy.shape[1:3], shape[1:3], strict=False)
+    return correlate(dy, kernel[::-1, ::-1], [(d * (k - 1) - low, n - o + low) for (low, _), k, d, o, n in sides])
 
 
 def _blocks(height: int, width: int, taps: int) -> Pair:

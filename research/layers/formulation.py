@@ -39,7 +39,8 @@ def _fast() -> bool:
 
 
 def convolution(
-    kernel_shape: Sequence[int],
+    x: jax.Array | jax.ShapeDtypeStruct,
+    kernel: jax.Array | jax.ShapeDtypeStruct,
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
     groups: int,
@@ -47,24 +48,43 @@ def convolution(
 ) -> str:
     """The formulation of a convolution, forward and backward.
 
+    Args:
+      x, kernel, strides, padding, groups, dilation: as in `research.layers.conv.conv`; of the arrays shape and dtype count.
+
     Returns:
       'plain': `lax.conv_general_dilated` and the gradients that automatic differentiation makes of it.
       'pointwise': a matmul, for kernels of one tap.
+      'whole': a matmul over the map, where a kernel takes all of it.
       'depthwise': elementwise loops, where each channel has its own kernel (research.layers.depthwise).
       'taps': a sum over shifted images, or one product with them side by side, for a stem of few channels and taps.
+      'winograd': fewer products for 3x3 kernels (research.layers.winograd), or 'winograd_images': but the kernel's gradient.
       'channels_last': both gradients, too, are convolutions in channels-last order.
     """
-    kh, kw, channels, features = kernel_shape
+    (kh, kw, channels, features), size = kernel.shape, x.shape[1:3]
     if not _fast():
         return 'plain'
     if groups > 1:
-        alone = channels == 1 and features == groups and kh * kw > 1
+        alone = channels == 1 and features == groups
         return 'depthwise' if alone and (max(strides) == 1 or max(dilation) == 1) else 'plain'
-    if kh == kw == 1 and not any(low or high for low, high in padding):
+    padded = any(low or high for low, high in padding)
+    if kh == kw == 1 and not padded:
         return 'pointwise'
     if max(dilation) > 1:
         return 'plain'
-    return 'taps' if channels <= 4 and channels * kh * kw <= 36 else 'channels_last'
+    if (kh, kw) == size and not padded:
+        return 'whole'
+    if channels <= 4 and channels * kh * kw <= 36:
+        return 'taps'
+    # Half precisions would lose digits to the sums, large maps would need much memory for the tiles.
+    tiled = kh == kw == 3 and max(strides) == 1 and x.dtype.itemsize > 2 and min(size) >= 2 and size[0] * size[1] <= 1024
+    if tiled and min(channels, features) >= 128:
+        return 'winograd' if max(channels, features) >= 256 and min(size) >= 4 else 'winograd_images'
+    return 'channels_last'
+
+
+def small_maps() -> str:
+    """'cut' (without the taps of a kernel that meet nothing but padding) or 'plain'."""
+    return 'cut' if _fast() else 'plain'
 
 
 def max_pooling(window: Sequence[int], strides: Sequence[int]) -> str:

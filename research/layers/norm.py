@@ -55,9 +55,7 @@ def create(norm: str | Mapping[str, Any], **given: Any) -> nn.Module:
     Raises:
       ConfigError: an unknown name or argument, with the nearest valid one.
     """
-    config = {'name': norm} if isinstance(norm, str) else norm
-    if 'name' not in config:
-        raise catalogue.ConfigError(f"norm layer {dict(config)} has no 'name'.{catalogue.nearest('', NORMS)}")
+    config = catalogue.named('norm layer', norm, NORMS)
     accepted = inspect.signature(catalogue.resolve('norm layer', config['name'], NORMS)).parameters
     return catalogue.build('norm layer', config, NORMS, **{key: value for key, value in given.items() if key in accepted})
 

@@ -143,7 +143,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [B, 2 H, 2 W, D].
     """
-    plain = formulation.convolution(kernel.shape, (2, 2), ((1, 1), (1, 1)), 1, (1, 1)) == 'plain'
+    images = jax.ShapeDtypeStruct((len(x), 2 * x.shape[1], 2 * x.shape[2], kernel.shape[3]), x.dtype)
+    plain = formulation.convolution(images, kernel.swapaxes(2, 3), (2, 2), ((1, 1), (1, 1)), 1, (1, 1)) == 'plain'
     return (_transpose if plain else _transpose_with_gradient)(x, kernel)
 
 

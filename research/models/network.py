@@ -219,7 +219,7 @@ class Network(nn.Module):
         del path, leaf, shape
 
     @nn.nowrap
-    def tap(self, name: str, x: jax.Array) -> jax.Array:
-        """Lets `research.models.features` read a map; the identity."""
-        self.sow('intermediates', name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+    def tap(self, name: str, x: jax.Array, collection: str = 'intermediates') -> jax.Array:
+        """Stores what is here in a collection, of whose maps `research.models.features` reads 'intermediates'; the identity."""
+        self.sow(collection, name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return x

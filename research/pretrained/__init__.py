@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 
 from research import models
+from research.catalogue import ConfigError, nearest
 from research.models.network import Preprocessing
 from research.pretrained import files, mapping
 
@@ -93,4 +94,7 @@ def preprocessing(name: str, source: str = 'timm') -> Preprocessing:
     Raises:
       ConfigError: no such model, or the source has no weights for it.
     """
-    return mapping.source_of(models.create(name), name, source).preprocessing(name)
+    found = mapping.source_of(models.create(name), source)
+    if name not in found.names:
+        raise ConfigError(f"'{source}' has no '{name}'.{nearest(name, found.names)}")
+    return found.preprocessing(name)

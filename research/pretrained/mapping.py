@@ -95,13 +95,11 @@ class Weights:
         return unflatten_dict(leaves) | ({'foreign': self.foreign} if self.foreign else {})
 
 
-def source_of(module: nn.Module, name: str, source: str) -> Source:
+def source_of(module: nn.Module, source: str) -> Source:
     """The named source of a network's family."""
     sources = module.SOURCES if isinstance(module, Network) else {}
     if source not in sources:
-        raise ConfigError(f"No weights for '{name}' from '{source}'.{nearest(source, sources)}")
-    if name not in sources[source].names and name != type(module).__name__:
-        raise ConfigError(f"'{source}' has no '{name}'.{nearest(name, sources[source].names)}")
+        raise ConfigError(f"No weights for a {type(module).__name__} from '{source}'.{nearest(source, sources)}")
     return sources[source]
 
 
@@ -122,7 +120,7 @@ def recognized(name: str, tensors: Collection[str]) -> Source:
         raise ConfigError(f"Nobody's weights are known for '{name}'.")
 
     def known(source: Source) -> int:
-        return sum(theirs in tensors for entry in entries(module, source, _shapes(module)) for theirs in entry.theirs)
+        return sum(theirs in tensors for entry in entries(module, source, shapes_of(module)) for theirs in entry.theirs)
 
     source = max(sources.values(), key=known)
     if not known(source):
@@ -144,7 +142,7 @@ def network(
 
 
 def _classes(module: Network, source: Source, tensors: Mapping[str, np.ndarray]) -> int:
-    for entry in entries(module, source, _shapes(module)):
+    for entry in entries(module, source, shapes_of(module)):
         if entry.path == ('params', 'head', 'bias') and entry.theirs[0] in tensors:
             return len(tensors[entry.theirs[0]])
     return module.num_classes
@@ -176,7 +174,8 @@ def entries(module: Network, source: Source, shapes: Mapping[Path, tuple[int, ..
     return found
 
 
-def _shapes(module: nn.Module, image: tuple[int, ...] = (1, 224, 224, 3)) -> dict[Path, tuple[int, ...]]:
+def shapes_of(module: nn.Module, image: tuple[int, ...] = (1, 224, 224, 3)) -> dict[Path, tuple[int, ...]]:
+    """Of the parameters and running statistics of a network, leaf by leaf, for images of this shape."""
     variables = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image, jnp.float32))
     return {path: leaf.shape for path, leaf in flatten_dict(variables).items() if path[0] in ('params', 'batch_stats')}
 
@@ -192,8 +191,8 @@ def image(
 def _channels(module: Network, source: Source, tensors: Mapping[str, np.ndarray], size: int) -> int:
     """Of the images that the weights were trained on: where the first kernel's input is."""
     module = module.clone(low_rank=0.0)  # whose layers have their names
-    found = entries(module, source, _shapes(module, (1, size, size, 3)))
-    other = _shapes(module, (1, size, size, 4))
+    found = entries(module, source, shapes_of(module, (1, size, size, 3)))
+    other = shapes_of(module, (1, size, size, 4))
     stems = [e for e in found if e.shape != other[e.path] and e.theirs[0] in tensors]
     return tensors[stems[0].theirs[0]].shape[1] if stems else 3
 
@@ -205,9 +204,9 @@ def into(module: Network, source: Source, tensors: Mapping[str, np.ndarray], ima
       ConfigError: tensors that are missing, left over or of another shape, by name.
     """
     whole = module.clone(low_rank=0.0)
-    by_classes = _shapes(whole.clone(num_classes=module.num_classes + 1), image)
+    by_classes = shapes_of(whole.clone(num_classes=module.num_classes + 1), image)
     leaves, drawn, missing, misfits, used = {}, set(), {}, [], set()
-    for entry in entries(whole, source, _shapes(whole, image)):
+    for entry in entries(whole, source, shapes_of(whole, image)):
         given = [np.asarray(tensors[name], np.float32) for name in entry.theirs if name in tensors]
         used |= {name for name in entry.theirs if name in tensors}
         head = by_classes[entry.path] != entry.shape
@@ -236,7 +235,7 @@ def into(module: Network, source: Source, tensors: Mapping[str, np.ndarray], ima
             f'{_listed(sorted(drawn))}.',
             stacklevel=3,
         )
-    shapes = _shapes(module, image)
+    shapes = shapes_of(module, image)
     leaves = _factored(leaves, shapes)
     return Weights(leaves, [path for path in shapes if path not in leaves], image, foreign)
 
@@ -301,7 +300,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def out_of(module: nn.Module, variables: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
     """Variables as another library's tensors by name."""
-    family = source_of(module, type(module).__name__, source)
+    family = source_of(module, source)
     leaves = flatten_dict({kind: variables.get(kind, {}) for kind in ('params', 'batch_stats')})
     tensors = dict(variables.get('foreign', {}))
     for entry in entries(module, family, {path: np.shape(leaf) for path, leaf in leaves.items()}):

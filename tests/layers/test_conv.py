@@ -3,14 +3,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from research.catalogue import ConfigError
 from research.layers import formulation
-from research.layers.conv import Conv, conv
+from research.layers.conv import Conv, conv, cut
 
 PADDINGS = st.one_of(
     st.sampled_from(['SAME', 'VALID']),
@@ -40,7 +40,7 @@ def assert_close(actual, expected, scale=1e-5):
 @settings(max_examples=15, deadline=None)
 @given(
     batch=st.integers(1, 3),
-    size=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     channels=st.integers(1, 3),
     features=st.integers(1, 3),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -50,6 +50,9 @@ def assert_close(actual, expected, scale=1e-5):
 def test_values_and_gradients_are_those_of_lax(batch, size, channels, features, kernel, strides, padding):
     x, k = arrays((batch, *size, channels), (*kernel, channels, features))
     pads = [(padding, padding)] * 2 if isinstance(padding, int) else padding
+    if padding != 'SAME':
+        around = [(0, 0)] * 2 if padding == 'VALID' else pads
+        assume(all(n + low + high >= k for n, (low, high), k in zip(size, around, kernel, strict=True)))
 
     def lax_conv(x, k):
         return jax.lax.conv_general_dilated(x, k, strides, pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
@@ -60,16 +63,15 @@ def test_values_and_gradients_are_those_of_lax(batch, size, channels, features, 
 @settings(max_examples=6, deadline=None)
 @given(
     batch=st.integers(1, 3),
-    size=st.tuples(st.integers(5, 13), st.integers(5, 13)),
+    size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
     channels=st.integers(2, 9),
-    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)).filter(lambda k: k != (1, 1)),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     dilation=st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 2)]),
     padding=st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2),
 )
 def test_a_kernel_for_each_channel_is_that_of_lax(batch, size, channels, kernel, strides, dilation, padding):
-    if any(n + low + high <= d * (k - 1) for n, (low, high), d, k in zip(size, padding, dilation, kernel, strict=True)):
-        return
+    assume(all(n + low + high > d * (k - 1) for n, (low, high), d, k in zip(size, padding, dilation, kernel, strict=True)))
     x, k = arrays((batch, *size, channels), (*kernel, 1, channels))
 
     def lax_conv(x, k):
@@ -91,7 +93,7 @@ def test_a_kernel_for_each_channel_is_that_of_lax(batch, size, channels, kernel,
 def test_depthwise_layers_of_mobile_networks(size, kernel, stride):
     """Their sizes take every way of cutting a map into blocks."""
     x, k = arrays((4, *size, 24), (kernel, kernel, 1, 24))
-    name = formulation.convolution(k.shape, (stride, stride), ((1, 1), (1, 1)), 24, (1, 1))
+    name = formulation.convolution(x, k, (stride, stride), ((1, 1), (1, 1)), 24, (1, 1))
     assert name == 'depthwise'
 
     def layer(x, k):
@@ -100,6 +102,64 @@ def test_depthwise_layers_of_mobile_networks(size, kernel, stride):
     with formulation.plain():
         expected = value_and_gradients(layer, x, k)
     assert_close(value_and_gradients(layer, x, k), expected)
+
+
+@pytest.mark.parametrize(
+    ('size', 'kernel', 'padding', 'groups', 'name'),
+    [
+        ((7, 6), (7, 6), 0, 1, 'whole'),
+        ((1, 1), (3, 3), 1, 1, 'pointwise'),
+        ((2, 1), (5, 5), 2, 1, 'channels_last'),
+        ((1, 1), (5, 5), 2, 8, 'depthwise'),
+    ],
+)
+def test_small_maps(size, kernel, padding, groups, name):
+    """Kernels that cover their map, or reach beyond it on all sides: what is left of them, and its formulation."""
+    x, k = arrays((3, *size, 8), (*kernel, 8 // groups, 8))
+    pads = ((padding, padding),) * 2
+    kept, around = cut(x, k, (1, 1), pads, (1, 1))
+    assert formulation.convolution(x, kept, (1, 1), around, groups, (1, 1)) == name
+    assert kept.shape[:2] == tuple(min(k, 2 * n - 1) for k, n in zip(kernel, size, strict=True)) or name == 'whole'
+
+    def layer(x, k):
+        return conv(x, k, 1, padding, groups)
+
+    with formulation.plain():
+        expected = value_and_gradients(layer, x, k)
+    assert_close(value_and_gradients(layer, x, k), expected)
+
+
+@pytest.mark.parametrize('name', ['winograd', 'winograd_images'])
+@pytest.mark.parametrize(
+    ('size', 'padding'),
+    [((4, 4), ((1, 1), (1, 1))), ((7, 6), ((1, 1), (1, 1))), ((5, 8), ((0, 0), (2, 1))), ((3, 2), ((0, 3), (1, 1)))],
+)
+def test_winograd(monkeypatch, name, size, padding):
+    """Whatever is left over at a side: full tiles are of an even output."""
+    x, k = arrays((3, *size, 5), (3, 3, 5, 6))
+
+    def layer(x, k):
+        return conv(x, k, 1, padding)
+
+    with formulation.plain():
+        expected = value_and_gradients(layer, x, k)
+    monkeypatch.setattr(formulation, 'convolution', lambda *args: name)
+    assert_close(value_and_gradients(layer, x, k), expected)
+
+
+@pytest.mark.parametrize(('features', 'name'), [(128, 'winograd_images'), (256, 'winograd')])
+def test_many_channels(features, name):
+    x, k = arrays((2, 6, 6, 128), (3, 3, 128, features))
+    assert formulation.convolution(x, k, (1, 1), ((1, 1), (1, 1)), 1, (1, 1)) == name
+
+    def layer(x, k):
+        return conv(x, k, 1, 1)
+
+    with formulation.plain():
+        expected = value_and_gradients(layer, x, k)
+    assert_close(value_and_gradients(layer, x, k), expected)
+    half = [a.astype(jnp.bfloat16) for a in (x, k)]
+    assert formulation.convolution(*half, (1, 1), ((1, 1), (1, 1)), 1, (1, 1)) == 'channels_last'
 
 
 @pytest.mark.parametrize(('channels', 'groups', 'strides'), [(3, 1, 1), (1, 1, 2), (4, 2, 1), (4, 4, 2)])

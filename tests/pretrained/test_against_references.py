@@ -116,8 +116,7 @@ def test_training_mode_and_gradients(name, library, theirs):
     module = models.create(name, 10, **source.arguments(name, network.state_dict()), **off)
     with jax.enable_x64(True):
         tensors = {k: v.detach().numpy() for k, v in network.state_dict().items()}
-        shapes = mapping._shapes(module, x.shape)
-        entries = mapping.entries(module, source, shapes)
+        entries = mapping.entries(module, source, mapping.shapes_of(module, x.shape))
         leaves = {e.path: e.inward([np.float64(tensors[n]) for n in e.theirs]) for e in entries}
         variables = mapping.unflatten_dict(leaves)
 
