@@ -144,7 +144,7 @@ ONE_CYCLE = {'name': 'one_cycle', 'rise': 0.25, 'start': 0.1, 'end': 0.01}
         ({**ONE_CYCLE, 'anneal': 'linear'}, lambda k: one_cycle(k, lambda s: s)),
         ({'name': 'plateau'}, lambda k: 1.0),
     ],
-    ids=str,
+    ids=lambda v: str(v) if isinstance(v, dict) else 'closed',
 )
 def test_closed_forms_at_every_step(arguments, factor, warmup):
     """Behind any warm-up, and the warm-up a straight line from 0 to where they begin."""
