@@ -40,7 +40,11 @@ def prepared(tmp_path_factory):
     return tmp_path_factory.mktemp('tfds')
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    'path',
+    [pytest.param(path, marks=pytest.mark.long if path.stem == 'model_scale' else ()) for path in CONFIGS],
+    ids=lambda path: path.stem,
+)
 def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(prepared))
     made = plan.make(str(path), {})

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research.augment import resize
@@ -34,6 +34,7 @@ def test_nonsense_is_refused(group):
         made(**group)
 
 
+@settings(max_examples=25)
 @given(height=st.integers(2, 40), width=st.integers(1, 40), share=st.floats(0.1, 1))
 def test_images_keep_their_proportions_and_a_flat_colour(height, width, share):
     side = max(1, round(height * share))

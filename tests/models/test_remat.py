@@ -65,7 +65,7 @@ def compiled(name, remat, devices):
     return jax.jit(jax.grad(loss), compiler_options=compiler_options('cpu')).lower(*arguments).compile(), arguments
 
 
-@pytest.mark.parametrize('devices', [1, 4])
+@pytest.mark.parametrize('devices', [pytest.param(1, marks=pytest.mark.long), 4])
 @pytest.mark.parametrize('name', NETWORKS)
 def test_gradients_are_equal_with_and_without(name, devices):
     expected, *others = (gradient(*arguments) for gradient, arguments in (compiled(name, r, devices) for r in REMATS))

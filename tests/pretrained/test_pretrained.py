@@ -150,9 +150,10 @@ class TestOtherSizes:
     def test_a_gray_image_means_what_it_did_in_colour(self, saved):
         colour, gray = (pretrained.load(NAME, saved, channels=c) for c in (3, 1))
         x = jax.random.normal(jax.random.key(1), (2, 32, 32, 1))
-        expected = colour[0].apply(colour[1], jnp.tile(x, (1, 1, 1, 3)))
-        np.testing.assert_allclose(gray[0].apply(gray[1], x), expected, atol=1e-4 * np.abs(expected).max())
+        expected = jax.jit(colour[0].apply)(colour[1], jnp.tile(x, (1, 1, 1, 3)))
+        np.testing.assert_allclose(jax.jit(gray[0].apply)(gray[1], x), expected, atol=1e-4 * np.abs(expected).max())
 
+    @pytest.mark.long
     def test_factors_of_full_rank_are_the_network(self, saved):
         """And of a smaller rank the nearest there is."""
         module, variables = pretrained.load(NAME, saved, low_rank=0.25)
@@ -189,6 +190,7 @@ class TestOtherSizes:
         assert low_rank.rank((3, 3, 256, 256), 0.25) == 64
 
 
+@pytest.mark.long
 def test_googlenet_comes_with_its_auxiliary_heads_or_without(tmp_path):
     for auxiliary in (True, False):
         module = models.create('googlenet', 5, width=0.125, auxiliary=auxiliary)

@@ -112,7 +112,7 @@ def tolerance(changes):
     return 1e-4 if changes.get('train.precision', 'float32') == 'float32' else 2e-2
 
 
-@pytest.mark.parametrize('engine', [{}, PMAP_4], ids=['jit', 'pmap'])
+@pytest.mark.parametrize('engine', [{}, pytest.param(PMAP_4, marks=pytest.mark.long)], ids=['jit', 'pmap'])
 @pytest.mark.parametrize('combination', COMBINATIONS.values(), ids=COMBINATIONS)
 def test_combinations_go_on_bit_for_bit(session, tmp_path, monkeypatch, combination, engine):
     built = tiny.build(session, combination, engine, EVEN)
