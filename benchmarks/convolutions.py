@@ -27,10 +27,7 @@ from research.layers.conv import conv, cut
 
 
 class Shape(NamedTuple):
-    """Batch, side of the map, channels in and out, kernel, stride, dilation; depthwise where features is 0.
-
-    Padded by half a kernel, but where the kernel is as large as the map.
-    """
+    """Batch, side of the map, channels in and out, kernel, stride, dilation, padding; depthwise where features is 0."""
 
     batch: int
     size: int
@@ -39,6 +36,7 @@ class Shape(NamedTuple):
     kernel: int = 3
     stride: int = 1
     dilation: int = 1
+    padding: int | None = None  # None: half the kernel
 
 
 # Layers of ResNet-18 at 32x32, of MobileNetV2, EfficientNet-B0 and Xception at 96x96 and TinyNet-E at 106x106; VGG at 28x28.
@@ -48,7 +46,7 @@ SHAPES = {
         *(Shape(64, 32, 64, 64), Shape(64, 16, 128, 128), Shape(64, 8, 256, 256), Shape(64, 4, 512, 512)),
         *(Shape(64, 32, 64, 128, stride=2), Shape(128, 14, 32, 64), Shape(32, 24, 64, 64, dilation=2)),
     ],
-    'small': [Shape(64, 7, 64, 512, 7), Shape(64, 1, 512, 512), Shape(64, 1, 576, 0, 5)],
+    'small': [Shape(64, 7, 64, 512, 7, padding=0), Shape(64, 1, 512, 512), Shape(64, 1, 576, 0, 5)],
     'pointwise': [Shape(32, 48, 16, 96, 1), Shape(32, 12, 192, 32, 1), Shape(32, 3, 960, 160, 1)],
     'depthwise': [
         *(Shape(32, 48, 32, 0), Shape(32, 48, 96, 0, stride=2), Shape(32, 24, 144, 0), Shape(32, 12, 192, 0)),
@@ -61,7 +59,7 @@ SHAPES = {
 
 def measure(shape: Shape, rounds: int) -> dict[str, dict[str, float]]:
     """Piece ('forward', 'images', 'kernel') -> side ('ours', 'plain', 'torch') -> milliseconds."""
-    b, n, c, d, k, s, e = shape
+    b, n, c, d, k, s, e, _ = shape
     groups, d = (1, d) if d else (c, c)
     rng, pad = np.random.default_rng(0), padding(shape)
     x = rng.standard_normal((b, n, n, c)).astype(np.float32)
@@ -125,7 +123,7 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def padding(shape: Shape) -> int:
-    return 0 if shape.kernel == shape.size else (shape.kernel - 1) * shape.dilation // 2
+    return (shape.kernel - 1) * shape.dilation // 2 if shape.padding is None else shape.padding
 
 
 def name_of(shape: Shape) -> str:

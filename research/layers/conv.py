@@ -258,10 +258,8 @@ _winograd.defvjp(_winograd_forward, _winograd_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _by_taps(x, kernel, strides, padding):
-    """For few input channels: with one, a loop over the output, where a convolution would first gather patches."""
+    """For one input channel: a loop over the output, where a convolution would first gather patches."""
     taps = _taps(x, kernel, strides, padding)
-    if x.shape[3] > 1:
-        return jnp.concatenate(taps, axis=3) @ kernel.reshape(-1, kernel.shape[3])
     weights = kernel.reshape(len(taps), 1, 1, 1, -1)
     return functools.reduce(jnp.add, [tap * weight for tap, weight in zip(taps, weights, strict=True)])
 
@@ -281,7 +279,7 @@ _by_taps.defvjp(_by_taps_forward, _by_taps_backward)
 
 
 def _taps(x, kernel, strides, padding):
-    """What each entry of the kernel meets: kh kw arrays [B, H', W', C]."""
+    """What each entry of the kernel meets: kh kw arrays [B, H', W', 1]."""
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     (kh, kw), (sh, sw) = kernel.shape[:2], strides
     rows, columns = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1

@@ -56,7 +56,7 @@ def convolution(
       'pointwise': a matmul, for kernels of one tap.
       'whole': a matmul over the map, where a kernel takes all of it.
       'depthwise': elementwise loops, where each channel has its own kernel (research.layers.depthwise).
-      'taps': a sum over shifted images, or one product with them side by side, for a stem of few channels and taps.
+      'taps': a sum over shifted images, for one channel and few taps.
       'winograd': fewer products for 3x3 kernels (research.layers.winograd), or 'winograd_images': but the kernel's gradient.
       'channels_last': both gradients, too, are convolutions in channels-last order.
     """
@@ -73,7 +73,7 @@ def convolution(
         return 'plain'
     if (kh, kw) == size and not padded:
         return 'whole'
-    if channels <= 4 and channels * kh * kw <= 36:
+    if channels == 1 and kh * kw <= 36:
         return 'taps'
     # Half precisions would lose digits to the sums, large maps would need much memory for the tiles.
     tiled = kh == kw == 3 and max(strides) == 1 and x.dtype.itemsize > 2 and min(size) >= 2 and size[0] * size[1] <= 1024
