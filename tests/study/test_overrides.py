@@ -185,7 +185,7 @@ def test_leave_one_out_and_do_two_add_up(tmp_path):
         ('get_config = 3\n', 'it has no function get_config', 0),
         ('def get_config():\n    pass\n', 'get_config returned None', 0),
         ('def get_config(arg):\n    return {}\n', 'missing 1 required positional argument', 0),
-        ('\0', 'SyntaxError', 0),
+        ('\0', 'null bytes', 0),
     ],
 )
 def test_a_broken_config_file_is_told_by_its_line(tmp_path, content, message, line):
