@@ -4,7 +4,6 @@ A path is a tuple with the collection in front: ('params', 'stage1_block1', 'con
 """
 
 import dataclasses
-import functools
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
@@ -175,7 +174,6 @@ def entries(module: Network, source: Source, shapes: Mapping[Path, tuple[int, ..
     return found
 
 
-@functools.lru_cache(maxsize=16)  # tracing a large network takes seconds, and each file asks several times
 def shapes_of(module: nn.Module, image: tuple[int, ...] = (1, 224, 224, 3)) -> dict[Path, tuple[int, ...]]:
     """Of the parameters and running statistics of a network, leaf by leaf, for images of this shape."""
     variables = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image, jnp.float32))
