@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import pathlib
 import signal
 import time
@@ -71,14 +72,19 @@ def _count(landed: list[tuple[set[str], int, int]], what: str) -> int:
 
 
 @pytest.fixture
-def shared_memory():
-    """No shared memory is left behind: none that is new and that no living process holds."""
-    before = set(pathlib.Path('/dev/shm').iterdir())
-    yield
-    deadline = time.monotonic() + 5
-    while left := {p for p in set(pathlib.Path('/dev/shm').iterdir()) - before if not _held(p)}:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+def shared_memory(tmp_path_factory):
+    """No shared memory is left behind: none that is new and that no living process holds.
+
+    One test at a time: what another one kills leaves its memory until it is launched again.
+    """
+    with (tmp_path_factory.getbasetemp().parent / 'shared_memory.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = set(pathlib.Path('/dev/shm').iterdir())
+        yield
+        deadline = time.monotonic() + 5
+        while left := {p for p in set(pathlib.Path('/dev/shm').iterdir()) - before if not _held(p)}:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
 
 
 def _held(path: pathlib.Path) -> bool:
