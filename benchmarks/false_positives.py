@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import stats
 
-from research.study import statistics
+from research.report import statistics
 
 SEEDS, ALPHA, CONTRASTS = 10, 0.05, 7
 CHUNK, CHUNKS = 500, 20  # 10,000 comparisons a row, kept chunk by chunk

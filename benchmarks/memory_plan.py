@@ -43,8 +43,9 @@ def measure(case: str, budget: str) -> dict:
 
     import research  # noqa: F401
     from research import cost
+    from research.config import overrides
     from research.optim.plateau import START
-    from research.study import identity, overrides
+    from research.study import identity
     from research.train import experiment as experiments
     from research.train import memory
     from research.train.clock import Clock

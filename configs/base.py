@@ -77,7 +77,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'memory_budget': '',  # such as '6GiB': micro-batch and remat are chosen so that a step fits
             },
         },
-        type_safe=False,  # types are checked at the door, with messages for the reader (research.study.overrides)
+        type_safe=False,  # types are checked at the door, with messages for the reader (research.config.overrides)
     )
     # Variants are dicts of dotted keys, which a converting ConfigDict refuses.
     config.study = ConfigDict(

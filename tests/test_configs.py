@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.config import overrides
 from research.data.idx import FILES
 from research.optim.plateau import START
-from research.study import overrides, plan
+from research.study import plan
 from research.tasks.generation import Generation
 from research.train import judge
 from research.train.chunks import train_chunk

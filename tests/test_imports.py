@@ -7,18 +7,20 @@ import sys
 
 import pytest
 
-from research.study.overrides import defaults, flatten
+from research.config.overrides import defaults, flatten
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'research').rglob('*.py'))
 # A package may import what stands in a lower row; itself; and the modules at the bottom.
 ROWS = (
     ('study',),
+    ('report', 'config.signatures'),
     ('train',),
     ('export', 'cost', 'pretrained'),
     ('tasks', 'compress', 'gradients', 'optim'),
     ('models', 'data', 'augment'),
     ('layers',),
+    ('config',),
 )
 BOTTOM = ('catalogue', 'durations', 'process')
 HEIGHT = {package: -row for row, packages in enumerate(ROWS) for package in packages}
@@ -44,17 +46,31 @@ def package_of(file):
     return file.relative_to(ROOT / 'research').with_suffix('').parts[0]
 
 
+def place_of(parts):
+    """The entry of ROWS that a module belongs to, from the parts of its name below `research`: its own, or its package's."""
+    return next((name for name in ('.'.join(parts[:2]), parts[0]) if name in HEIGHT), parts[0])
+
+
 @every_file
 def test_imports_go_down(file):
-    own = package_of(file)
+    own = place_of(file.relative_to(ROOT / 'research').with_suffix('').parts)
     for name in imported(parsed(file)):
         top, *rest = name.split('.')
         if top == 'configs':
-            assert own == 'study', f'{name}: configs are read by study alone'
-        if top != 'research' or not rest or rest[0] in (own, *BOTTOM):
+            assert own == 'config', f'{name}: configs are read by config alone'
+        if top != 'research' or not rest or rest[0] in BOTTOM or place_of(rest) == own:
             continue
-        assert rest[0] in HEIGHT, f'{name}: no package of the order in ROWS'
-        assert own == '__init__' or own not in BOTTOM and HEIGHT[rest[0]] < HEIGHT[own], f'{name} is not below {own}'
+        assert place_of(rest) in HEIGHT, f'{name}: no package of the order in ROWS'
+        assert own == '__init__' or own not in BOTTOM and HEIGHT[place_of(rest)] < HEIGHT[own], f'{name} is not below {own}'
+
+
+@pytest.mark.parametrize('file', sorted((ROOT / 'research/report').glob('*.py')), ids=lambda file: file.name)
+def test_a_report_reads_records_alone(file):
+    """It takes as long as reading does, on a machine that cannot train."""
+    for name in imported(parsed(file)):
+        top, *rest = name.split('.')
+        assert top not in ('jax', 'flax', 'optax', 'orbax'), name
+        assert top != 'research' or place_of(rest) in ('report', 'config', *BOTTOM), name
 
 
 def test_every_package_has_a_row():
@@ -74,7 +90,7 @@ def modules_after(statement):
 
 def test_a_config_is_checked_before_jax_is_imported():
     """A misspelt key is answered at once."""
-    loaded = modules_after('import research.study.launch, research.study.overrides')
+    loaded = modules_after('import research.study.launch, research.config.overrides')
     assert 'research' in loaded
     assert not {'jax', 'flax', 'optax', 'orbax', 'grain', 'tensorflow_datasets', 'matplotlib', 'scipy'} & set(loaded)
 

@@ -4,7 +4,8 @@ import dataclasses
 import pathlib
 import re
 
-from research.study import identity, records
+from research.report import records
+from research.study import identity
 from research.study.plan import Plan, Run, trial, verify
 from research.train import experiment as experiments
 from research.train import record

@@ -17,7 +17,9 @@ import numpy as np
 
 from research import cost, pretrained
 from research.catalogue import ConfigError
-from research.study import identity, overrides, records
+from research.config import overrides
+from research.report import records
+from research.study import identity
 from research.study.plan import Plan, Run, costs, schedules
 from research.study.progress import Progress
 from research.train import checkpoint, judge, loop, record

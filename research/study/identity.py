@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from research import optim, pretrained
-from research.study.overrides import defaults, flatten
+from research.config.overrides import defaults, flatten
 
 # Fields that cannot change a run's numbers, its times among them: where data lies, how often a state is saved.
 _SILENT = ('data.path', 'train.checkpoint_every', 'study')
@@ -33,7 +33,7 @@ _DATA = (
 )
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'ml_collections', 'orbax-checkpoint', 'grain')
 # Code that a run does not execute: a better report leaves finished runs alone.
-_NOT_EXECUTED = ('study',)
+_NOT_EXECUTED = ('study', 'report', 'config')
 
 
 def _within(key: str, prefixes: tuple[str, ...]) -> bool:

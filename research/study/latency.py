@@ -4,7 +4,7 @@ import pathlib
 from typing import Any
 
 from research import cost
-from research.study import records
+from research.report import records
 from research.study.plan import Plan, Run
 from research.train import checkpoint, record
 from research.train import experiment as experiments

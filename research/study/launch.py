@@ -10,7 +10,7 @@ from typing import Any
 import rich.console
 
 from research.catalogue import ConfigError
-from research.study import overrides
+from research.config import overrides
 
 OK, FAILED, REFUSED = 0, 1, 2
 
@@ -126,10 +126,10 @@ def _command(spec: str, workdir: pathlib.Path, changes: Mapping[str, str]) -> st
 
 
 def _report(workdir: pathlib.Path) -> int:
-    from research.study import report
+    from research.report import pages
 
-    summary = report.write(workdir)
-    _console(100).print(report.table(summary))
+    summary = pages.write(workdir)
+    _console(100).print(pages.table(summary))
     print(f'Report: {workdir / "report.html"} (also report.md, .csv, .tex, pareto.png)')
     return OK
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from research import cost
 from research.catalogue import ConfigError, nearest
+from research.config import overrides, signatures
+from research.config.files import ConfigFile, Misfit
 from research.optim.plateau import START
-from research.study import identity, names, overrides
-from research.study.source import Misfit, Source
+from research.study import identity
 from research.train import experiment as experiments
 from research.train.clock import Clock
 from research.train.experiment import Experiment, Session
@@ -57,7 +58,7 @@ class Plan:
     """
 
     config: Mapping[str, Any]
-    source: Source
+    source: ConfigFile
     question: str
     variants: Mapping[str, Mapping[str, Any]]
     contrasts: Mapping[str, Mapping[str, float]]
@@ -99,7 +100,7 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
     same: dict[str, str] = {}
     for name, variant in resolved.items():
         with located(source, name):
-            names.check(variant)
+            signatures.check(variant)
         other = same.setdefault(identity.run_id(variant), name)
         if other != name:
             raise ConfigError(
@@ -176,7 +177,7 @@ def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) 
 
 
 @contextlib.contextmanager
-def located(source: Source, variant: str) -> Iterator[None]:
+def located(source: ConfigFile, variant: str) -> Iterator[None]:
     """Says where in the config the cause of an error stands; what a fork's own code raises becomes an error of the config."""
     inside, prefix = ('', '') if variant in ('baseline', 'null') else (variant, f"Variant '{variant}': ")
     try:

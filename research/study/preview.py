@@ -14,7 +14,7 @@ import rich.markup
 import rich.table
 
 from research import cost
-from research.study import figures, records, words
+from research.report import figures, records, words
 from research.study.plan import Plan, costs, schedules, trial, verify
 from research.train.clock import Clock
 from research.train.experiment import Experiment, Session

@@ -8,7 +8,8 @@ import flax.linen as nn
 
 from research import tasks
 from research.catalogue import ConfigError, nearest
-from research.study import records, source
+from research.config import files
+from research.report import records
 from research.train import checkpoint
 from research.train import experiment as experiments
 
@@ -29,12 +30,12 @@ def load(workdir: str, variant: str, seed: int) -> tuple[nn.Module, dict[str, An
     if result['status'] != 'finished':
         raise ConfigError(f"'{variant}', seed {seed}, has {result['status']} and left no model ({result.get('message')}).")
     if 'config_folder' in study:
-        source.reach(pathlib.Path(study['config_folder']))  # as at the launch
+        files.reach(pathlib.Path(study['config_folder']))  # as at the launch
     return module(json.loads((directory / 'config.json').read_text())), checkpoint.load_variables(directory / 'scored')
 
 
 def module(config: dict[str, Any]) -> nn.Module:
     """The network of a run's config.json, which names the number of classes."""
-    group = source.plain('model', config['model'])
-    kind = experiments.kind_of(tasks.create(source.plain('task', config['task'])))
+    group = files.plain('model', config['model'])
+    kind = experiments.kind_of(tasks.create(files.plain('task', config['task'])))
     return kind.network({**group, 'init_from': ''}, group['num_classes'])

@@ -21,11 +21,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from research.catalogue import ConfigError, nearest
-from research.study import identity, names, overrides
+from research.config import overrides, signatures
+from research.config.files import Misfit
+from research.report.summary import BASELINE, NULL
+from research.report.trials import best, point_score
+from research.study import identity
 from research.study.plan import Plan, expand, located, seeded
-from research.study.source import Misfit
-from research.study.summary import BASELINE, NULL
-from research.study.trials import best, point_score
 
 KINDS = ('log', 'linear', 'int')
 # Scrambles the sequence; another one is another study.
@@ -149,7 +150,7 @@ def before(plan: Plan) -> Plan | None:
             with located(plan.source, name):
                 resolved = overrides.apply(config, {**plan.variants[name], **changes[point]})
                 overrides.check_values(resolved)
-                names.check(resolved)
+                signatures.check(resolved)
             other = owner.setdefault(identity.run_id(resolved), name)
             if other != name:
                 raise ConfigError(

@@ -12,7 +12,8 @@ from test_launch import ROOT
 import research.study
 from research import data
 from research.catalogue import ConfigError
-from research.study import launch, records
+from research.report import records
+from research.study import launch
 
 PARTS = '''
 import flax.linen as nn

@@ -5,9 +5,10 @@ import pathlib
 import sys
 
 import pytest
-from test_overrides import written
+from config_file import written
 
-from research.study import identity, overrides
+from research.config import overrides
+from research.study import identity
 
 BASE = overrides.defaults()
 
@@ -193,7 +194,7 @@ def test_what_python_branches_on_makes_another_program(change):
 @pytest.fixture
 def code(tmp_path, monkeypatch):
     """A copy of the package's outline that can be edited, in the place of research/."""
-    for name in ('study/report.py', 'train/loop.py', 'models/cnn.py'):
+    for name in ('study/plan.py', 'report/pages.py', 'config/files.py', 'train/loop.py', 'models/cnn.py'):
         (tmp_path / 'research' / name).parent.mkdir(parents=True)
         (tmp_path / 'research' / name).write_text('x = 1\n')
     monkeypatch.setattr(identity, '__file__', str(tmp_path / 'research' / 'study' / 'identity.py'))
@@ -203,7 +204,8 @@ def code(tmp_path, monkeypatch):
 def test_the_fingerprint_is_of_what_a_run_executes(code):
     before = identity.fingerprint([BASE], 'sum')
     assert identity.fingerprint([BASE], 'sum') == before
-    (code / 'study' / 'report.py').write_text('x = 2\n')
+    for name in ('study/plan.py', 'report/pages.py', 'config/files.py'):
+        (code / name).write_text('x = 2\n')
     assert identity.fingerprint([BASE], 'sum') == before
     (code / 'train' / 'loop.py').write_text('x = 2\n')
     assert identity.fingerprint([BASE], 'sum')['code'] != before['code']

@@ -7,7 +7,7 @@ import sys
 
 import jax
 import pytest
-from test_overrides import written
+from config_file import written
 
 from research import study
 from research.study import launch

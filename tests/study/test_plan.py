@@ -5,10 +5,11 @@ import re
 
 import pytest
 import rich.console
-from test_overrides import written
+from config_file import written
 
 from research.catalogue import ConfigError
-from research.study import names, overrides, plan, preview
+from research.config import overrides, signatures
+from research.study import plan, preview
 from research.train.experiment import Session
 
 TINY = 'config.model.widths = (2,)\nconfig.model.hidden = ()\nconfig.train.devices = 1\nconfig.study.budget = "2st"\n'
@@ -187,7 +188,7 @@ def test_own_contrasts_take_the_place_of_the_default_ones(tmp_path):
 
 
 def test_every_default_passes():
-    names.check(overrides.defaults())
+    signatures.check(overrides.defaults())
 
 
 def test_variants_of_traced_numbers_trace_one_program(tmp_path, monkeypatch):

@@ -8,13 +8,15 @@ import shlex
 import jax
 import pytest
 import rich.console
+from config_file import written
 from hypothesis import given
 from hypothesis import strategies as st
-from test_overrides import written
 from watched import Launch, Study
 
 from research.catalogue import ConfigError
-from research.study import budget, launch, overrides, plan, preview, report, tuning
+from research.config import overrides
+from research.report import pages
+from research.study import budget, launch, plan, preview, tuning
 from research.train.experiment import Session
 from research.train.feed import Feed
 
@@ -271,7 +273,7 @@ def test_the_test_split_is_read_by_final_runs_alone_and_their_commands_repeat_th
     assert ('validation', 1000) in reads
 
     study = json.loads((folder / 'study.json').read_text())
-    for command in report.commands(folder, study):
+    for command in pages.commands(folder, study):
         flags = dict(word[2:].split('=', 1) for word in shlex.split(command['command']) if word.startswith('--config.'))
         changes = {key.removeprefix('config.'): text for key, text in flags.items()}
         again = plan.make(str(path), {key: overrides.parse_flag(key, text) for key, text in changes.items()})

@@ -13,10 +13,11 @@ from sessions import cleared
 
 from research import models, optim
 from research.catalogue import ConfigError
+from research.config import overrides, signatures
 from research.data import order
 from research.data.dataset import from_arrays
 from research.layers.example import example_keys
-from research.study import identity, names, overrides
+from research.study import identity
 from research.tasks import generation
 from research.train import adversarial, checkpoint, experiment, feed, judge, loop, parallel, phases, samples
 from research.train.chunks import train_chunk
@@ -559,4 +560,4 @@ def test_rematerialization_is_refused():
 )
 def test_a_bad_config_is_refused_at_the_door(changes, words):
     with pytest.raises(ConfigError, match=words):
-        names.check(overrides.apply(overrides.defaults(), {**PLAYED, **changes}))
+        signatures.check(overrides.apply(overrides.defaults(), {**PLAYED, **changes}))

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 import research.study
 from research import models, pretrained
 from research.catalogue import ConfigError
-from research.study import identity, overrides
+from research.config import overrides
+from research.study import identity
 from research.train import experiment as experiments
 
 SMALL = {'depths': (1,), 'widths': (8,), 'stem': 'cifar'}

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from techniques import BASELINE
 
+from research.config import overrides
 from research.optim.plateau import START
-from research.study import identity, overrides
+from research.study import identity
 from research.train import checkpoint, experiment, loop
 from research.train.clock import Clock
 from research.train.feed import Feed

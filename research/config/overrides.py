@@ -12,8 +12,8 @@ from typing import Any
 
 from configs import base
 from research.catalogue import ConfigError, nearest
-from research.study import source
-from research.study.source import Misfit, Source
+from research.config import files
+from research.config.files import ConfigFile, Misfit
 
 # Fields whose default shows only one of the types that they take.
 _ALSO = {'study.seeds': tuple}
@@ -62,7 +62,7 @@ def _base() -> dict[str, Any]:
     return base.get_config().to_dict()
 
 
-def load(spec: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], Source, str]:
+def load(spec: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], ConfigFile, str]:
     """Reads a config file and lays the command line's changes over it.
 
     Args:
@@ -75,8 +75,8 @@ def load(spec: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], Source,
     Raises:
       ConfigError: whatever can be refused from the text of the config, with its file and line, or its flag.
     """
-    config, path, question = source.read(spec)
-    origin = Source(path, changes)
+    config, path, question = files.read(spec)
+    origin = ConfigFile(path, changes)
     try:
         config = apply(apply(defaults(), config), changes)
         config['study']['name'] = config['study']['name'] or path.stem
@@ -206,7 +206,7 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
     Overriding `GROUP.name` with another name drops the keyword arguments that belonged to the old one; the fields of
     configs/base.py stay. Names are applied first, so the order of the dict does not matter. Keyword arguments of named
-    groups are taken as they come: `research.study.names` checks them against signatures.
+    groups are taken as they come: `research.config.signatures` checks them against signatures.
 
     Raises:
       Misfit: a key that does not exist, or a wrong type.
@@ -214,7 +214,7 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     config, valid = copy.deepcopy(dict(config)), defaults()
     flat = flatten(overrides)
     for key in sorted(flat, key=lambda k: (k.rpartition('.')[2] != 'name', k.count('.'))):
-        value, (*parents, leaf) = source.plain(key, flat[key]), key.split('.')
+        value, (*parents, leaf) = files.plain(key, flat[key]), key.split('.')
         node, fields, named = config, valid, False
         for depth, part in enumerate(key.split('.')):
             # Whatever is not in configs/base.py belongs to a thing with a name, or to a dict among its arguments.

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from research.study import words
-from research.study.records import Records, score
+from research.report import words
+from research.report.records import Records, score
 
 
 def point_score(results: Sequence[Mapping[str, Any]], metric: str, higher: bool) -> float:

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from research import catalogue
-from research.study import statistics
+from research.report import statistics
 
 # Accuracies on 360 images, so that ties and zeros are common, or any number.
 COUNTS = hypothesis.extra.numpy.arrays(np.float64, st.integers(6, 9), elements=st.integers(-4, 4)).map(lambda d: d / 360)

@@ -9,9 +9,10 @@ from typing import Any
 
 import jinja2
 
-from research.study import figures, overrides, records, tables, trials, words
-from research.study.summary import BASELINE, bands, read_evaluations, summarize
-from research.study.tables import table
+from research.config import overrides
+from research.report import figures, records, tables, trials, words
+from research.report.summary import BASELINE, bands, read_evaluations, summarize
+from research.report.tables import table
 
 __all__ = ('table', 'write')
 
@@ -50,7 +51,7 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     page = _page(read, summary) | {'chart': chart}
     for suffix, options in _TEMPLATES.items():
         environment = jinja2.Environment(
-            loader=jinja2.PackageLoader('research.study', '.'),
+            loader=jinja2.PackageLoader('research.report', '.'),
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from research.study import records, tables, words
-from research.study.summary import BASELINE, NULL
+from research.report import records, tables, words
+from research.report.summary import BASELINE, NULL
 
 # Okabe and Ito (2008): told apart by people who see colours differently; its yellow is too pale on white.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
@@ -50,7 +50,7 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
 
     Args:
       summary: as in summary.json.
-      bands: learning curves, as research.study.summary.bands gives them.
+      bands: learning curves, as research.report.summary.bands gives them.
       schedules: variant -> (positions, learning rates).
 
     Returns:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.study import records, statistics, summary
+from research.report import records, statistics, summary
 
 CONTRAST = {
     'name',

@@ -4,22 +4,13 @@ import json
 import re
 
 import pytest
+from config_file import written
 from hypothesis import given
 from hypothesis import strategies as st
 
 from research.catalogue import ConfigError
-from research.study import overrides
-from research.study.source import Source
-
-HEAD = '"""Question: why?"""\nimport numpy as np\nimport ml_collections\nfrom configs import base\n\n\n'
-
-
-def written(folder, body, name='paper.py'):
-    """A config file with `body` as the inside of get_config, beginning at line 9."""
-    lines = ''.join(f'    {line}\n' for line in body.splitlines())
-    path = folder / name
-    path.write_text(f'{HEAD}def get_config(arg=""):\n    config = base.get_config()\n{lines}    return config\n')
-    return path
+from research.config import overrides
+from research.config.files import ConfigFile
 
 
 def load(folder, body='', changes=None, arg=''):
@@ -349,5 +340,5 @@ def test_every_default_passes_its_own_checks():
 
 def test_a_source_says_file_where_it_knows_no_line(tmp_path):
     path = written(tmp_path, '')
-    assert Source(path, {}).at('nowhere.to.be_found') == f'{path}: '
-    assert Source(path, {'data.path': '/x'}).mentions("no folder '/x'") == '--config.data.path: '
+    assert ConfigFile(path, {}).at('nowhere.to.be_found') == f'{path}: '
+    assert ConfigFile(path, {'data.path': '/x'}).mentions("no folder '/x'") == '--config.data.path: '

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from research import augment, catalogue, compress, gradients, models, optim, tasks
 from research.augment import resize
 from research.catalogue import ConfigError, nearest
+from research.config.files import Misfit
+from research.config.overrides import defaults
 from research.data import batch_sizes, sources
 from research.gradients import freezing
 from research.layers import activation, conv, norm
 from research.optim import averaging, clipping, optimizers, schedules
-from research.study.overrides import defaults
-from research.study.source import Misfit
 from research.tasks.generation import Generation
 from research.train import parallel
 

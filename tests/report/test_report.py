@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from research.catalogue import ConfigError
-from research.study import figures, overrides, records, report, tables, trials, words
+from research.config import overrides
+from research.report import figures, pages, records, tables, trials, words
 
 FILES = ('summary.json', 'results.jsonl', 'report.md', 'report.html', 'report.csv', 'report.tex', 'pareto.png', 'pareto.pdf')
 HOSTILE = (
@@ -57,7 +58,7 @@ class Tags(html.parser.HTMLParser):
 @pytest.fixture(scope='module')
 def study(tmp_path_factory):
     workdir = fabricate.study(tmp_path_factory.mktemp('study'), evaluations=3)
-    return workdir, report.write(workdir)
+    return workdir, pages.write(workdir)
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +76,7 @@ def hostile(tmp_path_factory):
         budget_note=HOSTILE[3],
         variants={name: {'model.name': name} if name in HOSTILE else {} for name in effects},
     )
-    return workdir, report.write(workdir)
+    return workdir, pages.write(workdir)
 
 
 def test_writes_every_file_and_returns_the_summary(study):
@@ -88,19 +89,19 @@ def test_writes_every_file_and_returns_the_summary(study):
 def test_a_second_report_is_the_same(study):
     workdir, _ = study
     before = {name: (workdir / name).read_bytes() for name in FILES[:6]}
-    report.write(workdir)
+    pages.write(workdir)
     assert {name: (workdir / name).read_bytes() for name in FILES[:6]} == before
 
 
 def test_reading_records_needs_no_jax(study):
     workdir, _ = study
-    code = f'import sys; from research.study import report; report.write({str(workdir)!r}); print("jax" in sys.modules)'
+    code = f'import sys; from research.report import pages; pages.write({str(workdir)!r}); print("jax" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == 'False'
 
 
 def test_without_a_study_says_so(tmp_path):
     with pytest.raises(ConfigError, match='No study'):
-        report.write(tmp_path)
+        pages.write(tmp_path)
 
 
 @pytest.mark.parametrize('name', ['report.md', 'report.html'])
@@ -182,14 +183,14 @@ def test_hostile_names_come_back_from_csv(hostile):
 
 def test_hostile_names_fit_the_terminal(hostile):
     out = io.StringIO()
-    Console(width=100, file=out).print(report.table(hostile[1]))
+    Console(width=100, file=out).print(pages.table(hostile[1]))
     assert max(map(len, out.getvalue().splitlines())) <= 100 and 'alert(1)' in out.getvalue().replace('\n', '')
 
 
 def test_each_run_can_be_repeated_alone(study, hostile):
     for workdir, _ in (study, hostile):
         content = json.loads((workdir / 'study.json').read_text())
-        commands = report.commands(workdir, content)
+        commands = pages.commands(workdir, content)
         assert len(commands) == sum(map(len, content['runs'].values()))
         for entry in commands:
             flags = dict(word.split('=', 1) for word in shlex.split(entry['command']) if word.startswith('--'))
@@ -215,24 +216,24 @@ def test_a_budget_of_seconds_is_repeated_in_the_examples_it_came_to(tmp_path):
     content = json.loads((workdir / 'study.json').read_text())
     gone = content['runs']['adam']['1']
     (workdir / 'runs' / gone / 'config.json').write_text('{"study": ')
-    for entry in report.commands(workdir, content):
+    for entry in pages.commands(workdir, content):
         flags = dict(word.split('=', 1) for word in shlex.split(entry['command']) if word.startswith('--'))
         expected = {'baseline': '30016ex', 'adam': '60s' if entry['id'] == gone else '28800ex'}[entry['name']]
         assert flags['--config.study.budget'] == expected
-    report.write(workdir)
+    pages.write(workdir)
     assert '--config.study.budget=30016ex' in (workdir / 'report.html').read_text()
 
 
 def test_other_budgets_stay_as_they_were_given(study):
     workdir, _ = study
     content = json.loads((workdir / 'study.json').read_text())
-    assert not any('study.budget' in entry['command'] for entry in report.commands(workdir, content))
+    assert not any('study.budget' in entry['command'] for entry in pages.commands(workdir, content))
 
 
 @pytest.mark.parametrize('since, shown', [('block', '6 MB'), ('process', '–'), (None, '–')])
 def test_memory_shows_the_growth_of_a_run_alone(tmp_path, since, shown):
     workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, peak_since=since)
-    summary = report.write(workdir)
+    summary = pages.write(workdir)
     cost = tables.cost(summary)
     column = cost['headings'].index('memory measured: growth at the peak')
     assert cost['rows'][0][column] == shown
@@ -248,7 +249,7 @@ def test_what_cannot_be_written_is_the_callers_to_handle(tmp_path, monkeypatch):
     workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
     monkeypatch.setattr('pathlib.Path.write_bytes', full)
     with pytest.raises(OSError, match='No space left'):
-        report.write(workdir)
+        pages.write(workdir)
     assert not list(workdir.glob('*.tmp*'))
 
 
@@ -256,7 +257,7 @@ def test_partial_added_and_bad_are_announced(tmp_path):
     workdir = fabricate.study(tmp_path, evaluations=2, finished={'adam': 8}, reported_seeds=[0, 1, 2, 3, 4, 5])
     run = json.loads((workdir / 'study.json').read_text())['runs']['clip']['0']
     (workdir / 'runs' / run / 'result.json').write_text('{"id": ')
-    report.write(workdir)
+    pages.write(workdir)
     for name in ('report.md', 'report.html'):
         text = (workdir / name).read_text()
         assert '7 of 10 seeds have a result in every variant' in text
@@ -266,16 +267,16 @@ def test_partial_added_and_bad_are_announced(tmp_path):
 
 def test_first_report_enters_its_seeds_and_later_ones_keep_them(tmp_path):
     workdir = fabricate.study(tmp_path, evaluations=2, seeds=6)
-    assert report.write(workdir)['added_seeds'] == []
+    assert pages.write(workdir)['added_seeds'] == []
     reported = json.loads((workdir / 'study.json').read_text())['reported_seeds']
     fabricate.study(tmp_path / 'more', evaluations=2, seeds=8, reported_seeds=reported)
     for _ in range(2):
-        assert report.write(tmp_path / 'more')['added_seeds'] == [6, 7]
+        assert pages.write(tmp_path / 'more')['added_seeds'] == [6, 7]
 
 
 def test_failures_are_told_with_their_message(tmp_path):
     workdir = fabricate.study(tmp_path, evaluations=2, status={('adam', 2): 'diverged', ('clip', 1): 'failed'})
-    report.write(workdir)
+    pages.write(workdir)
     text = (workdir / 'report.md').read_text()
     assert 'diverged at step 300' in text and 'failed at step 300' in text
     assert 'failed (1 of 10 diverged)' in text and 'failed (1 of 10 ended in an error)' in text
@@ -283,7 +284,7 @@ def test_failures_are_told_with_their_message(tmp_path):
 
 def test_lower_is_better_for_a_loss(tmp_path):
     workdir = fabricate.study(tmp_path, evaluations=2, metric='test/loss')
-    summary = report.write(workdir)
+    summary = pages.write(workdir)
     adam = next(c for c in summary['contrasts'] if c['name'] == 'adam')
     assert adam['difference'] < 0 and adam['verdict'] == 'better' and adam['crossed_interval'] is None
     assert (
@@ -306,9 +307,9 @@ def test_lower_is_better_for_a_loss(tmp_path):
 )
 def test_any_state_of_a_study_can_be_reported(tmp_path, options):
     workdir = fabricate.study(tmp_path, evaluations=2, **options)
-    summary = report.write(workdir)
+    summary = pages.write(workdir)
     assert 'None' not in (workdir / 'report.md').read_text() and 'nan' not in (workdir / 'report.md').read_text()
-    Console(width=100, file=io.StringIO()).print(report.table(summary))
+    Console(width=100, file=io.StringIO()).print(pages.table(summary))
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12), st.booleans())
@@ -347,10 +348,10 @@ def test_json_is_strict_and_keeps_what_is_finite(value):
 def test_tuning_is_reported_as_it_was(tmp_path):
     workdir = fabricate.study(tmp_path, effects={'baseline': 0.0, 'null': 0.0, 'adam': 0.03}, seeds=3, evaluations=2)
     worth = {'baseline': [0.9, 0.8, 0.7], 'adam': [0.5, 0.6, 0.95]}
-    untuned = report.write(workdir)
+    untuned = pages.write(workdir)
     chosen = {'baseline': 0, 'adam': 2}
     fabricate.tune(workdir, worth, seeds=(1000, 1001), diverged=[('adam', 0), ('baseline', 2)], chosen=chosen)
-    summary = report.write(workdir)
+    summary = pages.write(workdir)
     assert summary['contrasts'] == untuned['contrasts'] and summary['strangers'] == 0
     table = trials.table(summary)
     cells = [dict(zip(table['headings'], row, strict=True)) for row in table['rows']]
@@ -363,7 +364,7 @@ def test_tuning_is_reported_as_it_was(tmp_path):
         text = (workdir / name).read_text().replace('\\', '')
         assert 'over seeds 1000–1001' in text and 'its runs did not read the test split' in text
         assert 'of seeds 0–2' in text and 'Tuned: each variant over the same 3 points' in text
-    commands = report.commands(workdir, json.loads((workdir / 'study.json').read_text()))
+    commands = pages.commands(workdir, json.loads((workdir / 'study.json').read_text()))
     for entry in commands:
         assert '--config.study.tune.points=0' in entry['command']
         assert ('--config.optimizer.learning_rate=0.2' in entry['command']) == (entry['name'] == 'adam')
@@ -373,7 +374,7 @@ def test_tuning_is_reported_as_it_was(tmp_path):
 def test_what_tuning_moved_is_the_baseline_that_others_differ_from(tmp_path):
     workdir = fabricate.study(tmp_path, effects={'baseline': 0.0, 'cosine': 0.03}, seeds=3, evaluations=2)
     fabricate.tune(workdir, {'baseline': [0.1, 0.9, 0.2], 'cosine': [0.1, 0.2, 0.9]}, chosen={'baseline': 1, 'cosine': 2})
-    report.write(workdir)
+    pages.write(workdir)
     text = (workdir / 'report.md').read_text().replace('\\', '')
     assert '| cosine | optimizer.learning_rate | 0.1 | 0.2 |' in text
     assert '| baseline | optimizer.learning_rate | ' not in text
@@ -384,17 +385,17 @@ def test_tuning_that_is_not_over_or_not_clean_is_told(tmp_path):
     effects = {'baseline': 0.0, 'adam': 0.03}
     workdir = fabricate.study(tmp_path, effects=effects, seeds=3, evaluations=2, finished=dict.fromkeys(effects, 0))
     fabricate.tune(workdir, {'baseline': [0.5, 0.6], 'adam': [0.5, None]})
-    summary = report.write(workdir)
+    summary = pages.write(workdir)
     assert [row[-4] for row in trials.table(summary)['rows']] == ['2 of 2', '1 of 2']
     assert '0 of 3 seeds have a result' in (workdir / 'report.md').read_text()
     fabricate.tune(
         workdir, {'baseline': [0.5, 0.6], 'adam': [0.5, 0.6]}, metrics={'validation/accuracy': 1, 'test/accuracy': 1}
     )
     assert trials.summarize(records.read(workdir))['read_test']
-    report.write(workdir)
+    pages.write(workdir)
     assert 'but its runs did read the test split' in (workdir / 'report.md').read_text()
     fabricate.tune(workdir, {'baseline': [0.5, 0.6], 'adam': [0.5, 0.6]}, status='failed', metrics={})
-    report.write(workdir)
+    pages.write(workdir)
     assert '4 runs of tuning ended in an error' in (workdir / 'report.md').read_text()
 
 
@@ -405,7 +406,7 @@ def test_what_steps_observed_is_shown_where_there_is_something(tmp_path, study):
         seen = {'clip/steps': share, 'clip/entries': 0.01, 'noise/scale': 800.0 if seed else float('inf'), 'noise/trace': 1.0}
         fabricate.amend(workdir, 'clip', seed, observed=seen)
         fabricate.amend(workdir, 'adam', seed, observed={'own/thing': seed + 1.0})
-    summary = report.write(workdir)
+    summary = pages.write(workdir)
     table = tables.observed(summary)
     assert table['headings'] == [
         'variant',
@@ -424,7 +425,7 @@ def test_where_and_how_a_run_diverged(tmp_path):
     workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, status={('adam', 2): 'diverged', ('clip', 1): 'failed'})
     found = {'step': 41, 'checkpoint_step': 30, 'gradient_norms': [0.5, 120.0, float('nan')], 'layer': "output of 'head'"}
     fabricate.amend(workdir, 'adam', 2, diverged=found, message='loss is nan at step 41; first seen elsewhere')
-    rows = tables.unfinished(report.write(workdir))['rows']
+    rows = tables.unfinished(pages.write(workdir))['rows']
     assert rows[0] == [
         'adam',
         '2',
@@ -437,7 +438,7 @@ def test_where_and_how_a_run_diverged(tmp_path):
     ]
     assert rows[1] == ['clip', '1', 'failed', '–', '–', '–', '–', 'failed at step 300']
     fabricate.amend(workdir, 'adam', 2, diverged={'step': 3, 'checkpoint_step': None, 'gradient_norms': []})
-    assert tables.unfinished(report.write(workdir))['rows'][0][3:7] == ['3', '–', '–', 'none']
+    assert tables.unfinished(pages.write(workdir))['rows'][0][3:7] == ['3', '–', '–', 'none']
     assert "output of 'head'" not in (workdir / 'report.md').read_text()
 
 
@@ -445,7 +446,7 @@ def test_a_run_that_did_not_learn_is_told_before_the_first_number(tmp_path):
     workdir = fabricate.study(tmp_path, seeds=3, evaluations=2)
     fabricate.amend(workdir, 'adam', 1, message='stalled: the training loss was 2.3 in the first interval and 2.3 in the last')
     fabricate.amend(workdir, 'clip', 1, message='something else')
-    report.write(workdir)
+    pages.write(workdir)
     for name in ('report.md', 'report.html'):
         text = (workdir / name).read_text()
         assert text.index('1 runs did not learn: adam, seed 1 (stalled: the training loss') < text.index('Answer')
@@ -461,7 +462,7 @@ def test_samples_of_the_first_seed_over_training(tmp_path, study):
         folder.mkdir()
         for step in range(0, 2000, 100):
             (folder / f'{step}.png').write_bytes(pixel + bytes([seed, step // 100]))
-    report.write(workdir)
+    pages.write(workdir)
     links = re.findall(r'!\[(\d+)\]\((runs/\w+/samples/\d+\.png)\)', (workdir / 'report.md').read_text())
     steps = [int(step) for step, _ in links]
     assert len(steps) == 8 and steps[0] == 0 and steps[-1] == 1900 and steps == sorted(steps)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from research.catalogue import ConfigError
-from research.study import records
+from research.report import records
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ from research.catalogue import ConfigError, nearest
 
 
 class Misfit(ConfigError):
-    """A ConfigError about one dotted key of the config, whose line a `Source` can find."""
+    """A ConfigError about one dotted key of the config, whose line a `ConfigFile` can find."""
 
     def __init__(self, key: str, message: str):
         super().__init__(message)
         self.key = key
 
 
-class Source:
+class ConfigFile:
     """Where the values of a config come from: the lines of its file, and flags.
 
     Attributes:
@@ -97,7 +97,7 @@ def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
             raise ConfigError(f'{path}: get_config returned {config!r:.80}, expected base.get_config() with changes.')
         return plain('', config), path, (module.__doc__ or '').strip()
     except Misfit as misfit:
-        raise ConfigError(f'{Source(path, {}).at(misfit.key)}{misfit}') from misfit
+        raise ConfigError(f'{ConfigFile(path, {}).at(misfit.key)}{misfit}') from misfit
     except ConfigError:
         raise
     except Exception as error:
