@@ -22,7 +22,7 @@ ROWS = (
     ('layers',),
     ('config',),
 )
-BOTTOM = ('catalogue', 'durations', 'process')
+BOTTOM = ('catalogue', 'durations', 'files', 'process')
 HEIGHT = {package: -row for row, packages in enumerate(ROWS) for package in packages}
 
 every_file = pytest.mark.parametrize('file', FILES, ids=lambda file: str(file.relative_to(ROOT)))

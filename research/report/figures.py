@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from research.report import records, tables, words
-from research.report.summary import BASELINE, NULL
+from research import files
+from research.report import tables, words
+from research.report.records import BASELINE, NULL
 
 # Okabe and Ito (2008): told apart by people who see colours differently; its yellow is too pale on white.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
@@ -122,13 +123,13 @@ def samples(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, runs in study['runs'].items():
         seed = str(study['seeds'][0])
         folder = workdir / 'runs' / runs.get(seed, '') / 'samples'
-        files = sorted(folder.glob('*.png'), key=lambda file: (len(file.stem), file.stem)) if seed in runs else []
-        picked = sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), _MOST_GRIDS))})
+        grids_drawn = sorted(folder.glob('*.png'), key=lambda file: (len(file.stem), file.stem)) if seed in runs else []
+        picked = sorted({round(i) for i in np.linspace(0, len(grids_drawn) - 1, min(len(grids_drawn), _MOST_GRIDS))})
         grids = [
             {
-                'label': files[i].stem,
-                'path': urllib.parse.quote(str(files[i].relative_to(workdir))),
-                'data': base64.b64encode(files[i].read_bytes()).decode(),
+                'label': grids_drawn[i].stem,
+                'path': urllib.parse.quote(str(grids_drawn[i].relative_to(workdir))),
+                'data': base64.b64encode(grids_drawn[i].read_bytes()).decode(),
             }
             for i in picked
         ]
@@ -162,7 +163,7 @@ def pareto(chart: Mapping[str, Any], workdir: Path) -> None:
         for suffix in ('png', 'pdf'):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, dpi=160)
-            records.write(workdir / f'pareto.{suffix}', buffer.getvalue())
+            files.write(workdir / f'pareto.{suffix}', buffer.getvalue())
 
 
 def front(points: list[Mapping[str, Any]], cost: str, higher: bool) -> list[Mapping[str, Any]]:

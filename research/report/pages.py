@@ -9,9 +9,11 @@ from typing import Any
 
 import jinja2
 
+from research import files
 from research.config import overrides
 from research.report import figures, records, tables, trials, words
-from research.report.summary import BASELINE, bands, read_evaluations, summarize
+from research.report.records import BASELINE
+from research.report.summary import bands, read_evaluations, summarize
 from research.report.tables import table
 
 __all__ = ('table', 'write')
@@ -46,7 +48,7 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     curves = read_evaluations(read)
     summary = json.loads(records.dumps(summarize(read, curves)))
     records.write_results(read)
-    records.write(read.workdir / 'summary.json', records.dumps(summary, indent=1))
+    files.write(read.workdir / 'summary.json', records.dumps(summary, indent=1))
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
     page = _page(read, summary) | {'chart': chart}
     for suffix, options in _TEMPLATES.items():
@@ -58,12 +60,12 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
             keep_trailing_newline=True,
             **options,
         )
-        records.write(read.workdir / f'report.{suffix}', environment.get_template(f'report.{suffix}.jinja').render(page))
-    records.write(read.workdir / 'report.csv', tables.spreadsheet(summary))
+        files.write(read.workdir / f'report.{suffix}', environment.get_template(f'report.{suffix}.jinja').render(page))
+    files.write(read.workdir / 'report.csv', tables.spreadsheet(summary))
     figures.pareto(chart, read.workdir)
     if summary['seeds'] and 'reported_seeds' not in read.study:
         study = read.study | {'reported_seeds': read.study['seeds']}
-        records.write(read.workdir / 'study.json', json.dumps(study, indent=1))
+        files.write(read.workdir / 'study.json', json.dumps(study, indent=1))
     return summary
 
 

@@ -24,8 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from research import files
 from research.catalogue import ConfigError
 
+# Two variants that every study may have without naming them.
+BASELINE, NULL = 'baseline', 'null'
 STATUSES = ('finished', 'diverged', 'failed')
 _STUDY = {
     'study': str,
@@ -185,22 +188,8 @@ def set_aside(path: Path) -> Path:
 
 
 def evaluations(workdir: Path, run: str) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl by rising position (examples); the last one counts where a restart wrote two.
-
-    A last line that a kill tore is left out.
-    """
-    lines = {}
-    try:
-        text = (Path(workdir) / 'runs' / run / 'metrics.jsonl').read_text(errors='replace')
-    except FileNotFoundError:
-        return []
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-            lines[entry['position']] = entry
-        except (ValueError, KeyError, TypeError):
-            continue
-    return [lines[position] for position in sorted(lines)]
+    """The lines of a run's metrics.jsonl, see `files.read_metrics`; [] if the run has none."""
+    return files.read_metrics(Path(workdir) / 'runs' / run / 'metrics.jsonl')
 
 
 def correct(workdir: Path, result: Mapping[str, Any]) -> np.ndarray | None:
@@ -222,17 +211,7 @@ def write_results(records: Records) -> None:
         for found in records.results.values()
         if seed in found
     ]
-    write(records.workdir / 'results.jsonl', ''.join(line + '\n' for line in lines))
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Writes a file aside and renames it, so that nobody ever reads half of one; raises OSError and leaves nothing behind."""
-    aside = path.with_name(f'{path.name}.tmp-{os.getpid()}')
-    try:
-        aside.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    files.write(records.workdir / 'results.jsonl', ''.join(line + '\n' for line in lines))
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

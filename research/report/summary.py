@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from research.report import statistics, trials, words
-from research.report.records import Records, correct, evaluations, score
+from research.report.records import BASELINE, NULL, Records, correct, evaluations, score
 
-BASELINE, NULL = 'baseline', 'null'
 # How a variant's cost comes out of its seeds: sizes are the same in each, compilation is paid once and shared by later
 # seeds, memory has to suffice for the hungriest seed, and times and the growth of memory scatter.
 COSTS = {

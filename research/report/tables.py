@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from research.report import words
-from research.report.summary import BASELINE, COSTS, NULL
+from research.report.records import BASELINE, NULL
+from research.report.summary import COSTS
 
 _QUALITY_CAPTION = (
     'Means over {n} seeds. p: exact sign-flip test over paired seeds. Intervals hold over training seeds, on this test set; '

@@ -23,7 +23,7 @@ from typing import Any
 from research.catalogue import ConfigError, nearest
 from research.config import overrides, signatures
 from research.config.files import Misfit
-from research.report.summary import BASELINE, NULL
+from research.report.records import BASELINE, NULL
 from research.report.trials import best, point_score
 from research.study import identity
 from research.study.plan import Plan, expand, located, seeded

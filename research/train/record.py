@@ -1,7 +1,6 @@
-"""What a run leaves on disk: config.json, metrics.jsonl, TensorBoard events, and at the very end result.json."""
+"""Files of a run: config.json, metrics.jsonl, TensorBoard events, and at the very end result.json."""
 
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -9,43 +8,29 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from research import files
+
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes whole or not at all: a kill leaves the old file or the new one, never half of one."""
-    aside = path.with_name(f'.{path.name}')  # one launch at a time writes here, and overwrites what a kill left
-    with open(aside, 'w') as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    """Writes JSON atomically: a kill leaves either the old file or the new one. Raises OSError."""
+    files.write(path, json.dumps(content, indent=1), sync=True)
 
 
 class Metrics:
-    """metrics.jsonl, one line an evaluation, and the same as TensorBoard events in `tensorboard/` beside it."""
+    """metrics.jsonl, one line per evaluation, and the same values as TensorBoard events in `tensorboard/` next to it."""
 
     def __init__(self, path: pathlib.Path, position: int):
-        """Keeps the lines up to `position` (0: none), the point that a run goes on from, and drops what came after."""
+        """Keeps the lines up to `position`, where the run resumes (0 keeps none), and drops the later ones."""
         self.path = path
-        kept = [row for row in self._read() if row['position'] <= position] if position else []
-        aside = path.with_suffix('.aside')
-        aside.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-        aside.replace(path)
+        kept = [row for row in files.read_metrics(path) if row['position'] <= position] if position else []
+        files.write(path, ''.join(json.dumps(row) + '\n' for row in kept))
         events = path.parent / 'tensorboard'
         if not kept:
-            shutil.rmtree(events, ignore_errors=True)  # of an attempt that was given up
+            shutil.rmtree(events, ignore_errors=True)  # left by an abandoned attempt
         self._events = SummaryWriter(logdir=str(events), purge_step=kept[-1]['step'] + 1 if kept else None)
 
-    def _read(self) -> list[dict[str, Any]]:
-        rows = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # the line that a kill cut short
-        return rows
-
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a line."""
+        """Appends one evaluation."""
         with open(self.path, 'a') as file:
             file.write(json.dumps(row) + '\n')
         for name in row.keys() - {'step', 'position'}:
@@ -53,5 +38,5 @@ class Metrics:
         self._events.flush()
 
     def close(self) -> None:
-        """Ends the writer of events."""
+        """Closes the event writer."""
         self._events.close()

@@ -119,13 +119,6 @@ def test_config_is_what_was_told_or_empty(workdir):
     assert records.config(workdir, 'nowhere') == {}
 
 
-def test_nothing_is_left_of_what_could_not_be_written(tmp_path):
-    (tmp_path / 'report.md').mkdir()
-    with pytest.raises(OSError):
-        records.write(tmp_path / 'report.md', 'text')
-    assert [path.name for path in tmp_path.iterdir()] == ['report.md']
-
-
 def test_correct_unpacks_what_was_packed(workdir):
     result = records.read(workdir).results['adam'][0]
     hits = np.random.default_rng(0).random(fabricate.EXAMPLES) < 0.5
