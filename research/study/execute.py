@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import fcntl
+import io
 import json
-import os
 import pathlib
 import signal
 import time
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import cost, pretrained
+from research import cost, files, pretrained
 from research.catalogue import ConfigError
 from research.config import overrides
 from research.report import records
@@ -266,7 +266,7 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
     outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), stop)
     if run.key not in counted:
         counted[run.key] = costs(experiment)
-    # None where a run went on behind it, or never came to it.
+    # None if the run resumed past this phase or never reached it.
     executable = experiment.program.chunk(experiment.largest).executable
     result = {
         **_header(plan, run),
@@ -287,9 +287,9 @@ def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress,
         result['diverged'] = outcome.diverged
     if outcome.correct is not None:
         result['test_examples'] = len(outcome.correct)
-        with open(directory / '.correct.npy', 'wb') as file:
-            np.save(file, np.packbits(outcome.correct))
-        os.replace(directory / '.correct.npy', directory / 'correct.npy')
+        packed = io.BytesIO()
+        np.save(packed, np.packbits(outcome.correct))
+        files.write(directory / 'correct.npy', packed.getvalue())
     record.write_json(directory / 'result.json', result)
     if plan.study['keep'] == 'scored':
         checkpoint.remove(directory / 'checkpoints')  # after the result: a kill in between costs nothing
