@@ -1,1 +1,1 @@
-"""From text to a checked config: files, dotted overrides, and the signatures that named groups have to fit."""
+"""From text to a checked config: config files, dotted overrides, and checks against signatures."""

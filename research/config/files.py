@@ -1,4 +1,4 @@
-"""Config files: read, and where in them a key stands."""
+"""Config files: reading them, and finding the line of a key for messages."""
 
 import importlib.util
 import pathlib
@@ -15,7 +15,7 @@ from research.catalogue import ConfigError, nearest
 
 
 class Misfit(ConfigError):
-    """A ConfigError about one dotted key of the config, whose line a `ConfigFile` can find."""
+    """A ConfigError about one dotted key of the config; `ConfigFile.at` finds its line."""
 
     def __init__(self, key: str, message: str):
         super().__init__(message)
@@ -23,7 +23,7 @@ class Misfit(ConfigError):
 
 
 class ConfigFile:
-    """Where the values of a config come from: the lines of its file, and flags.
+    """A config file and the flags given with it, to say where a value comes from.
 
     Attributes:
       path: of the file.
@@ -35,9 +35,9 @@ class ConfigFile:
         self._lines = path.read_text(errors='replace').splitlines()
 
     def at(self, key: str, variant: str = '') -> str:
-        """'--config.KEY: ', or 'FILE:LINE: ' of the first line that has the dotted key, else its last part, else the file.
+        """'--config.KEY: ', or 'FILE:LINE: ' of the first line with the dotted key or else its last part, or 'FILE: '.
 
-        With `variant` the search begins where that stands, and ends there when nothing else is found.
+        With `variant` the search starts at the variant's line, which is also the result if the key is not found.
         """
         own = 'study.variants' if variant else key
         for flag in self.flags:
@@ -45,12 +45,12 @@ class ConfigFile:
                 return f'--config.{flag}: '
         first = self._line_of(variant, 1) if variant else 1
         for word in (key, key.rpartition('.')[2]):
-            if word and (found := self._line_of(word, first or 1)):
-                return f'{self.path}:{found}: '
+            if word and (line := self._line_of(word, first or 1)):
+                return f'{self.path}:{line}: '
         return f'{self.path}:{first}: ' if variant and first else f'{self.path}: '
 
     def mentions(self, message: str, variant: str = '') -> str:
-        """Like `at`, for a message without a key: the first text in its quotes that is a flag's, or stands in the file."""
+        """Like `at`, for a message without a key: looks for the first quoted text that occurs in a flag or in the file."""
         for text in re.findall(r"'([^']+)'", message):
             for flag, value in self.flags.items():
                 if text in (flag, str(value)):
@@ -60,7 +60,7 @@ class ConfigFile:
         return self.at(variant, variant) if variant else f'{self.path}: '
 
     def _line_of(self, word: str, first: int) -> int:
-        """The first line from `first` on that has `word`, 0 when none has."""
+        """The first line from `first` on that contains `word`, 0 if none does."""
         pattern = rf'(?<!\w){re.escape(word)}(?!\w)'
         return next((n for n, line in enumerate(self._lines, 1) if n >= first and re.search(pattern, line)), 0)
 
@@ -68,16 +68,16 @@ class ConfigFile:
 def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
     """Runs a config file.
 
-    Its folder and the one above are put at the end of sys.path and stay there (see `reach`).
+    Its folder and the parent folder are appended to sys.path for good (see `reach`).
 
     Args:
-      spec: 'FILE' or 'FILE:ARG'; the file may lie anywhere.
+      spec: 'FILE' or 'FILE:ARG'; the file may be anywhere.
 
     Returns:
       (what its get_config returned as nested dicts of plain values, the file's path, the docstring of the file).
 
     Raises:
-      ConfigError: no such file, no get_config, an error inside it (with file and line), a value that no config can hold.
+      ConfigError: no such file, no get_config, an error inside it (with file and line), an unsupported value.
     """
     name, colon, arg = spec.partition(':')
     path = pathlib.Path(name).expanduser()
@@ -106,14 +106,14 @@ def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
 
 
 def reach(folder: pathlib.Path) -> None:
-    """Makes what lies beside a config importable: its modules as `nets`, its package as `my_paper.nets`."""
+    """Makes modules next to a config importable, as `nets` and, through the parent folder, as `my_paper.nets`."""
     for place in (str(folder), str(folder.parent)):
         if place not in sys.path:
             sys.path.append(place)
 
 
 def plain(key: str, value: Any) -> Any:
-    """Nested dicts, tuples, texts, numbers, booleans and None: what JSON holds, with references and NumPy resolved.
+    """Converts a config to plain values (dicts, tuples, strings, numbers, booleans, None); resolves references and NumPy.
 
     Raises:
       Misfit: anything else.
@@ -141,7 +141,7 @@ def plain(key: str, value: Any) -> Any:
 
 
 def _place(error: Exception, path: pathlib.Path) -> str:
-    """FILE:LINE of the config file where an error came up, or of the file that cannot be parsed."""
+    """FILE:LINE of the config file where an error was raised, or of the file that cannot be parsed."""
     if isinstance(error, SyntaxError) and error.filename:
         return f'{error.filename}:{error.lineno}'
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,6 +1,6 @@
-"""Configs as nested dicts, dotted overrides, and every check that needs no more than configs/base.py.
+"""Configs as nested dicts, dotted overrides, and all checks that need only configs/base.py.
 
-Nothing here imports jax: a misspelt key is answered at once.
+Nothing here imports jax, so a misspelt key is reported at once.
 """
 
 import ast
@@ -15,9 +15,9 @@ from research.catalogue import ConfigError, nearest
 from research.config import files
 from research.config.files import ConfigFile, Misfit
 
-# Fields whose default shows only one of the types that they take.
+# Fields that accept another type than that of their default.
 _ALSO = {'study.seeds': tuple}
-# Dicts whose keys are names that the study makes up.
+# Dicts whose keys are chosen by the study.
 _WHOLE = ('study.variants', 'study.contrasts', 'study.tune.space')
 _CHOICES = {
     'study.score': ('last', 'best'),
@@ -44,11 +44,11 @@ _AT_LEAST = {
     'train.devices': 0,
     'study.margin': 0,
 }
-# Patterns over parameter paths, and a number for each.
+# Fields of pairs: a pattern over parameter paths, and a factor.
 _PAIRS = ('optimizer.rate_multipliers', 'optimizer.decay_multipliers')
-# jax.random.key takes the lower 32 bits of a seed and drops the others without a word.
+# jax.random.key silently drops all but the lower 32 bits of a seed.
 _SEEDS = 2**32
-# Ends of the names of metrics that nobody wants higher.
+# Suffixes of metrics where lower is better.
 _LOWER_IS_BETTER = ('loss', 'frechet')
 
 
@@ -63,17 +63,17 @@ def _base() -> dict[str, Any]:
 
 
 def load(spec: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], ConfigFile, str]:
-    """Reads a config file and lays the command line's changes over it.
+    """Reads a config file and applies the changes of the command line.
 
     Args:
-      spec: 'FILE' or 'FILE:ARG', as in --config=FILE:ARG; the file may lie anywhere.
+      spec: 'FILE' or 'FILE:ARG', as in --config=FILE:ARG; the file may be anywhere.
       changes: dotted key -> value.
 
     Returns:
-      (config as a nested dict, its source, the docstring of the file).
+      (config as a nested dict, its ConfigFile, the docstring of the file).
 
     Raises:
-      ConfigError: whatever can be refused from the text of the config, with its file and line, or its flag.
+      ConfigError: a bad key or value, with its file and line, or its flag.
     """
     config, path, question = files.read(spec)
     origin = ConfigFile(path, changes)
@@ -92,7 +92,7 @@ def load(spec: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], ConfigF
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Nested dict -> {dotted key: value}; empty dicts stay values."""
+    """Nested dict -> {dotted key: value}; empty dicts are kept as values."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value and prefix + key not in _WHOLE:
@@ -103,7 +103,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Checks the study itself, and the values of the baseline's fields.
+    """Checks the group `study` and the values of the baseline.
 
     Raises:
       Misfit: with what was expected.
@@ -167,7 +167,7 @@ def _check_title(kind: str, name: str) -> None:
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Checks the ranges and choices of fields whose types are right.
+    """Checks ranges and choices; the types are already checked.
 
     Raises:
       Misfit: with the nearest valid value.
@@ -192,7 +192,7 @@ def _is_pair(pair: Any) -> bool:
 
 
 def seeds_of(study: Mapping[str, Any]) -> tuple[int, ...]:
-    """`study.seeds`, a count or a tuple, as a tuple. Raises TypeError where it holds something else than whole numbers."""
+    """`study.seeds`, a count or a tuple, as a tuple. Raises TypeError if it contains anything but integers."""
     seeds = study['seeds']
     if isinstance(seeds, int):
         return tuple(range(seeds))
@@ -204,9 +204,9 @@ def seeds_of(study: Mapping[str, Any]) -> tuple[int, ...]:
 def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `config` with dotted overrides applied.
 
-    Overriding `GROUP.name` with another name drops the keyword arguments that belonged to the old one; the fields of
-    configs/base.py stay. Names are applied first, so the order of the dict does not matter. Keyword arguments of named
-    groups are taken as they come: `research.config.signatures` checks them against signatures.
+    Overriding `GROUP.name` with another name drops the keyword arguments of the old one; fields of configs/base.py stay.
+    Names are applied first, so the order of the dict does not matter. Keyword arguments of named groups are not checked
+    here but in `research.config.signatures`.
 
     Raises:
       Misfit: a key that does not exist, or a wrong type.
@@ -217,7 +217,7 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
         value, (*parents, leaf) = files.plain(key, flat[key]), key.split('.')
         node, fields, named = config, valid, False
         for depth, part in enumerate(key.split('.')):
-            # Whatever is not in configs/base.py belongs to a thing with a name, or to a dict among its arguments.
+            # A key that is not in configs/base.py is an argument of a named group, or part of one.
             if part not in fields and not named or not part:
                 raise Misfit(key, f"Unknown key '{key}'.{nearest(key, flatten(valid))}")
             if depth == len(parents):
@@ -226,7 +226,7 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
             if whole in _WHOLE or not isinstance(fields.get(part, {}), Mapping):
                 raise Misfit(key, f"Unknown key '{key}': '{whole}' is a single value.{nearest(key, flatten(valid))}")
             if not isinstance(node.get(part), Mapping):
-                # A keyword argument given in short ('batch') becomes a group of its own, with that as its name.
+                # A keyword argument given as a string ('batch') becomes a group with that name.
                 node[part] = {'name': node[part]} if isinstance(node.get(part), str) else {}
             node, fields = node[part], fields.get(part, {})
             named = not fields or 'name' in fields and part != 'study'
@@ -252,7 +252,7 @@ def _check_type(key: str, default: Any, value: Any) -> None:
 
 
 def _coerce(default: Any, value: Any) -> Any:
-    """1e3 over an int is 1000, 1 over a float is 1.0; anything else stays for `_check_type`."""
+    """Turns 1e3 into 1000 for an int field and 1 into 1.0 for a float field; `_check_type` handles the rest."""
     if isinstance(default, bool) or isinstance(value, bool):
         return value
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():
@@ -263,7 +263,7 @@ def _coerce(default: Any, value: Any) -> Any:
 
 
 def parse(text: str) -> Any:
-    """A value from the command line: a Python literal (1e-3, (1, 2), True, 'text'), else the text itself."""
+    """A value from the command line: a Python literal (1e-3, (1, 2), True, 'text'), or else the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -271,5 +271,5 @@ def parse(text: str) -> Any:
 
 
 def parse_flag(key: str, text: str) -> Any:
-    """`parse`, but where configs/base.py has a string the text stays text, so that a budget of 20 is refused as one."""
+    """Like `parse`, but a string field keeps its text, so that a budget of '20' is refused as a string."""
     return text if isinstance(flatten(defaults()).get(key), str) else parse(text)

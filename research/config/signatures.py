@@ -1,4 +1,4 @@
-"""Named groups of a config against the constructors that they name, before any data is read or program compiled."""
+"""Checks named groups of a config against the signatures of their constructors, before data is read or programs compiled."""
 
 import inspect
 import re
@@ -23,13 +23,13 @@ _SEQUENCES = (Sequence, tuple, list)
 
 
 class Group(NamedTuple):
-    """What may stand in a named group.
+    """What a named group may contain.
 
     Attributes:
-      kind: of thing, for messages.
+      kind: what it names, for messages.
       entries: the catalogue.
-      given: arguments of the constructor that the caller fills in.
-      own: fields of configs/base.py that the constructor is not handed.
+      given: arguments of the constructor that the caller supplies.
+      own: fields of configs/base.py that are not passed to the constructor.
     """
 
     kind: str
@@ -53,7 +53,7 @@ GROUPS = {
     'schedule': Group('schedule', schedules.SCHEDULES, ('position', 'total', 'convert'), ('warmup',)),
 }
 
-# What the layers of a network are chosen by, and what it fills in itself.
+# Arguments of a network that name a layer, with what the network supplies itself.
 _NORM = Group('norm layer', norm.NORMS, ('use_running_average', 'axis_name'))
 _LAYERS = {
     'norm': _NORM,
@@ -63,7 +63,7 @@ _LAYERS = {
 }
 
 
-# Of a task with two players.
+# Model of a task with a generator and a discriminator.
 _GENERATOR = Group('generative model', models.GENERATORS, ('axis_name',), models.OWN)
 
 
@@ -74,18 +74,17 @@ def check(config: Mapping[str, Any]) -> None:
       config: resolved, its fields checked.
 
     Raises:
-      ConfigError: with the nearest valid name over the fields of the group and the arguments of the constructor; a Misfit
-        where one key is to blame.
+      ConfigError: with the nearest valid field or argument; a Misfit if one key is to blame.
     """
     _check_group('task', config['task'], GROUPS['task'])
-    task = tasks.create(config['task'])  # refuses more than its signature shows
+    task = tasks.create(config['task'])  # checks more than its signature
     groups = GROUPS | ({'model': _GENERATOR} if isinstance(task, Generation) else {})
     for path, group in groups.items():
         node = config
         for part in path.split('.'):
             node = node[part]
         _check_group(path, node, group)
-    if config['model']['name'] in groups['model'].entries:  # what a fork's model calls norm is its own
+    if config['model']['name'] in groups['model'].entries:  # arguments of a fork's own model are not layers of ours
         for key, group in _LAYERS.items():
             if (layer := config['model'].get(key)) is not None:
                 _check_group(f'model.{key}', {'name': layer} if isinstance(layer, str) else layer, group)
@@ -98,7 +97,7 @@ def check(config: Mapping[str, Any]) -> None:
     if ':' in config['data']['name']:
         _resolve('data.name', 'data', config['data']['name'], sources.ARRAYS)
     _resolve('train.engine', 'engine', config['train']['engine'], parallel.ENGINES)
-    optim.create(config)  # refuses more than signatures show, and a program may be shared by configs of which it refuses one
+    optim.create(config)  # checks more than signatures; needed for every config, because programs are shared
 
 
 def _check_group(path: str, config: Mapping[str, Any], group: Group) -> None:
@@ -127,7 +126,7 @@ def _resolve(key: str, kind: str, name: str, entries: Mapping[str, str]) -> Call
 
 
 def _expected(parameter: inspect.Parameter, value: Any) -> str:
-    """What a parameter takes, where its annotation or else its default says so and `value` is something else; else ''."""
+    """The type that a parameter expects if its annotation or default rules out `value`; else ''."""
     hint = parameter.annotation
     if hint is parameter.empty or not _says_something(hint):
         hint = _type_of(parameter.default)
@@ -147,7 +146,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _type_of(default: Any) -> Any:
-    """The type that a default shows: whole numbers stand for any number, a text for whatever else may have a name."""
+    """The type implied by a default: an int stands for any number, a string for anything that can be named."""
     if isinstance(default, tuple | list):
         return Sequence[_type_of(default[0])] if default else Sequence
     kinds = {bool: bool, int: float, float: float, str: str | Mapping}
@@ -155,14 +154,14 @@ def _type_of(default: Any) -> Any:
 
 
 def _says_something(hint: Any) -> bool:
-    """Whether a type holds some value of a config beside None, but not all of them."""
+    """Whether a type accepts some values of a config besides None, but not all."""
     if len(_alternatives(hint)) > 1:
         return Any not in _alternatives(hint) and any(map(_says_something, _alternatives(hint)))
     return (typing.get_origin(hint) or hint) in (*_SEQUENCES, bool, int, float, str, dict, Mapping, typing.Literal)
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value may stand where a type is asked for; where that says nothing, anything may."""
+    """Whether a value has a type; always true if the type says nothing."""
     if not _says_something(hint):
         return True
     if len(_alternatives(hint)) > 1:

@@ -1,1 +1,1 @@
-"""What is told: records on disk become summary, tables, figures and pages. Reads records alone and needs no jax."""
+"""The report of a study: statistics, tables, figures and pages from its records alone, without jax."""

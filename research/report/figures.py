@@ -1,6 +1,6 @@
-"""What the plots are drawn from, and the Pareto picture: quality against what training and inference cost.
+"""Data for the plots, and the Pareto plot of quality against the cost of training and inference.
 
-matplotlib is imported when something is drawn; report.html draws the rest itself, from `chart`.
+matplotlib is imported only to draw; report.html draws its plots itself, from `chart`.
 """
 
 import base64
@@ -16,13 +16,13 @@ from research import files
 from research.report import tables, words
 from research.report.records import BASELINE, NULL
 
-# Okabe and Ito (2008): told apart by people who see colours differently; its yellow is too pale on white.
+# Okabe and Ito (2008): safe for colour-blind readers; its yellow is left out, too pale on white.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = 'o^Dv'
 _MOST_NAMES = 14
-# Of one run in the report, evenly over training.
+# Sample images of one run in the report, evenly spaced over training.
 _MOST_GRIDS = 8
-# Blocks of a learning rate.
+# Characters of a learning-rate curve.
 _CURVE = 40
 _PANELS = ('train_seconds', 'inference_flops')
 _COSTS = {
@@ -66,7 +66,7 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
     for variant in summary['variants']:
         name = variant['name']
         low, high = contrasts.get(name, {}).get('interval') or (None, None)
-        latency = {f'latency_{batch}': 1e3 * found['p50'] for batch, found in variant['latency'].items()}
+        latency = {f'latency_{batch}': 1e3 * quantiles['p50'] for batch, quantiles in variant['latency'].items()}
         points.append(
             {
                 'name': name,
@@ -96,7 +96,7 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
             }
             for contrast in summary['contrasts']
         ],
-        'curves': {metric: _scaled(found, words.unit(metric, ())) for metric, found in bands.items()},
+        'curves': {metric: _scaled(by_variant, words.unit(metric, ())) for metric, by_variant in bands.items()},
         'validation': 'validation/' + summary['metric'].split('/', 1)[-1],
         'rates': {name: dict(zip('xy', schedule, strict=True)) for name, schedule in schedules.items()},
         'palette': PALETTE,
@@ -104,7 +104,7 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
 
 
 def rates(schedules: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Each learning rate that is different, as a line of blocks over the run, and the variants that have it."""
+    """Each distinct learning-rate curve, as a line of block characters, and the names of the variants that use it."""
     curves: dict[str, list[str]] = {}
     for name, (positions, values) in schedules.items():
         drawn = np.interp(np.linspace(positions[0], positions[-1], _CURVE), positions, values)
@@ -113,29 +113,29 @@ def rates(schedules: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def samples(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What generative runs of the first seed drew during training.
+    """Images generated during training by the runs of the first seed.
 
     Returns:
       A list of {name, seed, grids} in the order of the variants, grids a list of {label, path, data}: path relative to
-      `workdir`, data in base64; evenly over the run where there are many. Variants without samples are left out.
+      `workdir`, data in base64; evenly spaced over the run if there are many. Variants without samples are left out.
     """
-    found = []
+    drawn = []
     for name, runs in study['runs'].items():
         seed = str(study['seeds'][0])
         folder = workdir / 'runs' / runs.get(seed, '') / 'samples'
-        grids_drawn = sorted(folder.glob('*.png'), key=lambda file: (len(file.stem), file.stem)) if seed in runs else []
-        picked = sorted({round(i) for i in np.linspace(0, len(grids_drawn) - 1, min(len(grids_drawn), _MOST_GRIDS))})
+        pictures = sorted(folder.glob('*.png'), key=lambda file: (len(file.stem), file.stem)) if seed in runs else []
+        picked = sorted({round(i) for i in np.linspace(0, len(pictures) - 1, min(len(pictures), _MOST_GRIDS))})
         grids = [
             {
-                'label': grids_drawn[i].stem,
-                'path': urllib.parse.quote(str(grids_drawn[i].relative_to(workdir))),
-                'data': base64.b64encode(grids_drawn[i].read_bytes()).decode(),
+                'label': pictures[i].stem,
+                'path': urllib.parse.quote(str(pictures[i].relative_to(workdir))),
+                'data': base64.b64encode(pictures[i].read_bytes()).decode(),
             }
             for i in picked
         ]
         if grids:
-            found.append({'name': name, 'seed': seed, 'grids': grids})
-    return found
+            drawn.append({'name': name, 'seed': seed, 'grids': grids})
+    return drawn
 
 
 def pareto(chart: Mapping[str, Any], workdir: Path) -> None:
@@ -167,7 +167,7 @@ def pareto(chart: Mapping[str, Any], workdir: Path) -> None:
 
 
 def front(points: list[Mapping[str, Any]], cost: str, higher: bool) -> list[Mapping[str, Any]]:
-    """The points that no other point beats at the same or a lower cost, by rising cost."""
+    """The points that no other point beats at the same or a lower cost, sorted by cost."""
     best, kept = None, []
     sign = 1 if higher else -1
     for point in sorted(points, key=lambda p: (p['costs'][cost], -sign * p['mean'])):
@@ -204,5 +204,5 @@ def _panel(axes, chart: Mapping[str, Any], cost: str) -> None:
         named = len(points) <= _MOST_NAMES or point['role'] == 'baseline' or point in best[-_MOST_NAMES:]
         if point['low'] is not None:
             axes.plot([point['costs'][cost]] * 2, [point['low'], point['high']], color=colour, linewidth=1.2, alpha=0.5)
-        label = point['name'][:24].lstrip('_') if named else None  # matplotlib leaves names with a leading underscore out
+        label = point['name'][:24].lstrip('_') if named else None  # matplotlib ignores labels with a leading underscore
         axes.plot(point['costs'][cost], point['mean'], marker, color=colour, markersize=5, alpha=0.85, label=label)

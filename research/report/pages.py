@@ -35,10 +35,10 @@ _ELSEWHERE = ('--workdir', '--config.study.seeds', '--report', '--plan', '--stal
 
 
 def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Rebuilds every report file in `workdir` from its records and returns what summary.json holds.
+    """Rebuilds every report file in `workdir` from its records and returns the content of summary.json.
 
-    The first report also enters the study's seeds into study.json as `reported_seeds`, so that later ones can count the
-    seeds that were added after somebody had read it.
+    The first report also saves the study's seeds in study.json as `reported_seeds`, so that later reports can count the
+    seeds that were added after it.
 
     Raises:
       ConfigError: there is no study in `workdir`.
@@ -70,9 +70,9 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the templates print, as text."""
+    """The variables of the templates, as text."""
     study = read.study
-    baseline = overrides.apply(study['config'], study['variants'][BASELINE])  # which tuning may have moved
+    baseline = overrides.apply(study['config'], study['variants'][BASELINE])  # tuning may have changed it
     score, level = tables.unit(summary), words.level(summary['alpha'])
     contrasts = [contrast for contrast in summary['contrasts'] if not contrast['null']]
     return {
@@ -133,7 +133,7 @@ def _state(summary: Mapping[str, Any]) -> str:
 
 
 def _notices(summary: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before the first number."""
+    """Warnings, to be read before the first number."""
     used, planned, added = summary['seeds'], summary['planned_seeds'], summary['added_seeds']
     notices = []
     if len(used) < len(planned):
@@ -189,17 +189,17 @@ def _setting(config: Mapping[str, Any], key: str) -> str:
 
 
 def commands(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The command that repeats each run alone, as the baseline of a study of one seed in a folder of its own.
+    """The command that repeats each run alone, as the baseline of a one-seed study in its own folder.
 
-    A budget of seconds came to a number of examples on the machine that ran it; the command gives that number.
+    A budget in seconds became a number of examples on the machine that ran it; the command uses that number.
 
     Returns:
       A list of {name: variant, seed, id, command}.
     """
     kept = [word for word in shlex.split(study.get('command', '')) if not word.startswith(_ELSEWHERE)]
     alone = ['--config.study.variants={}', '--config.study.contrasts={}', '--config.study.null=False']
-    alone += ['--config.study.tune.points=0'] * bool(study.get('tuning'))  # what was found is among the changes
-    found = []
+    alone += ['--config.study.tune.points=0'] * bool(study.get('tuning'))  # the tuned values are among the changes
+    repeat = []
     for variant, runs in study['runs'].items():
         changes = [f'--config.{key}={_flag(key, value)}' for key, value in study['variants'][variant].items()]
         for seed, run in runs.items():
@@ -207,12 +207,12 @@ def commands(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
             made = records.config(workdir, run)
             pinned = made['study'].get('budget') if made else None
             if pinned and pinned != study.get('budget'):
-                own.append(f'--config.study.budget={pinned}')  # the last one of a flag counts
+                own.append(f'--config.study.budget={pinned}')  # the last occurrence of a flag wins
             command = shlex.join([*kept, *own, *alone, *changes])
-            found.append({'name': variant, 'seed': seed, 'id': run, 'command': command})
-    return found
+            repeat.append({'name': variant, 'seed': seed, 'id': run, 'command': command})
+    return repeat
 
 
 def _flag(key: str, value: Any) -> str:
-    """What the command line reads back as `value`."""
+    """Text that the command line parses back to `value`."""
     return value if isinstance(value, str) and overrides.parse_flag(key, value) == value else repr(value)

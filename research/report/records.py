@@ -1,14 +1,14 @@
-"""A study's records on disk: read, checked, set aside.
+"""A study's records on disk: reading, checking, and setting bad ones aside.
 
-    DIR/study.json             what was asked: variants, seeds, contrasts, resolved config, environment
-    DIR/runs/ID/result.json    what one run came to; the truth, written aside and then renamed
-    DIR/runs/ID/config.json    what it was told, resolved; a budget in seconds stands there in examples
-    DIR/runs/ID/metrics.jsonl  one line an evaluation
+    DIR/study.json             the study: variants, seeds, contrasts, resolved config, environment
+    DIR/runs/ID/result.json    result of one run; the source of truth, written atomically
+    DIR/runs/ID/config.json    its resolved config; a budget in seconds is given there in examples
+    DIR/runs/ID/metrics.jsonl  one line per evaluation
     DIR/runs/ID/correct.npy    packed bits: which test examples were classified correctly
     DIR/latency.json           {variant: {batch size: {p10, p50, p90}}}, seconds
-    DIR/results.jsonl          derived from every result.json that counts, one line a run
+    DIR/results.jsonl          derived from every valid result.json, one line per run
 
-Nothing here needs jax, so that a report takes as long as reading does.
+Nothing here needs jax, so a report takes no longer than reading its files.
 """
 
 import dataclasses
@@ -56,21 +56,21 @@ _LINE = ('id', 'variant', 'seed', 'status', 'metrics', 'cost', 'fingerprint')
 
 
 class BadRecord(ValueError):
-    """A record that is torn, or that belongs to something else; its message is the reason."""
+    """A record that is corrupt or belongs to another run or study; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """What a study has on disk.
+    """The records of a study on disk.
 
     Attributes:
       workdir: the study's folder.
       study: study.json.
-      results: variant -> seed -> result.json, for every planned run that has one that counts.
-      problems: path and reason of each record that was treated as absent.
-      trials: variant -> point of tuning -> seed -> result.json; none of them enters a verdict.
-      latency: variant -> batch size -> quantiles in seconds; empty where it was not measured.
-      strangers: run folders that no planned run owns (an earlier config's).
+      results: variant -> seed -> result.json, for every planned run with a valid one.
+      problems: path and reason of each record that was ignored.
+      trials: variant -> point of tuning -> seed -> result.json; no verdict uses them.
+      latency: variant -> batch size -> quantiles in seconds; empty if it was not measured.
+      strangers: run folders of no planned run (from an earlier config).
     """
 
     workdir: Path
@@ -84,11 +84,11 @@ class Records:
     @functools.cached_property
     def seeds(self) -> list[int]:
         """The planned seeds for which every variant has a result, in the study's order."""
-        return [seed for seed in self.study['seeds'] if all(seed in found for found in self.results.values())]
+        return [seed for seed in self.study['seeds'] if all(seed in by_seed for by_seed in self.results.values())]
 
 
 def read(workdir: str | os.PathLike[str]) -> Records:
-    """Reads every record of the study in `workdir`; torn and foreign ones become `problems`, and count as absent.
+    """Reads every record of the study in `workdir`; corrupt and foreign ones are listed in `problems` and ignored.
 
     Raises:
       ConfigError: there is no study in `workdir`, or its study.json cannot be read.
@@ -98,7 +98,7 @@ def read(workdir: str | os.PathLike[str]) -> Records:
     problems: list[dict[str, str]] = []
     owned: set[str] = set()
 
-    def found(variant: str, runs: Mapping[str, str], metric: str) -> dict[int, dict[str, Any]]:
+    def read_runs(variant: str, runs: Mapping[str, str], metric: str) -> dict[int, dict[str, Any]]:
         results = {}
         for seed, run in runs.items():
             owned.add(run)
@@ -112,10 +112,10 @@ def read(workdir: str | os.PathLike[str]) -> Records:
                     results[int(seed)] = result
         return results
 
-    results = {variant: found(variant, study['runs'].get(variant, {}), study['metric']) for variant in study['variants']}
+    results = {variant: read_runs(variant, study['runs'].get(variant, {}), study['metric']) for variant in study['variants']}
     tuning = study.get('tuning') or {'variants': {}}
     trials = {
-        variant: [found(variant, entry['runs'], tuning['metric']) for entry in entries]
+        variant: [read_runs(variant, entry['runs'], tuning['metric']) for entry in entries]
         for variant, entries in tuning['variants'].items()
     }
     try:
@@ -128,7 +128,7 @@ def read(workdir: str | os.PathLike[str]) -> Records:
 
 
 def read_study(workdir: Path) -> dict[str, Any]:
-    """study.json, checked. Raises ConfigError where there is none, or a broken one."""
+    """study.json, checked. Raises ConfigError if it is missing or corrupt."""
     path = Path(workdir) / 'study.json'
     try:
         study = _mapping(path, _STUDY)
@@ -140,7 +140,7 @@ def read_study(workdir: Path) -> dict[str, Any]:
 
 
 def read_result(path: Path, study: Mapping[str, Any], variant: str, seed: int) -> dict[str, Any] | None:
-    """The result of one planned run, None where it has none yet.
+    """The result of one planned run, None if it has none yet.
 
     Raises:
       BadRecord: not JSON, a key missing or of the wrong type, or the result of another run or study.
@@ -160,18 +160,18 @@ def read_result(path: Path, study: Mapping[str, Any], variant: str, seed: int) -
 
 
 def score(result: Mapping[str, Any], metric: str) -> float:
-    """What a run is worth; NaN where it did not finish."""
+    """The score of a run; NaN if it did not finish."""
     value = result['metrics'].get(metric) if result['status'] == 'finished' else None
     return math.nan if value is None else float(value)
 
 
 def config(workdir: Path, run: str) -> dict[str, Any]:
-    """config.json of one run; {} where it has none that can be read."""
+    """config.json of one run; {} if it is missing or corrupt."""
     return derived(Path(workdir) / 'runs' / run / 'config.json', {'study': dict})
 
 
 def derived(path: Path, keys: Mapping[str, type] = types.MappingProxyType({})) -> dict[str, Any]:
-    """A JSON object that can be made anew: {} where there is none, or one that is torn or lacks these keys."""
+    """A JSON object that can be regenerated: {} if it is missing or corrupt, or lacks these keys."""
     try:
         return _mapping(path, keys) or {}
     except (BadRecord, OSError):
@@ -179,7 +179,7 @@ def derived(path: Path, keys: Mapping[str, type] = types.MappingProxyType({})) -
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a bad record to NAME.bad-1 (-2, ...), so that its run can be done again; returns the new path."""
+    """Renames a bad record to NAME.bad-1 (-2, ...), so that its run can be repeated; returns the new path."""
     path = Path(path)
     number = 1
     while (aside := path.with_name(f'{path.name}.bad-{number}')).exists():
@@ -193,7 +193,7 @@ def evaluations(workdir: Path, run: str) -> list[dict[str, float]]:
 
 
 def correct(workdir: Path, result: Mapping[str, Any]) -> np.ndarray | None:
-    """Which test examples a run got right: bool [N]; None where that was not kept, or not for this many examples."""
+    """Which test examples a run got right: bool [N]; None if that was not saved, or for another number of examples."""
     try:
         examples = int(result['test_examples'])
         packed = np.load(Path(workdir) / 'runs' / result['id'] / 'correct.npy', allow_pickle=False)
@@ -204,18 +204,18 @@ def correct(workdir: Path, result: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def write_results(records: Records) -> None:
-    """Rebuilds results.jsonl, one line a run that counts, seed by seed."""
+    """Rebuilds results.jsonl, one line per valid run, seed by seed."""
     lines = [
-        dumps({key: found[seed][key] for key in _LINE})
+        dumps({key: by_seed[seed][key] for key in _LINE})
         for seed in records.study['seeds']
-        for found in records.results.values()
-        if seed in found
+        for by_seed in records.results.values()
+        if seed in by_seed
     ]
     files.write(records.workdir / 'results.jsonl', ''.join(line + '\n' for line in lines))
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """JSON that every reader takes: what is not finite becomes null."""
+    """JSON that every parser accepts: NaN and infinity become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -230,7 +230,7 @@ def _finite(value: Any) -> Any:
 
 
 def _mapping(path: Path, keys: Mapping[str, type]) -> dict[str, Any] | None:
-    """A JSON object with these keys, of these types; None where there is no file. Raises BadRecord."""
+    """A JSON object with these keys, of these types; None if there is no file. Raises BadRecord."""
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,57 +1,47 @@
-"""Paired scores, one a seed -> difference, interval, p-value, verdict.
+"""Paired scores, one per seed -> difference, interval, p-value, verdict.
 
-The test is Fisher's sign flip: were there no effect, each seed's difference could as well have had the other sign. All
-2^n sign patterns are counted, and the interval holds exactly the effects that this test does not reject (Hartigan 1969,
-"Using subsample values as typical values"), so that it leaves 0 out when and only when p <= alpha.
+The test is Fisher's sign flip (see `sign_flips`). The confidence interval contains exactly the effects that this test does
+not reject (Hartigan 1969, "Using subsample values as typical values"), so it excludes 0 if and only if p <= alpha.
 
-Claims are over training seeds, on one test set; `crossed_interval` widens them to other test examples.
+Claims are about training seeds on one test set; `crossed_interval` extends them to other test examples.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import stats
 
 from research import catalogue
-
-# Sums of flipped differences closer than this, relative to the largest difference, are ties: accuracies are multiples of
-# 1 / examples, so ties are common, and rounding would break them at random.
-TIE = 1e-9
-EXACT_SEEDS = 20  # beyond these, a fixed draw of sign patterns stands for all of them
-DRAWN_FLIPS = 2**16
-POWER = 0.8
-SIMULATED_SEEDS = 14  # beyond these the test is as strong as a t-test, within 2 %
-SIMULATIONS = 2_000
+from research.report.sign_flips import EXACT_SEEDS, TIE, detectable_effect, lower_bound, p_above, seeds_needed, subset_sums
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What paired seeds say about one contrast. Differences are in the unit of the score, variant minus baseline.
+    """The result for one contrast over paired seeds. Differences are in the unit of the score, variant minus baseline.
 
     Attributes:
-      n: seeds, those that failed included.
-      failed: seeds with a score that is not finite in any variant of the contrast. With one, there is no mean: everything
-        from `difference` to `detectable` is None.
+      n: seeds, including those that failed.
+      failed: seeds in which some variant of the contrast has no finite score. If there is one, there is no mean, and
+        everything from `difference` to `detectable` is None.
       difference: mean over seeds.
       interval: confidence interval (low, high) at 1 - alpha, closed; None for a single seed.
-      p_value: two-sided, before correction; None where `descriptive`.
-      equivalence: the larger p of the two one-sided tests against -margin and +margin; None when the margin is 0.
+      p_value: two-sided, before correction; None if `descriptive`.
+      equivalence: the larger p of the two one-sided tests against -margin and +margin; None if the margin is 0.
       spread: standard deviation over seeds (n - 1); None for a single seed.
-      detectable: the smallest true mean that this test calls with 80 % power, were the differences normal with this spread;
-        None where nothing can be called.
+      detectable: the smallest true mean that this test detects with 80 % power if the differences are normal with this
+        spread; None if nothing can be detected.
       descriptive: too few seeds for a test; `interval` is Student's t.
-      exact: every sign pattern was counted; False above 20 seeds, where a fixed draw of 65,536 stands for them.
-      margin, alpha, higher_is_better: as asked.
-      within_margin: shown to be inside the margin, be it 0 or not.
+      exact: every sign pattern was counted; False above 20 seeds, where a fixed sample of 65,536 is used.
+      margin, alpha, higher_is_better: as given.
+      within_margin: the difference is shown to be smaller than the margin.
       verdict: 'failed (k of n diverged)', 'too few seeds', 'better', 'better, within the margin', 'worse', 'worse, within
         the margin', 'equivalent' or 'no effect shown'.
       p_corrected, equivalence_corrected: after Holm, by `corrected`; None before.
-      note: what a reader must know beside the verdict, or ''.
+      note: what a reader must know in addition to the verdict, or ''.
     """
 
     n: int
@@ -90,7 +80,7 @@ def contrast(scores: Mapping[str, ArrayLike], weights: Mapping[str, float]) -> n
       weights: variant -> weight; they sum to 0.
 
     Raises:
-      ConfigError: weights that do not sum to 0, or a variant that is not there.
+      ConfigError: weights that do not sum to 0, or an unknown variant.
       ValueError: scores of different shapes.
     """
     if not weights or abs(sum(weights.values())) > TIE:
@@ -112,10 +102,10 @@ def compare_differences(
     """Tests whether the mean of per-seed differences is 0.
 
     Args:
-      differences: float [n], one a seed; not finite where a run of that seed diverged.
-      margin: the difference that nobody would mind, in the unit of the score; 0 when there is none.
+      differences: float [n], one per seed; not finite if a run of that seed diverged.
+      margin: the largest difference that does not matter, in the unit of the score; 0 for none.
       higher_is_better: the direction of the score.
-      alpha: the share of false claims to allow.
+      alpha: the accepted rate of false positives.
 
     Raises:
       ValueError: no seeds, more than one axis, a negative margin, alpha outside (0, 1).
@@ -147,7 +137,7 @@ def verdict(comparison: Comparison, p: float | None, equivalence: float | None =
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Corrected p-values (Holm 1979), in the order given; None, where no test was made, stays None and does not count.
+    """Holm's (1979) corrected p-values, in the order given. None (no test was made) stays None and is not counted.
 
     Raises:
       ValueError: a p-value outside [0, 1].
@@ -163,10 +153,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The contrasts of one study after Holm over them: verdict, note, and what could have been detected.
+    """The contrasts of one study after Holm's correction: verdict, note, and detectable effect.
 
-    Claims of equivalence are a family of their own. `detectable` becomes what the first step of Holm lets through, at
-    alpha over the number of contrasts; where nothing can get through, it is None and the note says how many seeds can.
+    Equivalence claims are corrected as a separate family. `detectable` is computed at alpha divided by the number of
+    contrasts, the first step of Holm; if nothing can pass, it is None and the note says how many seeds are needed.
     """
     tests = sum(c.p_value is not None for c in comparisons)
     ps, equivalences = holm([c.p_value for c in comparisons]), holm([c.equivalence for c in comparisons])
@@ -182,34 +172,6 @@ def _correct(c: Comparison, p: float | None, equivalence: float | None, tests: i
     effect = detectable_effect(c.n, c.alpha / tests)
     c = dataclasses.replace(c, p_corrected=p, equivalence_corrected=equivalence, note='; '.join(note))
     return _judged(dataclasses.replace(c, detectable=None if effect is None else c.spread * effect), p, equivalence)
-
-
-def seeds_needed(contrasts: int, alpha: float = 0.05) -> int:
-    """Seeds before Holm over so many contrasts can let anything through: the smallest n with 2 / 2^n <= alpha / contrasts."""
-    n = 1
-    while 2.0 ** (1 - n) > alpha / contrasts:
-        n += 1
-    return n
-
-
-@functools.lru_cache
-def detectable_effect(n: int, alpha: float) -> float | None:
-    """The smallest true mean, in standard deviations of the difference, that this test calls with 80 % power.
-
-    Differences are normal. Up to 14 seeds by simulation: a true mean m is called when the lower bound without it is above
-    -m, so one quantile of simulated bounds is the answer (2,000 samples, each turned over too). Beyond, by Student's t.
-    None when n seeds cannot reach alpha.
-    """
-    if n < seeds_needed(1, alpha):
-        return None
-    if n > SIMULATED_SEEDS:
-        critical = stats.t.isf(alpha / 2, n - 1)
-        return optimize.brentq(lambda m: stats.nct.sf(critical, n - 1, m * math.sqrt(n)) - POWER, 0, critical + 10)
-    normal, bounds = np.random.default_rng(0).standard_normal((SIMULATIONS, n)), []
-    for part in np.array_split(normal, max(1, SIMULATIONS * 2**n // 2**21)):
-        sums, sizes = _subsets(part)
-        bounds += [_lower(sums, sizes, alpha), _lower(-sums, sizes, alpha)]
-    return float(np.quantile(-np.concatenate(bounds), POWER))
 
 
 def crossed_interval(differences: ArrayLike, alpha: float = 0.05, resamples: int = 1_000, seed: int = 0) -> tuple[float, float]:
@@ -241,103 +203,8 @@ def crossed_interval(differences: ArrayLike, alpha: float = 0.05, resamples: int
     return float(d.mean() - half), float(d.mean() + half)
 
 
-@dataclasses.dataclass(frozen=True)
-class TimeToQuality:
-    """Time until the target, in the unit of the curves' positions; a miss is infinite, and so may a median be.
-
-    Attributes:
-      n: pairs of seeds.
-      baseline_median, variant_median: medians over seeds.
-      baseline_reached, variant_reached: seeds that reached the target.
-      faster, slower: seeds in which the variant came first, and last; the rest are ties.
-      p_value: exact two-sided sign test over the pairs that are no tie; None under 6 seeds (at 5 %).
-    """
-
-    n: int
-    baseline_median: float
-    variant_median: float
-    baseline_reached: int
-    variant_reached: int
-    faster: int
-    slower: int
-    p_value: float | None
-
-
-def target(baseline_curves: Iterable[ArrayLike], higher_is_better: bool = True) -> float:
-    """The lowest final quality among the baseline's seeds, so that each of them reaches it.
-
-    Args:
-      baseline_curves: one a seed, float [evaluations, 2]: position (examples, seconds, ...), validation quality.
-      higher_is_better: the direction of the quality.
-
-    Returns:
-      The quality; NaN, which no curve reaches, when a baseline run diverged.
-    """
-    finals = [np.asarray(curve, np.float64)[-1, 1] for curve in baseline_curves]
-    return float(np.min(finals) if higher_is_better else np.max(finals)) if np.isfinite(finals).all() else math.nan
-
-
-def time_to_quality(curve: ArrayLike, target: float, higher_is_better: bool = True) -> float:
-    """The first position at which a curve, float [evaluations, 2], is at least as good as the target; infinity for a miss."""
-    position, quality = np.asarray(curve, np.float64).reshape(-1, 2).T
-    reached = quality >= target if higher_is_better else quality <= target
-    return float(position[reached].min(initial=math.inf))
-
-
-def compare_times(baseline: ArrayLike, variant: ArrayLike, alpha: float = 0.05) -> TimeToQuality:
-    """Compares paired times to quality, both float [n], infinite for a miss: medians and signs, never a mean.
-
-    Raises:
-      ValueError: no seeds, unpaired seeds or a NaN.
-    """
-    b, v = np.asarray(baseline, np.float64), np.asarray(variant, np.float64)
-    if b.shape != v.shape or b.ndim != 1 or not b.size or np.isnan(b).any() or np.isnan(v).any():
-        raise ValueError(f'Expected paired times [n] without NaN, not shapes {b.shape} and {v.shape}.')
-    faster, slower = int(np.sum(v < b)), int(np.sum(v > b))
-    return TimeToQuality(
-        n=b.size,
-        baseline_median=float(np.median(b)),
-        variant_median=float(np.median(v)),
-        baseline_reached=int(np.isfinite(b).sum()),
-        variant_reached=int(np.isfinite(v).sum()),
-        faster=faster,
-        slower=slower,
-        p_value=_sign_p(faster, slower) if b.size >= seeds_needed(1, alpha) else None,
-    )
-
-
-def _sign_p(faster: int, slower: int) -> float:
-    return float(stats.binomtest(faster, faster + slower).pvalue) if faster + slower else 1.0
-
-
-def _subsets(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums [..., F] and sizes [F] of the subsets of d [..., n] whose signs are flipped; each has its complement among them."""
-    if d.shape[-1] > EXACT_SEEDS:
-        flips = np.random.default_rng(0).random((DRAWN_FLIPS, d.shape[-1])) < 0.5
-        flips[0] = False  # the pattern that was seen belongs to those counted
-        flips = np.concatenate([flips, ~flips])
-        return d @ flips.T.astype(np.float64), flips.sum(1)
-    sums, sizes = np.zeros((*d.shape[:-1], 1)), np.zeros(1)
-    for i in range(d.shape[-1]):
-        sums = np.concatenate([sums, sums + d[..., i : i + 1]], axis=-1)
-        sizes = np.concatenate([sizes, sizes + 1])
-    return sums, sizes
-
-
-def _p_above(d: np.ndarray, sums: np.ndarray, sizes: np.ndarray, mean: float) -> float:
-    """One-sided p that the true mean is above `mean`: flipping a subset of d - mean keeps its sum up if its own is <= 0."""
-    return float(np.mean(sums - mean * sizes <= TIE * (np.abs(d).max() + abs(mean))))
-
-
-def _lower(sums: np.ndarray, sizes: np.ndarray, alpha: float) -> np.ndarray:
-    """The lowest mean that the two-sided test does not reject, [...]: one of the sorted means of subsets."""
-    rejected = int(alpha * sums.shape[-1] / 2)
-    means = np.divide(sums, sizes, out=np.full(sums.shape, -np.inf), where=sizes > 0)
-    return np.partition(means, rejected, axis=-1)[..., rejected]
-
-
 def _described(d: np.ndarray, alpha: float) -> dict[str, Any]:
-    """Fields of a `Comparison` of too few seeds."""
+    """Fields of a `Comparison` with too few seeds for a test."""
     note = f'{seeds_needed(1, alpha)} seeds or more allow a test'
     mean, spread, interval = float(d.mean()), None, None
     if d.size > 1:
@@ -348,15 +215,15 @@ def _described(d: np.ndarray, alpha: float) -> dict[str, Any]:
 
 
 def _tested(d: np.ndarray, margin: float, alpha: float) -> dict[str, Any]:
-    """Fields of a `Comparison` of enough seeds."""
-    sums, sizes = _subsets(d)
+    """Fields of a `Comparison` with enough seeds for a test."""
+    sums, sizes = subset_sums(d)
     spread = float(d.std(ddof=1))
-    p = min(1.0, 2 * min(_p_above(d, sums, sizes, 0.0), _p_above(-d, -sums, sizes, 0.0)))
-    equivalence = max(_p_above(d, sums, sizes, -margin), _p_above(-d, -sums, sizes, -margin)) if margin else None
-    sums = np.where(np.abs(sums) <= TIE * np.abs(d).max(), 0.0, sums)  # what is a tie for p is one for the interval
-    low, high = float(_lower(sums, sizes, alpha)), float(-_lower(-sums, sizes, alpha)) + 0.0
+    p = min(1.0, 2 * min(p_above(d, sums, sizes, 0.0), p_above(-d, -sums, sizes, 0.0)))
+    equivalence = max(p_above(d, sums, sizes, -margin), p_above(-d, -sums, sizes, -margin)) if margin else None
+    sums = np.where(np.abs(sums) <= TIE * np.abs(d).max(), 0.0, sums)  # the same ties as for p
+    low, high = float(lower_bound(sums, sizes, alpha)), float(-lower_bound(-sums, sizes, alpha)) + 0.0
     return {
-        'difference': min(max(float(d.mean()), low), high),  # outside by rounding alone, when all seeds agree
+        'difference': min(max(float(d.mean()), low), high),  # rounding alone puts it outside, if all seeds agree
         'interval': (low, high),
         'p_value': p,
         'equivalence': equivalence,

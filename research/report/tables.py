@@ -1,4 +1,4 @@
-"""The table of a study: for the reader, the terminal, the spreadsheet and LaTeX. All take summary.json as a dict."""
+"""The tables of a study, for the report, the terminal, spreadsheets and LaTeX. All take summary.json as a dict."""
 
 import csv
 import io
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from research.report import words
+from research.report.costs import COSTS
 from research.report.records import BASELINE, NULL
-from research.report.summary import COSTS
 
 _QUALITY_CAPTION = (
     'Means over {n} seeds. p: exact sign-flip test over paired seeds. Intervals hold over training seeds, on this test set; '
@@ -37,7 +37,7 @@ _STEPS = ('noise/signal', 'noise/trace')  # towards noise/scale
 
 
 class Row(NamedTuple):
-    """A line of the table: a variant beside its difference from the baseline, or a contrast alone; {} for what it lacks."""
+    """A row: a variant with its contrast against the baseline, or a contrast alone; {} for what is missing."""
 
     name: str
     variant: Mapping[str, Any]
@@ -45,17 +45,17 @@ class Row(NamedTuple):
 
     @property
     def cost(self) -> Mapping[str, Any]:
-        """The variant's cost; {} for a contrast alone."""
+        """The variant's costs; {} for a contrast alone."""
         return self.variant.get('cost', {})
 
 
 def rows(summary: Mapping[str, Any]) -> list[Row]:
-    """Every variant but the null, then the contrasts that are not one variant against the baseline."""
+    """Every variant except the null, then the contrasts other than a variant against the baseline."""
     plain = against_baseline(summary)
-    found = [Row(v['name'], v, plain.get(v['name'], {})) for v in summary['variants'] if v['name'] != NULL]
+    compared = [Row(v['name'], v, plain.get(v['name'], {})) for v in summary['variants'] if v['name'] != NULL]
     shown = [c['name'] for c in plain.values()]
     others = [c for c in summary['contrasts'] if c['name'] not in shown]
-    return found + [Row(title(contrast), {}, contrast) for contrast in others]
+    return compared + [Row(title(contrast), {}, contrast) for contrast in others]
 
 
 def title(contrast: Mapping[str, Any]) -> str:
@@ -65,17 +65,17 @@ def title(contrast: Mapping[str, Any]) -> str:
 
 
 def against_baseline(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Variant -> its contrast with the baseline, where the study has it."""
+    """Variant -> its contrast with the baseline, if the study has one."""
     return {name: c for c in summary['contrasts'] for name in c['weights'] if c['weights'] == {name: 1, BASELINE: -1}}
 
 
 def null(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The null variant's contrast, None in a study without."""
+    """The null variant's contrast; None if the study has none."""
     return next((contrast for contrast in summary['contrasts'] if contrast['null']), None)
 
 
 def unit(summary: Mapping[str, Any]) -> words.Unit:
-    """The unit of the metric that decides."""
+    """The unit of the study's metric."""
     return words.unit(summary['metric'], [variant['spread'] for variant in summary['variants']])
 
 
@@ -85,7 +85,7 @@ def table(summary: Mapping[str, Any]):
     from rich.text import Text
 
     score, level = unit(summary), words.level(summary['alpha'])
-    found = Table(
+    printed = Table(
         title=Text(words.null(null(summary), score, summary)),
         caption=Text(f'{score.of(summary["metric"])}, {len(summary["seeds"])} seeds, {level} intervals, p after Holm'),
         title_justify='left',
@@ -93,19 +93,19 @@ def table(summary: Mapping[str, Any]):
         width=100,
     )
     for heading in ('variant', 'mean ± sd', 'difference', 'p', 'verdict', 'params', 'time'):
-        found.add_column(heading, overflow='fold')
+        printed.add_column(heading, overflow='fold')
     for row in rows(summary):
         said = row.contrast.get('verdict', '')
         style = 'green' if said.startswith('better') else 'red' if said.startswith(('worse', 'failed')) else ''
         time = _time_ratio(row) if row.contrast else words.duration(row.cost.get('train_seconds'))
         cells = [row.name, _mean(row, score), _difference(row, score), words.probability(row.contrast.get('p_corrected'))]
         cells += [Text(_verdict(row), style=style), words.quantity(row.cost.get('parameters')), time]
-        found.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
-    return found
+        printed.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+    return printed
 
 
 def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """headings, rows of text, and caption: what each variant buys."""
+    """headings, rows of text and caption: the quality of each variant."""
     score, level = unit(summary), words.level(summary['alpha'])
     target = next(v['time_to_quality'].get('target') for v in summary['variants'] if v['name'] == BASELINE)
     columns = {
@@ -123,7 +123,7 @@ def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """headings, rows of text, and caption: what each variant costs."""
+    """headings, rows of text and caption: the cost of each variant."""
     batches = sorted({batch for variant in summary['variants'] for batch in variant['latency']}, key=int)
     columns = {
         'variant': lambda row: row.name,
@@ -143,7 +143,7 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def observed(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """headings, rows of text and caption of what training steps observed; no rows where they observed nothing."""
+    """headings, rows of text and caption: what training steps observed; no rows if they observed nothing."""
     variants = [variant for variant in summary['variants'] if variant['observed']]
     known = [key for key in dict.fromkeys(key for v in variants for key in v['observed']) if key not in _STEPS]
     keys = sorted(known, key=lambda key: list(_OBSERVED).index(key) if key in _OBSERVED else len(_OBSERVED))
@@ -156,21 +156,22 @@ def observed(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unfinished(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """headings and rows of text: where runs diverged or failed, and what led to it."""
+    """headings and rows of text: runs that diverged or failed, where and why."""
     body = []
     for run in summary['unfinished']:
-        found = run['diverged'] or {}
-        norms = ', '.join('not finite' if norm is None else f'{norm:.3g}' for norm in found.get('gradient_norms', []))
+        diverged = run['diverged'] or {}
+        checkpoint = diverged.get('checkpoint_step') if diverged else words.MISSING
+        norms = ', '.join('not finite' if norm is None else f'{norm:.3g}' for norm in diverged.get('gradient_norms', []))
         message = run['message'] or ''
         body.append(
             [
                 run['variant'],
                 str(run['seed']),
                 run['status'],
-                *(str(found.get(key, words.MISSING)) for key in ('step', 'layer')),
+                *(str(diverged.get(key, words.MISSING)) for key in ('step', 'layer')),
                 norms or words.MISSING,
-                'none' if found and found.get('checkpoint_step') is None else str(found.get('checkpoint_step', words.MISSING)),
-                message.partition(';')[0] if found else message,
+                'none' if checkpoint is None else str(checkpoint),
+                message.partition(';')[0] if diverged else message,
             ]
         )
     headings = ['run', 'seed', 'status', 'step', 'first seen in', 'norms of its last gradients', 'last good checkpoint, step']
@@ -178,8 +179,8 @@ def unfinished(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def latex(summary: Mapping[str, Any]) -> list[dict[str, dict[str, str]]]:
-    """For each row its cells in report.tex, each a macro of its own: key -> {macro, text}."""
-    score, taken, found = unit(summary), set(), []
+    """For each row the cells of report.tex, each with its own macro: key -> {macro, text}."""
+    score, taken, cells_by_row = unit(summary), set(), []
     for row in rows(summary):
         low, high = row.contrast.get('interval') or (None, None)
         cells = {
@@ -199,12 +200,12 @@ def latex(summary: Mapping[str, Any]) -> list[dict[str, dict[str, str]]]:
             'Ratio': _time_ratio(row),
         }
         macros = {key: Markup('\\res' + words.macro(f'{row.name} {key}', taken)) for key in cells}
-        found.append({key: {'macro': macros[key], 'text': text} for key, text in cells.items()})
-    return found
+        cells_by_row.append({key: {'macro': macros[key], 'text': text} for key, text in cells.items()})
+    return cells_by_row
 
 
 def spreadsheet(summary: Mapping[str, Any]) -> str:
-    """report.csv: one line a variant (the null too) or contrast, numbers unrounded and in the units of the records."""
+    """report.csv: one line per variant (including the null) or contrast, unrounded, in the units of the records."""
     nulls = [Row(NULL, v, null(summary)) for v in summary['variants'] if v['name'] == NULL]
     lines = [_line(row) for row in nulls + rows(summary)]
     buffer = io.StringIO()
@@ -274,17 +275,17 @@ def _seconds(row: Row) -> str:
 
 
 def _latency(row: Row, batch: str) -> str:
-    found = row.variant.get('latency', {}).get(batch)
-    if not found:
+    quantiles = row.variant.get('latency', {}).get(batch)
+    if not quantiles:
         return words.MISSING
-    return f'{words.duration(found["p50"])} ({words.duration(found["p10"])} to {words.duration(found["p90"])})'
+    return f'{words.duration(quantiles["p50"])} ({words.duration(quantiles["p10"])} to {words.duration(quantiles["p90"])})'
 
 
 def _time_to_quality(row: Row) -> str:
-    found = row.variant.get('time_to_quality')
-    if not found:
+    time = row.variant.get('time_to_quality')
+    if not time:
         return words.MISSING
-    reached = f'{found["reached"]} of {found["n"]} reached it'
-    if found['examples'] is None:
+    reached = f'{time["reached"]} of {time["n"]} reached it'
+    if time['examples'] is None:
         return f'∞ ({reached})'
-    return f'{words.duration(found["seconds"])}, {words.quantity(found["examples"])} examples ({reached})'
+    return f'{words.duration(time["seconds"])}, {words.quantity(time["examples"])} examples ({reached})'

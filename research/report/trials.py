@@ -1,4 +1,4 @@
-"""What tuning came to, from its records to the table of the report. No run of it enters a verdict."""
+"""Results of tuning, from records to the report's table. No verdict uses these runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from research.report.records import Records, score
 
 
 def point_score(results: Sequence[Mapping[str, Any]], metric: str, higher: bool) -> float:
-    """What a point of tuning is worth: the mean over its runs, the worst there is where one diverged, NaN without runs."""
+    """The score of a tuning point: the mean over its runs, the worst possible if one diverged, NaN without runs."""
     if not results:
         return math.nan
     mean = float(np.mean([score(result, metric) for result in results]))
@@ -19,19 +19,19 @@ def point_score(results: Sequence[Mapping[str, Any]], metric: str, higher: bool)
 
 
 def best(scores: Sequence[float], higher: bool) -> int:
-    """The first of the points with the best score."""
+    """Index of the best score, the first one if several are equal."""
     return int(np.argmax(scores) if higher else np.argmin(scores))
 
 
 def summarize(records: Records) -> dict[str, Any] | None:
-    """What each point of tuning came to, with what it was; None in a study that does not tune."""
+    """The settings and scores of each tuning point; None if the study does not tune."""
     study = records.study.get('tuning')
     if not study:
         return None
     variants = []
     for name, trials in records.trials.items():
-        results = [list(found.values()) for found in trials]
-        once = {result['id']: result['cost'] for found in results for result in found}  # points may be the same run
+        results = [list(by_seed.values()) for by_seed in trials]
+        once = {result['id']: result['cost'] for point in results for result in point}  # points may be the same run
         variants.append(
             {
                 'name': name,
@@ -39,17 +39,17 @@ def summarize(records: Records) -> dict[str, Any] | None:
                 'points': [
                     {
                         'values': entry['values'],
-                        'score': point_score(found, study['metric'], records.study['higher_is_better']),
-                        'runs': len(found),
-                        **{status: sum(result['status'] == status for result in found) for status in ('diverged', 'failed')},
+                        'score': point_score(point, study['metric'], records.study['higher_is_better']),
+                        'runs': len(point),
+                        **{status: sum(result['status'] == status for result in point) for status in ('diverged', 'failed')},
                     }
-                    for entry, found in zip(study['variants'][name], results, strict=True)
+                    for entry, point in zip(study['variants'][name], results, strict=True)
                 ],
                 'chosen': study['chosen'].get(name),
                 **{key: sum(cost.get(key, 0.0) for cost in once.values()) for key in ('train_seconds', 'compile_seconds')},
             }
         )
-    read = [name for found in records.trials.values() for runs in found for r in runs.values() for name in r['metrics']]
+    read = [name for trials in records.trials.values() for runs in trials for r in runs.values() for name in r['metrics']]
     return {
         **{key: study[key] for key in ('points', 'seeds', 'metric', 'budget')},
         'read_test': any(name.startswith('test/') for name in read),
@@ -58,11 +58,11 @@ def summarize(records: Records) -> dict[str, Any] | None:
 
 
 def table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """headings, rows of text and caption: each variant as it is written and at its best point; None without tuning."""
-    found = summary['tuning']
-    if not found:
+    """headings, rows of text and caption: each variant as written and at its best point; None without tuning."""
+    tuning = summary['tuning']
+    if not tuning:
         return None
-    unit, number, metric = words.unit(found['metric'], ()), found['points'], found['metric']
+    unit, number, metric = words.unit(tuning['metric'], ()), tuning['points'], tuning['metric']
     columns = {
         'variant': lambda v: v['name'],
         'space': lambda v: words.space(v['space']),
@@ -75,13 +75,13 @@ def table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         'training time, all points': lambda v: words.duration(v['train_seconds']),
         'compile time, all points': lambda v: words.duration(v['compile_seconds']),
     }
-    test = 'but its runs did read the test split' if found['read_test'] else 'and its runs did not read the test split'
+    test = 'but its runs did read the test split' if tuning['read_test'] else 'and its runs did not read the test split'
     return {
         'headings': list(columns),
-        'rows': [[cell(variant) for cell in columns.values()] for variant in found['variants']],
+        'rows': [[cell(variant) for cell in columns.values()] for variant in tuning['variants']],
         'caption': f'{number} points a variant: the variant as it is written, and {number - 1} of one quasi-random sequence '
         f'(Halton, scrambled), the same for every variant, mapped to its space. A point is worth the mean of {metric} over '
-        f'seeds {words.seeds(found["seeds"])} at a budget of {found["budget"]}, and nothing where a seed diverged. Tuning '
+        f'seeds {words.seeds(tuning["seeds"])} at a budget of {tuning["budget"]}, and nothing where a seed diverged. Tuning '
         f'enters no verdict, {test}: every difference below rests on the final runs alone, of seeds '
         f'{words.seeds(summary["planned_seeds"])}.',
     }

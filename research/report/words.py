@@ -1,4 +1,4 @@
-"""Numbers and contrasts in plain words, and escapes for the formats that a report is written in."""
+"""Numbers and contrasts as text, and escaping for the formats of the report."""
 
 import dataclasses
 import math
@@ -33,12 +33,12 @@ _LATEX = {
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """How scores of one metric are printed: accuracies in points, hundredths; others as they are.
+    """How scores of one metric are printed: accuracies in percentage points, others unchanged.
 
     Attributes:
-      scale: what a score is multiplied by.
+      scale: factor from score to printed number.
       name: ' points' or ''.
-      decimals: digits after the point.
+      decimals: digits after the decimal point.
     """
 
     scale: float
@@ -58,7 +58,7 @@ class Unit:
         return MISSING if score is None else _minus(f'{score * self.scale:.{self.decimals}f}')
 
     def difference(self, score: float | None) -> str:
-        """'+0.28', the sign always shown, of 0 a plus."""
+        """'+0.28': the sign is always shown, 0 gets a plus."""
         if score is None:
             return MISSING
         rounded = round(score * self.scale, self.decimals) + 0.0  # which makes 0 of -0
@@ -70,7 +70,7 @@ class Unit:
 
 
 def unit(metric: str, spreads: Iterable[float | None]) -> Unit:
-    """The unit of a metric; other metrics than accuracies get two digits of their smallest spread over seeds."""
+    """The unit of a metric; metrics other than accuracies get two digits of their smallest spread over seeds."""
     if metric.endswith('accuracy'):
         return Unit(100.0, ' points', 2)
     known = [spread for spread in spreads if spread]
@@ -89,7 +89,7 @@ def quantity(value: float | None, suffix: str = '') -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Three digits in the unit that fits: '3.02 ms', '2.01 s', '1.5 h'."""
+    """Three digits in a suitable unit: '3.02 ms', '2.01 s', '1.5 h'."""
     if seconds is None:
         return MISSING
     for size, name in ((3600, 'h'), (60, 'min'), (1, 's'), (1e-3, 'ms')):
@@ -129,7 +129,7 @@ def seeds(numbers: Sequence[int]) -> str:
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """{'optimizer.learning_rate': 0.05} -> 'optimizer.learning_rate 0.05'; what the config does not set is its default."""
+    """{'optimizer.learning_rate': 0.05} -> 'optimizer.learning_rate 0.05'; None stands for the default."""
     return ', '.join(f'{key} {"by default" if value is None else value}' for key, value in values.items())
 
 
@@ -139,12 +139,12 @@ def space(entries: Mapping[str, Sequence[Any]]) -> str:
 
 
 def observation(value: float | None, share: bool) -> str:
-    """'34 %' of a share, else three digits."""
+    """'34 %' for a share, else three digits."""
     return MISSING if value is None else f'{100 * value:.3g} %' if share else quantity(value)
 
 
 def curve(values: Sequence[float]) -> str:
-    """Numbers as a line of blocks from the lowest to the highest: '▁▅█▅▁ 0 to 0.05'; '▅▅▅▅▅ 0.05' where all are one."""
+    """Numbers as block characters scaled from lowest to highest: '▁▅█▅▁ 0 to 0.05'; '▅▅▅▅▅ 0.05' if all are equal."""
     low, high = min(values), max(values)
     if not high > low:
         return f'{_BLOCKS[4] * len(values)} {low:.3g}'
@@ -158,14 +158,14 @@ def level(alpha: float) -> str:
 
 
 def failure(n: int, diverged: int, errors: int) -> str:
-    """The verdict where an error is among the failures of n seeds: 'failed (1 of 10 diverged, 2 ended in an error)'."""
+    """The verdict if some of n seeds raised an error: 'failed (1 of 10 diverged, 2 ended in an error)'."""
     if not diverged:
         return f'failed ({errors} of {n} ended in an error)'
     return f'failed ({diverged} of {n} diverged, {errors} ended in an error)'
 
 
 def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any]) -> str:
-    """One sentence: what a contrast came to, over what the claim reaches, and what it costs in training time."""
+    """One sentence: the result of a contrast, the scope of the claim, and the cost in training time."""
     if contrast['failed']:
         return f'{contrast["failed"]} of {contrast["n"]} seeds did not finish with a number, so there is no mean to compare.'
     if not contrast['n']:
@@ -191,10 +191,10 @@ def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any])
         return f'{verb}{", " + margin if contrast["within_margin"] else ""} ({reach}){cost}.'
     if verdict == 'equivalent':
         return f'The difference of {difference} lies {margin} ({reach}){cost}.'
-    found = f'Differs by {difference} ({reach}){cost}'
+    text = f'Differs by {difference} ({reach}){cost}'
     if contrast['detectable'] is not None:
-        found += f'; this study could have detected {score.value(contrast["detectable"])}{score.name}'
-    return f'{found}{"; " + contrast["note"] if contrast["note"] else ""}.'
+        text += f'; this study could have detected {score.value(contrast["detectable"])}{score.name}'
+    return f'{text}{"; " + contrast["note"] if contrast["note"] else ""}.'
 
 
 def _verb(metric: str, higher_is_better: bool, difference: float) -> str:
@@ -204,7 +204,7 @@ def _verb(metric: str, higher_is_better: bool, difference: float) -> str:
 
 
 def null(contrast: Mapping[str, Any] | None, score: Unit, summary: Mapping[str, Any]) -> str:
-    """What the null variant says about the instrument, to stand above the table."""
+    """What the null variant says about the noise of the study, printed above the table."""
     if contrast is None:
         return 'This study was run without its null variant, so how much of a difference means nothing is not known.'
     if contrast['difference'] is None:
@@ -238,7 +238,7 @@ def _minus(text: str) -> str:
 
 
 def markdown(value: Any) -> Any:
-    """Text that markdown, in a table cell too, prints as it stands."""
+    """Text escaped for markdown, including table cells."""
     if isinstance(value, Markup):
         return value
     text = re.sub(r'\s+', ' ', str(value)).strip().replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
@@ -247,14 +247,14 @@ def markdown(value: Any) -> Any:
 
 
 def latex(value: Any) -> Any:
-    """Text that LaTeX prints as it stands."""
+    """Text escaped for LaTeX."""
     if isinstance(value, Markup):
         return value
     return ''.join(_LATEX.get(character, character) for character in re.sub(r'\s+', ' ', str(value)))
 
 
 def macro(name: str, taken: set[str]) -> str:
-    """A LaTeX macro's name, of letters alone, unlike those taken (to which it is added): 'adam_2' -> 'AdamTwo'."""
+    """A unique LaTeX macro name of letters only, added to `taken`: 'adam_2' -> 'AdamTwo'."""
     parts = re.findall(r'[A-Za-z]+|[0-9]', name.encode('ascii', 'ignore').decode())
     letters = ''.join(_DIGITS[int(part)] if part.isdigit() else part[0].upper() + part[1:] for part in parts) or 'Unnamed'
     unique = letters
@@ -265,5 +265,5 @@ def macro(name: str, taken: set[str]) -> str:
 
 
 def spreadsheet(value: Any) -> Any:
-    """A cell that a spreadsheet takes for text, never for a formula."""
+    """A cell that a spreadsheet reads as text, never as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ('=', '+', '-', '@', '\t', '\r') else value

@@ -1,4 +1,4 @@
-"""Latency of every variant's inference, measured interleaved when all training is over."""
+"""Inference latency of every variant, measured interleaved after all training."""
 
 import pathlib
 from typing import Any
@@ -10,15 +10,15 @@ from research.train import checkpoint, record
 from research.train import experiment as experiments
 from research.train.experiment import Session
 
-# Each round calls every variant once, in an order of its own.
+# Each round calls every variant once, in a new order.
 _ROUNDS = 60
 
 
 def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> None:
-    """Times the inference of every variant, interleaved, with nothing else running; latency.json.
+    """Times the inference of every variant, interleaved, with nothing else running, and writes latency.json.
 
     Args:
-      anew: whether something was trained; otherwise figures that are complete are left alone.
+      anew: whether something was trained; otherwise complete measurements are kept.
     """
     trained: dict[str, Run] = {}
     for run in plan.runs:
@@ -27,12 +27,12 @@ def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> 
     known = records.derived(workdir / 'latency.json')
     if not anew and all(str(batch) in known.get(name, ()) for batch in plan.study['latency'] for name in trained):
         return
-    found: dict[str, dict[str, Any]] = {}
+    latency: dict[str, dict[str, Any]] = {}
     for batch in plan.study['latency']:
         calls = {name: _inference(workdir, run, session, batch) for name, run in trained.items()}
         for name, quantiles in cost.interleaved(calls, rounds=_ROUNDS).items():
-            found.setdefault(name, {})[str(batch)] = quantiles
-    record.write_json(workdir / 'latency.json', found)
+            latency.setdefault(name, {})[str(batch)] = quantiles
+    record.write_json(workdir / 'latency.json', latency)
 
 
 def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) -> tuple[Any, tuple[Any, ...]]:

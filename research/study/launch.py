@@ -1,4 +1,4 @@
-"""The door: from flags to an exit status."""
+"""Entry point: from flags to an exit status."""
 
 import pathlib
 import shlex
@@ -23,10 +23,10 @@ def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'r
       workdir: DIR.
       changes: dotted key -> text, from --config.KEY=VALUE.
       mode: 'run', 'plan', 'prepare' or 'report'.
-      stale: '', 'rerun' or 'keep': what becomes of finished runs whose code has changed.
+      stale: '', 'rerun' or 'keep': what to do with finished runs whose code has changed.
 
     Returns:
-      The exit status: 0, 1 when a run failed, 2 for bad input, 128 + signal when stopped by one.
+      The exit status: 0, 1 if a run failed, 2 for bad input, 128 + signal number if stopped by a signal.
     """
     try:
         return _launch(config, pathlib.Path(workdir), changes, mode, stale)
@@ -38,7 +38,7 @@ def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'r
             raise
         print(f"error: cannot write the report: {error.strerror}: '{error.filename or workdir}'.", file=sys.stderr)
         return REFUSED
-    except KeyboardInterrupt:  # outside of training, which has a handler of its own: nothing to save
+    except KeyboardInterrupt:  # outside of training, which has its own handler: nothing to save
         print('Stopped; the same command goes on from here.', file=sys.stderr)
         return 128 + signal.SIGINT
 
@@ -47,10 +47,10 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     if mode == 'report':
         return _report(workdir)
     parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
-    overrides.load(spec, parsed)  # what the text of the config shows is refused before jax is imported
+    overrides.load(spec, parsed)  # errors in the text of the config are reported before jax is imported
     from research.study import plan, tuning
 
-    study = plan.make(spec, parsed)  # ... and what signatures show before the rest is
+    study = plan.make(spec, parsed)  # ... and errors against signatures before the rest is
     before = tuning.before(study)
     from research.study import budget, execute, preview
     from research.train import compilation
@@ -84,12 +84,12 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
 
 
 def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: str, command: str) -> int:
-    """Tunes where there is something to tune, then trains; returns how many runs failed."""
+    """Tunes if the study asks for it, then trains; returns how many runs failed."""
     from research.study import budget, execute, identity, latency, plan, tuning
     from research.train.experiment import load_data
 
     def standing(stage: plan.Plan) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-        """What a stage's runs depend on by variant, its results by run id, and what the report has to say about them."""
+        """The fingerprints of a stage's runs by variant, its results by run id, and notes for the report."""
         first = {run.variant: run for run in reversed(stage.firsts)}
         fingerprints = {
             name: identity.fingerprint([run.config], load_data(run.config, session).checksum) for name, run in first.items()
@@ -100,7 +100,7 @@ def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: 
         return fingerprints, done, execute.settle_stale(done, fingerprints, stale) + problems
 
     study, notes = budget.in_examples(study, workdir, session), []
-    built = plan.verify(study, session)  # what would be refused after tuning is refused before it
+    built = plan.verify(study, session)  # errors are reported before tuning, not after it
     if before is not None:
         before = budget.in_examples(before, workdir, session)
         plan.verify(before, session)
@@ -135,5 +135,5 @@ def _report(workdir: pathlib.Path) -> int:
 
 
 def _console(width: int) -> rich.console.Console:
-    """The terminal's own width, or one that the tables fit where output goes to a file."""
+    """A console of the terminal's width, or of `width` if output goes to a file."""
     return rich.console.Console(width=None if sys.stdout.isatty() else width)

@@ -1,4 +1,4 @@
-"""Look first: every run with its cost, every program, every learning rate, before anything is trained."""
+"""The plan of a study: every run with its cost, program and learning rate, before anything is trained."""
 
 import contextlib
 import dataclasses
@@ -19,8 +19,10 @@ from research.study.plan import Plan, costs, schedules, trial, verify
 from research.train.clock import Clock
 from research.train.experiment import Experiment, Session
 
-# What one finished run leaves on disk beside its variables (config, metrics, result, correctness), and their files.
+# Bytes and files that a finished run leaves besides its variables (config, metrics, result, correctness); files of these.
 _RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 44_000, 6, 12
+_LABELS = ('run', 'variant', '')
+_COLUMNS = ('run', 'variant', 'seed', 'parameters', 'GFLOPs/step', 'GMACs/step', 'MFLOPs/example', 'peak MB', 'seconds', '')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Prediction:
 
 
 def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) -> Prediction:
-    """Compiles the training program, and times three steps unless records of the same program tell."""
+    """Compiles the training program, and times three steps unless there are records of the same program."""
     clock, program = Clock(), experiment.program
     took = trial(experiment, clock)
     seen = [r['cost']['seconds_per_step'] for r in known if r.get('key') == key and r['status'] == 'finished']
@@ -84,19 +86,8 @@ def show(plan: Plan, before: Plan | None, workdir: pathlib.Path, session: Sessio
     _head(plan, before, {name: built[name] for name in plan.variants}, console)
     done = {record['id'] for record in known if record['status'] != 'failed'}
     table = rich.table.Table()
-    for column in (
-        'run',
-        'variant',
-        'seed',
-        'parameters',
-        'GFLOPs/step',
-        'GMACs/step',
-        'MFLOPs/example',
-        'peak MB',
-        'seconds',
-        '',
-    ):
-        table.add_column(column, justify='right' if column not in ('run', 'variant', '') else 'left')
+    for column in _COLUMNS:
+        table.add_column(column, justify='left' if column in _LABELS else 'right')
     untuned = before is not None and plan.tuning is None
     seconds = {'tuning': 0.0, 'training': 0.0}
     for run in runs:
@@ -142,8 +133,8 @@ def _head(plan: Plan, before: Plan | None, built: Mapping[str, Experiment], cons
             f'before them {tuning["points"]} points a variant x {len(before.seeds)} seeds = {len(before.runs)} runs of tuning, '
             f'on {tuning["metric"]} over {tuning["budget"]}'
         )
-        for name, found in tuning['variants'].items():
-            say(f'  {name}: ' + '; '.join(words.settings(entry['values']) for entry in found))
+        for name, entries in tuning['variants'].items():
+            say(f'  {name}: ' + '; '.join(words.settings(entry['values']) for entry in entries))
     say('learning rate over the run' + (', before tuning' if before is not None and plan.tuning is None else ''))
     for curve, owners in figures.rates(schedules(built)):
         say(f'  {curve}: {owners}')
@@ -152,8 +143,8 @@ def _head(plan: Plan, before: Plan | None, built: Mapping[str, Experiment], cons
 def recorded(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:
     """Results of the planned runs; a launch keeps torn and foreign ones aside, a plan only looks."""
     study = {'study': plan.study['name'], 'metric': plan.study['metric']}
-    found = []
+    results = []
     for run in plan.runs:
         with contextlib.suppress(records.BadRecord):
-            found.append(records.read_result(workdir / 'runs' / run.id / 'result.json', study, run.variant, run.seed))
-    return [result for result in found if result is not None]
+            results.append(records.read_result(workdir / 'runs' / run.id / 'result.json', study, run.variant, run.seed))
+    return [result for result in results if result is not None]

@@ -1,4 +1,4 @@
-"""Live progress: which run, steps a second, time left for the whole study. A bar on a terminal, lines elsewhere."""
+"""Live progress: the current run, steps per second, time left for the whole study. A bar on a terminal, else lines."""
 
 import sys
 import time
@@ -7,14 +7,14 @@ from typing import Any
 import rich.console
 import rich.progress
 
-# Share of the first run from which on it tells how long the others will take.
+# Share of the first run after which its speed is used to estimate the others.
 _TELLING = 0.05
-# Seconds between lines where there is no terminal.
+# Seconds between lines without a terminal.
 _QUIET = 10.0
 
 
 class Progress:
-    """Shows where a study stands; times are guessed from the runs of this launch, by variant where one was seen."""
+    """Shows the progress of a study; times are estimated from the runs of this launch, by variant if possible."""
 
     def __init__(self, total: int, todo: list[Any]):
         self._todo, self._total, self._done = list(todo), total, total - len(todo)
@@ -47,13 +47,13 @@ class Progress:
         self._show('starting')
 
     def step(self, total: int, step: int, position: int, rate: float | None) -> None:
-        """A run has done `step` steps and `position` of `total` examples, at `rate` steps a second."""
+        """A run has done `step` steps and `position` of `total` examples, at `rate` steps per second."""
         self._fraction = position / total
         where = f'step {step}, {self._fraction:.0%}'
         self._show(f'{where}, {rate:.0f} steps/s' if rate else where)
 
     def end(self, run: Any, status: str) -> None:
-        """A run is over."""
+        """A run ends."""
         self._seconds.setdefault(run.variant, []).append(time.monotonic() - self._began)
         self._todo.remove(run)
         self._done += 1
@@ -63,13 +63,13 @@ class Progress:
         self._show('')
 
     def left(self) -> float | None:
-        """Seconds until the study is done; None while too little is."""
+        """Estimated seconds until the study is done; None while it is too early to tell."""
         seen = [s for seconds in self._seconds.values() for s in seconds]
         if not seen and self._fraction < _TELLING:
             return None
-        # Before a run is done, the one under way tells; compilation is in it, so this is a high guess.
+        # Before the first run is done, the current one is used; it includes compilation, so the estimate is high.
         mean = sum(seen) / len(seen) if seen else (time.monotonic() - self._began) / self._fraction
-        # The last run of a variant tells most: the first one compiled.
+        # The last run of a variant is the best estimate, because the first one includes compilation.
         guess = sum(self._seconds[r.variant][-1] if r.variant in self._seconds else mean for r in self._todo)
         return guess * (1 - self._fraction / max(len(self._todo), 1))
 

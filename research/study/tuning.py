@@ -1,4 +1,4 @@
-"""Fair tuning: before variants are compared, each tries the same number of points of one quasi-random sequence.
+"""Fair tuning: before variants are compared, each is tuned with the same number of points of one quasi-random sequence.
 
 Idea: which of two optimizers looks better depends on how long each was tuned, so every variant, the baseline too, gets the
 same points of the unit cube, mapped to its own space; the first point is the variant as it is written. Points are scored on
@@ -29,7 +29,7 @@ from research.study import identity
 from research.study.plan import Plan, expand, located, seeded
 
 KINDS = ('log', 'linear', 'int')
-# Scrambles the sequence; another one is another study.
+# Seed of the scrambling; changing it changes every study's points.
 _SEQUENCE = 0
 # Significant digits of a point, so that a table and a command line show all of it.
 _DIGITS = 4
@@ -37,7 +37,7 @@ _DIGITS = 4
 
 def points(config: Mapping[str, Any], variants: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """variant -> overrides of each of its points; the first one changes nothing. The null variant follows the baseline."""
-    from scipy.stats import qmc  # half a second, which a study without tuning does not wait for
+    from scipy.stats import qmc  # slow to import, and only tuning needs it
 
     spaces = {name: _space(config['study']['tune']['space'], name) for name in variants if name != NULL}
     keys = sorted({key for space in spaces.values() for key in space})
@@ -49,14 +49,14 @@ def points(config: Mapping[str, Any], variants: Mapping[str, Any]) -> dict[str, 
 
 
 def _space(declared: Mapping[str, Any], variant: str) -> Mapping[str, tuple[str, float, float]]:
-    """A variant's own space where it has one, else the common one."""
+    """A variant's own space if it has one, else the common one."""
     if isinstance(declared.get(variant), Mapping):
         return declared[variant]
     return {key: entry for key, entry in declared.items() if not isinstance(entry, Mapping)}
 
 
 def _value(kind: str, low: float, high: float, share: float) -> float:
-    """Where a share between 0 and 1 of the way from `low` to `high` lies."""
+    """The value at a share between 0 and 1 of the way from `low` to `high`."""
     if kind == 'int':
         return min(low + int(share * (high - low + 1)), high)
     value = low * (high / low) ** share if kind == 'log' else low + (high - low) * share
@@ -64,7 +64,7 @@ def _value(kind: str, low: float, high: float, share: float) -> float:
 
 
 def check(config: Mapping[str, Any], variants: Mapping[str, Any]) -> None:
-    """Refuses seeds that a verdict rests on, and spaces that hold nothing or cannot be.
+    """Refuses seeds that a verdict uses, and spaces that are empty or invalid.
 
     Raises:
       Misfit: with what was expected.
@@ -123,12 +123,12 @@ def _fits(entry: Any) -> bool:
 
 
 def before(plan: Plan) -> Plan | None:
-    """The study before the study: every point of every variant, on the validation split; None where nothing is tuned.
+    """The tuning runs: every point of every variant, scored on the validation split; None if nothing is tuned.
 
-    Its runs go seed by seed and point by point, every variant of a point before the next one.
+    Runs are ordered by seed, then by point, then by variant.
 
     Raises:
-      ConfigError: what `check` refuses, a point that a variant cannot take, two variants that are the same at a point.
+      ConfigError: what `check` refuses, a point that is invalid for a variant, two variants that are equal at a point.
     """
     tune = plan.study['tune']
     if not tune['points']:
@@ -141,12 +141,12 @@ def before(plan: Plan) -> Plan | None:
         'seeds': tune['seeds'],
     }
     config = {**plan.config, 'study': {**plan.study, **told}}
-    found = points(plan.config, plan.variants)
-    tried: dict[str, list[dict[str, Any]]] = {name: [] for name in found}
+    overrides_of = points(plan.config, plan.variants)
+    tried: dict[str, list[dict[str, Any]]] = {name: [] for name in overrides_of}
     owner: dict[str, str] = {}
     runs = []
     for point in range(tune['points']):
-        for name, changes in found.items():
+        for name, changes in overrides_of.items():
             with located(plan.source, name):
                 resolved = overrides.apply(config, {**plan.variants[name], **changes[point]})
                 overrides.check_values(resolved)
@@ -177,30 +177,32 @@ def before(plan: Plan) -> Plan | None:
 
 
 def after(plan: Plan, before: Plan, results: Iterable[Mapping[str, Any]]) -> Plan:
-    """The study with every variant at its best point; without runs as long as runs of tuning are missing.
+    """The study with every variant at its best point; it has no runs while tuning runs are missing.
 
     Args:
-      plan: the variants as they are written.
-      before: the runs of tuning, as `before` makes them.
-      results: what is on disk of them; a run that failed is one that is missing.
+      plan: the variants as written.
+      before: the tuning runs, from `before`.
+      results: their results on disk; a failed run counts as missing.
     """
     ids = {(run.variant, run.point, run.seed): run.id for run in before.runs}
     tried = {}
-    for name, found in before.tuning['variants'].items():
-        values = [entry['values'] for entry in found]
+    for name, entries in before.tuning['variants'].items():
+        values = [entry['values'] for entry in entries]
         tried[name] = [
             {**entry, 'runs': {str(seed): ids[name, values.index(entry['values']), seed] for seed in before.seeds}}
-            for entry in found
+            for entry in entries
         ]
     tuning = {**before.tuning, 'variants': tried, 'chosen': {}}
     done = {result['id']: result for result in results if result['status'] != 'failed'}
     if not all(run.id in done for run in before.runs):
         return dataclasses.replace(plan, runs=[], tuning=tuning)
     higher, variants = plan.study['higher_is_better'], dict(plan.variants)
-    for name, found in tried.items():
-        scores = [point_score([done[run] for run in entry['runs'].values()], before.study['metric'], higher) for entry in found]
+    for name, entries in tried.items():
+        scores = [
+            point_score([done[run] for run in entry['runs'].values()], before.study['metric'], higher) for entry in entries
+        ]
         tuning['chosen'][name] = best(scores, higher)
-        variants[name] = {**variants[name], **found[tuning['chosen'][name]]['overrides']}
+        variants[name] = {**variants[name], **entries[tuning['chosen'][name]]['overrides']}
     if NULL in variants:
         variants[NULL] = {**variants[BASELINE], **variants[NULL]}
     resolved = {name: overrides.apply(plan.config, changes) for name, changes in variants.items()}

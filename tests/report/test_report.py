@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from research import files
 from research.catalogue import ConfigError
 from research.config import overrides
 from research.report import figures, pages, records, tables, trials, words
@@ -242,12 +243,12 @@ def test_memory_shows_the_growth_of_a_run_alone(tmp_path, since, shown):
 
 
 def test_what_cannot_be_written_is_the_callers_to_handle(tmp_path, monkeypatch):
-    def full(path, data):
+    def full(path, mode):
         path.touch()
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
-    monkeypatch.setattr('pathlib.Path.write_bytes', full)
+    monkeypatch.setattr(files, 'open', full, raising=False)
     with pytest.raises(OSError, match='No space left'):
         pages.write(workdir)
     assert not list(workdir.glob('*.tmp*'))

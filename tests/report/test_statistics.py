@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from research import catalogue
-from research.report import statistics
+from research.report import sign_flips, statistics, times
 
 # Accuracies on 360 images, so that ties and zeros are common, or any number.
 COUNTS = hypothesis.extra.numpy.arrays(np.float64, st.integers(6, 9), elements=st.integers(-4, 4)).map(lambda d: d / 360)
@@ -241,7 +241,7 @@ def test_detectable_difference_is_called_four_times_in_five(n):
 
 
 def test_detectable_difference_goes_on_smoothly_into_students():
-    last, first = (statistics.detectable_effect(n, 0.05) for n in (statistics.SIMULATED_SEEDS, statistics.SIMULATED_SEEDS + 1))
+    last, first = (statistics.detectable_effect(n, 0.05) for n in (sign_flips.SIMULATED_SEEDS, sign_flips.SIMULATED_SEEDS + 1))
     assert 0.92 < first / last < 1
     assert statistics.detectable_effect(5, 0.05) is None and statistics.detectable_effect(30, 0.05) < first
 
@@ -291,27 +291,27 @@ def test_crossed_interval_is_the_same_again_and_refuses_what_it_cannot_use():
 
 def test_target_is_reached_by_every_baseline_seed():
     curves = [np.stack([np.arange(4), q], 1) for q in ([0.1, 0.7, 0.5, 0.6], [0.2, 0.3, 0.4, 0.55], [0.1, 0.2, 0.3, 0.9])]
-    goal = statistics.target(curves)
-    assert goal == 0.55 and [statistics.time_to_quality(c, goal) for c in curves] == [1, 3, 3]
-    assert statistics.time_to_quality([(0, 0.1), (1, np.nan)], goal) == math.inf
+    goal = times.target(curves)
+    assert goal == 0.55 and [times.time_to_quality(c, goal) for c in curves] == [1, 3, 3]
+    assert times.time_to_quality([(0, 0.1), (1, np.nan)], goal) == math.inf
     losses = [np.stack([np.arange(4), 1 - c[:, 1]], 1) for c in curves]
-    goal = statistics.target(losses, higher_is_better=False)
-    assert [statistics.time_to_quality(c, goal, higher_is_better=False) for c in losses] == [1, 3, 3]
-    diverged = statistics.target([*curves, [(0, np.nan)]])
-    assert math.isnan(diverged) and statistics.time_to_quality(curves[0], diverged) == math.inf
+    goal = times.target(losses, higher_is_better=False)
+    assert [times.time_to_quality(c, goal, higher_is_better=False) for c in losses] == [1, 3, 3]
+    diverged = times.target([*curves, [(0, np.nan)]])
+    assert math.isnan(diverged) and times.time_to_quality(curves[0], diverged) == math.inf
 
 
 def test_times_are_compared_by_signs_and_medians():
     inf = math.inf
-    result = statistics.compare_times([5, 6, 7, 8, 9, inf, inf, 4], [1, 2, 3, 4, inf, inf, 5, 4])
+    result = times.compare_times([5, 6, 7, 8, 9, inf, inf, 4], [1, 2, 3, 4, inf, inf, 5, 4])
     assert (result.baseline_reached, result.variant_reached, result.faster, result.slower) == (6, 6, 5, 1)
     assert (result.baseline_median, result.variant_median) == (7.5, 4)
     assert result.p_value == pytest.approx(2 * (1 + 6) / 2**6)
-    assert statistics.compare_times([inf] * 6, [inf] * 6).p_value == 1
-    assert statistics.compare_times([1, 2], [2, 3]).p_value is None
-    assert statistics.compare_times([1, inf, inf], [1, 2, 3]).baseline_median == inf
+    assert times.compare_times([inf] * 6, [inf] * 6).p_value == 1
+    assert times.compare_times([1, 2], [2, 3]).p_value is None
+    assert times.compare_times([1, inf, inf], [1, 2, 3]).baseline_median == inf
     with pytest.raises(ValueError, match='without NaN'):
-        statistics.compare_times([1.0, math.nan], [1.0, 2.0])
+        times.compare_times([1.0, math.nan], [1.0, 2.0])
 
 
 def test_module_needs_no_jax_and_its_results_are_plain():

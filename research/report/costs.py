@@ -1,0 +1,82 @@
+"""Costs of a variant, combined over its seeds, and their ratios to the baseline, paired by seed."""
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from research.report import statistics
+from research.report.records import Records
+
+# How the costs of seeds are combined: sizes are equal in all seeds, compilation is paid once and shared by later seeds, memory
+# must suffice for the seed that needs most, and times and memory growth vary.
+COSTS = {
+    'parameters': np.mean,
+    'train_flops': np.mean,
+    'train_multiply_adds': np.mean,
+    'inference_flops': np.mean,
+    'inference_multiply_adds': np.mean,
+    'predicted_bytes': np.max,
+    'peak_bytes': np.max,
+    'peak_growth_bytes': np.mean,
+    'train_seconds': np.mean,
+    'compile_seconds': np.sum,
+    'evaluate_seconds': np.mean,
+    'checkpoint_seconds': np.mean,
+    'seconds_per_step': np.mean,
+    'examples': np.mean,
+    'steps': np.mean,
+}
+COUNTED = ('parameters', 'train_flops', 'inference_flops')
+MEASURED = ('train_seconds', 'seconds_per_step', 'peak_growth_bytes')
+
+
+def by_seed(records: Records, variant: str, key: str) -> np.ndarray:
+    """One value per seed, NaN if a run did not finish or lacks the value: float64 [seeds]."""
+    results = [records.results[variant][seed] for seed in records.seeds]
+    values = [_with_growth(r['cost']).get(key) if r['status'] == 'finished' else None for r in results]
+    return np.array([value if isinstance(value, numbers.Real) else math.nan for value in values], np.float64)
+
+
+def _with_growth(cost: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Adds the memory that the run itself took, if known; a peak since the process started does not tell."""
+    peak, before = cost.get('peak_bytes'), cost.get('peak_before_bytes')
+    known = cost.get('peak_since') == 'block' and isinstance(peak, numbers.Real) and isinstance(before, numbers.Real)
+    return {**cost, 'peak_growth_bytes': peak - before} if known else cost
+
+
+def of_variant(records: Records, variant: str) -> dict[str, float | int]:
+    """Cost -> one value for all seeds; costs that no finished run has are left out."""
+    cost = {}
+    for key, combine in COSTS.items():
+        values = by_seed(records, variant, key)
+        values = values[np.isfinite(values)]
+        if values.size:
+            value = float(combine(values))
+            cost[key] = int(value) if value.is_integer() and not key.endswith('seconds') else value
+    return cost
+
+
+def ratios(records: Records, weights: Mapping[str, float], alpha: float) -> dict[str, dict[str, Any]]:
+    """Cost -> {ratio, interval}: the product of the variants' costs raised to their weights, paired by seed."""
+    result = {}
+    for key in COUNTED + MEASURED:
+        with np.errstate(divide='ignore', invalid='ignore'):
+            logs = {variant: np.log(by_seed(records, variant, key)) for variant in weights}
+            differences = statistics.contrast(logs, weights)
+        if not differences.size or not np.isfinite(differences).all():
+            continue
+        compared = statistics.compare_differences(differences, alpha=alpha)
+        result[key] = {'ratio': math.exp(compared.difference)}
+        if key in MEASURED and compared.interval:
+            result[key]['interval'] = [math.exp(bound) for bound in compared.interval]
+    return result
+
+
+def interval(values: np.ndarray, alpha: float) -> list[float] | None:
+    """[low, high] of the mean of values [seeds] at 1 - alpha; None with fewer than 2 seeds or a value that is not finite."""
+    if values.size < 2 or not np.isfinite(values).all():
+        return None
+    return list(statistics.compare_differences(values, alpha=alpha).interval)
