@@ -17,6 +17,7 @@ from research.train import experiment as experiments
 from research.train import loop
 from research.train.clock import Clock
 from research.train.feed import Feed
+from research.train.program import Session
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     flags = parser.parse_args()
     study = plan.make('configs/quickstart.py', {'study.budget': f'{flags.steps}st', 'study.seeds': 1, 'study.null': False})
-    run, session = study.runs[0], experiments.Session()
+    run, session = study.runs[0], Session()
     experiment = experiments.build(run.config, session, identity.compile_key(run.config))
     whole_run(experiment)  # compiles
     ratios = []
@@ -56,7 +57,7 @@ def back_to_back(experiment: experiments.Experiment) -> float:
     program.engine.host(state)
     start = time.perf_counter()
     for chunk in chunks:
-        state, sums = compiled(clock, state, *chunk)
+        state, sums = compiled(clock, state, chunk)
     program.engine.host(sums)['loss'].block_until_ready()
     return time.perf_counter() - start
 

@@ -46,22 +46,27 @@ def measure(case: str, budget: str) -> dict:
     from research.config import overrides
     from research.optim.plateau import START
     from research.study import identity
+    from research.study.budget import within_memory
     from research.train import experiment as experiments
     from research.train import memory
     from research.train.clock import Clock
     from research.train.feed import Feed
+    from research.train.program import Session
 
     changes = {'data.name': 'memory_plan:images', 'train.memory_budget': budget, 'study.budget': '10st', **CASES[case]}
     config = overrides.apply(overrides.defaults(), changes)
-    built = experiments.build(config, experiments.Session(), identity.compile_key(config))
+    session = Session()
+    plan = within_memory(config, session)
+    config['gradient']['micro_batch'], config['train'] = plan.micro_batch, {**config['train'], 'remat': plan.remat}
+    config['train']['memory_budget'] = ''
+    built = experiments.build(config, session, identity.compile_key(config))
     executable, phase = built.prepared(), built.phases.at(0, 0)
     built.program.init.prepare(Clock(), *_init_arguments(built))
-    data = sum(leaf.nbytes for leaf in jax.tree.leaves(built.placed))
+    data = sum(leaf.nbytes for leaf in jax.tree.leaves(built.data))
     with cost.peak_memory() as peak:
         state = built.init(Clock())
-        state, sums = executable(state, *Feed(built).chunk(0, 0, 3, phase.batch_size, START))
+        state, sums = executable(state, Feed(built).chunk(0, 0, 3, phase.batch_size, START))
         jax.block_until_ready(sums)
-    plan = built.memory_plan
     return {
         'plan': memory.sentence(plan, budget),
         'budget': memory.parse(budget),

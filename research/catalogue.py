@@ -41,14 +41,14 @@ def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., A
         raise ConfigError(f"Unknown {kind} '{name}'.{nearest(name, entries)}")
     module_name, _, attribute = (name if ':' in name else entries[name]).partition(':')
     try:
-        found = functools.reduce(getattr, attribute.split('.'), importlib.import_module(module_name))
+        target = functools.reduce(getattr, attribute.split('.'), importlib.import_module(module_name))
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"Cannot import {kind} '{name}': {error}. Expected 'module:attribute'; is it on PYTHONPATH?"
         ) from error
-    if not callable(found):
-        raise ConfigError(f"{kind} '{name}' is a {type(found).__name__}, expected something that can be called.")
-    return found
+    if not callable(target):
+        raise ConfigError(f"{kind} '{name}' is a {type(target).__name__}, expected something that can be called.")
+    return target
 
 
 def parameters(constructor: Callable[..., Any], given: Iterable[str] = ()) -> tuple[dict[str, inspect.Parameter], bool]:

@@ -11,10 +11,30 @@ os.environ['XLA_FLAGS'] = (
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
+import xla_cache  # noqa: E402
 
 import research  # noqa: E402, F401
+from research.layers import formulation  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 hypothesis.settings.register_profile('repeatable', derandomize=True, deadline=None)
 hypothesis.settings.load_profile('repeatable')
+
+
+def pytest_configure(config):
+    if 'not long' in config.option.markexpr:
+        # Half of the default suite would be LLVM at work on programs that run once; the long tests have training's own code.
+        os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=1'
+    folder = config.cache.mkdir('xla')
+    if not hasattr(config, 'workerinput'):
+        xla_cache.shrink(folder)
+    xla_cache.use(folder)
+
+
+@pytest.fixture
+def plain():
+    """For tests of shapes and names, which every formulation has: the plain one is traced in half the time."""
+    with formulation.plain():
+        yield

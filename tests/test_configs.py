@@ -11,12 +11,14 @@ import pytest
 from research.config import overrides
 from research.data.idx import FILES
 from research.optim.plateau import START
-from research.study import plan
+from research.study import plan, verify
 from research.tasks.generation import Generation
 from research.train import judge
 from research.train.chunks import train_chunk
-from research.train.experiment import Session, build
+from research.train.experiment import build
 from research.train.feed import Feed
+from research.train.program import Session
+from research.train.state import Variables
 
 CONFIGS = sorted(path for path in pathlib.Path(__file__).parents[1].glob('configs/*.py') if path.stem != '__init__')
 IDX = ('fashion_mnist', 'mnist')
@@ -43,7 +45,10 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.parametrize(
     'path',
-    [pytest.param(path, marks=pytest.mark.long if path.stem == 'model_scale' else ()) for path in CONFIGS],
+    [
+        pytest.param(path, marks=() if path.stem in ('base', 'quickstart', 'gan_norms') else pytest.mark.long)
+        for path in CONFIGS
+    ],
     ids=lambda path: path.stem,
 )
 def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatch):
@@ -52,25 +57,22 @@ def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatc
     if made.config['data']['name'] in IDX:
         made = plan.make(str(path), {'data.path': str(idx_folder)})
     session = Session()
-    built = plan.verify(made, session)
+    built = verify.verify(made, session)
     assert set(built) == {'baseline', 'null', *made.study['variants']}
     for experiment in built.values():
         program, feed = experiment.program, Feed(experiment)
         phase = experiment.phases.at(0, 0)
-        arguments = feed.chunk(0, 0, 1, phase.batch_size, START)
-        chunk = functools.partial(train_chunk, program.stages, program.engine, phase)
-        state, sums = jax.eval_shape(chunk, program.shapes, *arguments)
+        chunk = feed.chunk(0, 0, 1, phase.batch_size, START)
+        state, sums = jax.eval_shape(functools.partial(train_chunk, program.step, phase), program.shapes, chunk)
         assert shapes(state) == shapes(program.shapes)
         assert {value.shape for value in sums.values()} == {(feed.capacity(phase.batch_size),)}
 
-        data, indices, mask, *numbers = next(feed.blocks('validation'))
-        if isinstance(program.task, Generation):
-            data['judge'] = seat(experiment, session)
-        evaluate = functools.partial(program.kind.evaluate, program.stages, program.engine)
-        sums, rows = jax.eval_shape(
-            evaluate, state.params, state.masks, state.collections, data, indices, jnp.asarray(mask), *numbers
-        )
-        assert {values.shape[:2] for values in rows.values()} == {indices.shape}
+        data, block = next(feed.blocks(experiment.dataset.splits['validation']))
+        if isinstance(program.step.task, Generation):
+            data['constants']['judge'] = seat(experiment, session)
+        variables = Variables(state.params, state.masks, state.collections)
+        sums, rows = jax.eval_shape(program.step.evaluate, variables, data, jax.tree.map(jnp.asarray, block))
+        assert {values.shape[:2] for values in rows.values()} == {block.rows.shape}
         assert experiment.rates(np.arange(0, experiment.total, experiment.batch_size)).max() > 0
 
 
@@ -79,7 +81,7 @@ def seat(experiment, session):
     data = {f'data.{key}': experiment.config['data'][key] for key in ('name', 'path')}
     own = build(overrides.apply(overrides.defaults(), {**judge.OVERRIDES, **data}), session, 'judge')
     state = own.program.shapes
-    return {'variables': {'params': state.params, **state.collections}, 'mean': own.placed['mean'], 'std': own.placed['std']}
+    return {'variables': {'params': state.params, **state.collections}, **own.data['constants']}
 
 
 def shapes(tree):

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -132,3 +133,19 @@ def unexplained(file):
             public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith('_')
             if public and not ast.get_docstring(node):
                 yield f'{name}:{node.lineno}: {node.name}'
+
+
+@pytest.mark.parametrize('package', ['train', 'study', 'cost', 'gradients', 'optim'])
+def test_what_trains_knows_no_field_by_name(package):
+    """Only data, augmentations, tasks and models say what an example is made of; prose may speak of both."""
+    named = re.compile(r'(?<![a-zA-Z])(image|label)s?(?![a-zA-Z])')
+    for file in sorted((ROOT / 'research' / package).rglob('*.py')):
+        tree = parsed(file)
+        prose = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, _WITH_DOCSTRING)}
+        for node in ast.walk(tree):
+            words = [getattr(node, field, None) for field in ('id', 'attr', 'arg', 'name', 'value')]
+            spoken = [word for word in words if isinstance(word, str) and word not in prose and named.search(word)]
+            assert not spoken, f'{file.relative_to(ROOT)}:{node.lineno}: {spoken}'
+
+
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef)

@@ -17,18 +17,19 @@ from typing import Any
 
 import jax
 import numpy as np
+import xla_cache
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from research.study.progress import Progress  # noqa: E402
+from research.study.display import Display  # noqa: E402
 from research.train import checkpoint, loop  # noqa: E402
 from research.train.feed import Feed  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study of seed 0 without null and latencies, the config and the compilation cache in `folder`.
+    """A study of seed 0 without null and latencies, its config in `folder`.
 
     Every launch of it is the same command.
     """
@@ -85,13 +86,13 @@ class Launch:
     def __init__(self, folder: pathlib.Path, *flags: str):
         self.events_file, self.log = folder / f'events.{time.monotonic_ns()}', folder / f'log.{time.monotonic_ns()}'
         self.events_file.touch()
-        environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}  # conftest's four devices
-        environment['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'xla')
+        inherited = os.environ.get('XLA_FLAGS', '').split()
+        one_device = ' '.join(flag for flag in inherited if 'host_platform_device_count' not in flag)
         with open(self.log, 'w') as log:
             self.process = subprocess.Popen(
                 [sys.executable, __file__, str(self.events_file), *flags],
                 cwd=ROOT,
-                env=environment,
+                env=os.environ | {'XLA_FLAGS': one_device},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -177,8 +178,8 @@ def _watch(path: str) -> None:
 
     restored, checkpoint.Checkpoints.restore = checkpoint.Checkpoints.restore, restore
     before(Feed, 'chunk', 'chunk', lambda self, first, *where: first)
-    before(Feed, 'blocks', 'evaluation', lambda self, split: -1)
-    before(Progress, 'step', 'read', lambda self, total, step, *_: step)
+    before(Feed, 'blocks', 'evaluation', lambda self, rows: -1)
+    before(Display, 'step', 'read', lambda self, total, step, *_: step)
     before(checkpoint.Checkpoints, 'save', 'save', lambda self, step, *_: step)
     before(loop, 'save_variables', 'scored', lambda *_: -1)
     before(checkpoint, 'remove', 'remove', lambda *_: -1)
@@ -188,5 +189,6 @@ if __name__ == '__main__':
     events = sys.argv.pop(1)
     import launch
 
+    xla_cache.write_whole_entries()
     _watch(events)
     launch.leave(launch.main())

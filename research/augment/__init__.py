@@ -1,5 +1,11 @@
-"""Stage 1: `(keys [B], images [B, H, W, C]) -> images`, on the device; same shape and dtype."""
+"""Stage 1: `(keys [B], batch) -> batch`, on the device, only in training.
 
+An augmentation of images only is a function `(keys, images) -> images`, applied to the field 'image' [B, H, W, C]; one
+that changes other fields too takes the `batch`: {field: [B, ...]}, with 'valid' and 'position'. Keys are typed, one per
+example.
+"""
+
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,14 +15,55 @@ AUGMENTATIONS = {
     'none': 'research.augment:none',
 }
 OWN = ('resize',)
+# What a config may not set: what each step hands over, and facts of the data (research.data.Dataset.facts) if asked for.
+GIVEN = ('keys', 'images', 'batch', 'facts')
 
 
-def none(keys, images):
-    """The images as they are."""
+def none(keys, batch):
+    """The batch as it is."""
     del keys
-    return images
+    return batch
 
 
-def create(config: Mapping[str, Any]) -> Callable[..., Any]:
-    """The augmentation named by `config.augment`, its keyword arguments bound."""
-    return catalogue.bind('augmentation', {k: v for k, v in config.items() if k not in OWN}, AUGMENTATIONS, ('keys', 'images'))
+def create(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Callable[..., Any]:
+    """The augmentation (keys [B], batch) -> batch named by `config.augment`, its keyword arguments bound.
+
+    Raises:
+      ConfigError: arguments that do not fit; while a step is traced, a result that is no such batch.
+    """
+    group = {k: v for k, v in config.items() if k not in OWN}
+    function = catalogue.bind('augmentation', group, AUGMENTATIONS, GIVEN)
+    named = catalogue.parameters(function)[0]
+    if 'facts' in named:
+        function = functools.partial(function, facts=facts)
+    if 'images' in named:
+
+        def augment(keys, batch):
+            return _checked(config['name'], batch, {**batch, 'image': function(keys, batch['image'])})
+
+    else:
+
+        def augment(keys, batch):
+            return _checked(config['name'], batch, function(keys, batch))
+
+    return augment
+
+
+def _checked(name: str, batch: Mapping[str, Any], augmented: Any) -> Mapping[str, Any]:
+    """The augmented batch, which has every field of the batch with its shape and dtype, and maybe others."""
+
+    def told(array: Any) -> str:
+        return f'{array.dtype} {array.shape}' if hasattr(array, 'dtype') else f'a {type(array).__name__}'
+
+    if not isinstance(augmented, Mapping):
+        problem = f'returned {told(augmented)}'
+    elif missing := sorted(set(batch) - set(augmented)):
+        problem = f"returned a batch without '{missing[0]}'"
+    elif changed := [field for field, array in batch.items() if told(augmented[field]) != told(array)]:
+        problem = f"made '{changed[0]}' {told(augmented[changed[0]])}, which was {told(batch[changed[0]])}"
+    else:
+        return augmented
+    raise catalogue.ConfigError(
+        f"augmentation '{name}' {problem}. Expected the batch with the same fields, shapes and dtypes, such as "
+        "{**batch, 'label': labels}."
+    )

@@ -1,15 +1,15 @@
-"""Progressive resizing: small images (short sequences) at first, whole ones at the end.
+"""Progressive resizing: small images (short sequences) first, full ones at the end.
 
-Idea: what a network learns first is coarse and can be learnt from less; a step on half the side costs a quarter.
+Idea: networks learn coarse features first, for which small images suffice; a step at half the side costs a quarter.
 
 Sources: fast.ai and Composer's progressive resizing; Touvron et al. 2019 (Fixing the train-test resolution discrepancy) for
 what a change of size does; for sequences Li et al. 2022 (The stability-efficiency dilemma: sequence length warmup).
 
 Config: {'augment.resize.name': 'progressive', 'augment.resize.start': 0.5, 'augment.resize.until': '0.8run'}
 
-Cost: each rung is a program of its own. Claim: less time at little loss of accuracy on ImageNet (Composer, without a number);
-up to 2.2 times fewer tokens and 3.7 times less time for GPT-2 (Li et al.). Evaluation sees whole images. Clashes: networks that
-take one size alone; want global pooling.
+Cost: each size is a separate program. Claim: less time at little loss of accuracy on ImageNet (Composer, without a number);
+up to 2.2 times fewer tokens and 3.7 times less time for GPT-2 (Li et al.). Evaluation uses full images. Clashes: networks for
+one size only; it needs global pooling.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,19 +27,19 @@ GIVEN = ('full', 'convert')
 
 
 class Sides(NamedTuple):
-    """`at`: position -> side of the images (length of the sequences); `changes`: positions where it changes, rising."""
+    """`at`: position -> side of images in pixels (length of sequences); `changes`: positions where it changes, rising."""
 
     at: Callable[[int], int]
     changes: tuple[int, ...]
 
 
 def create(config: Mapping[str, Any], full: int, convert: Callable[[str], int]) -> Sides:
-    """What the group `augment.resize` makes of a full side; `convert` turns durations into examples."""
+    """The sides of the group `augment.resize`, up to the side `full`; `convert` turns durations into examples."""
     return catalogue.build('resize', config['resize'], RESIZES, full=full, convert=convert)
 
 
 def constant(full: int, convert: Callable[[str], int]) -> Sides:
-    """As they are."""
+    """The full side throughout."""
     del convert
     return Sides(lambda position: full, ())
 
@@ -59,10 +59,16 @@ def progressive(
     return Sides(lambda position: [*sides, full][sum(position >= change for change in changes)], changes)
 
 
+def resized(inputs: Any, side: int) -> Any:
+    """Every array of a network's inputs as tall (or long) as the first one, scaled or cut to `side`; 0 is as they are."""
+    full = (*jax.tree.leaves(inputs)[0].shape, 1)[1]
+    return jax.tree.map(lambda x: resize(x, side) if side and x.shape[1:2] == (full,) else x, inputs)
+
+
 def resize(x: jax.Array, side: int) -> jax.Array:
     """Images [B, H, W, C] scaled to H = side, W in proportion, bilinear with antialiasing; sequences [B, T, ...] cut to `side`.
 
-    0 is as they are.
+    Dtypes stay. Side 0 changes nothing.
     """
     if not side:
         return x

@@ -1,11 +1,12 @@
 """Config files: reading them, and finding the line of a key for messages."""
 
+import contextlib
 import importlib.util
 import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -147,3 +148,20 @@ def _place(error: Exception, path: pathlib.Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename).resolve() == path.resolve()]
     return f'{path}:{lines[-1]}' if lines else str(path)
+
+
+@contextlib.contextmanager
+def located(source: ConfigFile, variant: str) -> Iterator[None]:
+    """Says where in the config the cause of an error stands; what a fork's own code raises becomes an error of the config."""
+    inside, prefix = ('', '') if variant in ('baseline', 'null') else (variant, f"Variant '{variant}': ")
+    try:
+        yield
+    except Misfit as misfit:
+        raise ConfigError(f'{source.at(misfit.key, inside)}{prefix}{misfit}') from misfit
+    except ConfigError as error:
+        raise ConfigError(f'{source.mentions(str(error), inside)}{prefix}{error}') from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        frame = ([f for f in frames if 'site-packages' not in f.filename] or frames)[-1]
+        text = f'{type(error).__name__}: {" ".join(str(error).split())} ({frame.filename}:{frame.lineno})'
+        raise ConfigError(f'{source.at(inside, inside)}{prefix}building it failed with {text}') from error

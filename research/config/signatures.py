@@ -16,7 +16,6 @@ from research.data import batch_sizes, sources
 from research.gradients import freezing
 from research.layers import activation, conv, norm
 from research.optim import averaging, clipping, optimizers, schedules
-from research.tasks.generation import Generation
 from research.train import parallel
 
 _SEQUENCES = (Sequence, tuple, list)
@@ -39,9 +38,9 @@ class Group(NamedTuple):
 
 
 GROUPS = {
-    'task': Group('task', tasks.TASKS),
+    'task': Group('task', tasks.TASKS, ('facts',)),
     'data.batch': Group('batch size', batch_sizes.SIZES, batch_sizes.GIVEN, ('coupling',)),
-    'augment': Group('augmentation', augment.AUGMENTATIONS, ('keys', 'images'), augment.OWN),
+    'augment': Group('augmentation', augment.AUGMENTATIONS, augment.GIVEN, augment.OWN),
     'augment.resize': Group('resize', resize.RESIZES, resize.GIVEN),
     'model': Group('model', models.MODELS, ('axis_name', 'remat'), ('init_from',)),
     'compress': Group('compression', compress.COMPRESSIONS, ('params', 'masks')),
@@ -77,8 +76,9 @@ def check(config: Mapping[str, Any]) -> None:
       ConfigError: with the nearest valid field or argument; a Misfit if one key is to blame.
     """
     _check_group('task', config['task'], GROUPS['task'])
-    task = tasks.create(config['task'])  # checks more than its signature
-    groups = GROUPS | ({'model': _GENERATOR} if isinstance(task, Generation) else {})
+    if ':' not in config['task']['name']:
+        tasks.create(config['task'], facts={})  # refuses more than its signature shows
+    groups = GROUPS | ({'model': _GENERATOR} if tasks.generative(config) else {})
     for path, group in groups.items():
         node = config
         for part in path.split('.'):
@@ -115,7 +115,8 @@ def _check_group(path: str, config: Mapping[str, Any], group: Group) -> None:
             raise Misfit(f'{path}.{key}', f"'{path}.{key}' is {value!r} ({type(value).__name__}), expected {expected}.")
     missing = [key for key, parameter in named.items() if parameter.default is parameter.empty and key not in kwargs]
     if missing:
-        raise Misfit(f'{path}.name', f"{group.kind} '{name}' needs '{path}.{missing[0]}'; set it beside the name.")
+        given = f' Its caller passes {", ".join(group.given)}.' if group.given else ''
+        raise Misfit(f'{path}.name', f"{group.kind} '{name}' needs '{path}.{missing[0]}'; set it beside the name.{given}")
 
 
 def _resolve(key: str, kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., Any]:

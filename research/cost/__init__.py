@@ -1,4 +1,4 @@
-"""What a model and a call take: parameters, multiply-adds and FLOPs, bytes, seconds."""
+"""What a model and a call cost: parameters, multiply-adds and FLOPs, bytes, seconds."""
 
 from research.cost.count import count, flops, multiply_adds, parameters
 from research.cost.space import memory, peak_memory

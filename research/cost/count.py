@@ -22,7 +22,7 @@ from research.layers import formulation
 
 
 def parameters(variables: Any) -> int:
-    """Number of parameters: of the collection `params` where there is one, else of the whole tree.
+    """Number of parameters: of the collection `params` if there is one, else of the whole tree.
 
     Shapes are enough: the leaves may be `jax.ShapeDtypeStruct`.
     """
@@ -37,20 +37,20 @@ def flops(fn: Callable[..., Any], *args: Any) -> int:
 
 def count(fn: Callable[..., Any], *args: Any) -> tuple[int, int]:
     """(`flops`, `multiply_adds`) of `fn(*args)`, from one trace of it."""
-    found = multiply_adds(fn, *args)
-    return 2 * found, found
+    products = multiply_adds(fn, *args)
+    return 2 * products, products
 
 
 def multiply_adds(fn: Callable[..., Any], *args: Any) -> int:
     """Multiply-adds of `fn(*args)`, in matrix products and convolutions. Nothing is computed.
 
     A scan counts its body times its length, a conditional its most expensive branch, a `shard_map` all of its shards. The
-    body of a `while_loop` or of a `fori_loop` with a traced trip count is counted once. A result that nothing depends on
-    is left out, as the compiler leaves it out.
+    body of a `while_loop` or of a `fori_loop` with a traced trip count is counted once. Unused results are
+    not counted, because the compiler removes them.
 
     Args:
       fn: a function of arrays, jitted or not; with `jax.grad` inside it for a training step.
-      args: its arguments; `jax.ShapeDtypeStruct` will do for arrays.
+      args: its arguments; arrays may be `jax.ShapeDtypeStruct`.
     """
     with formulation.plain():
         closed = jax.make_jaxpr(fn)(*args)

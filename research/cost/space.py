@@ -1,4 +1,4 @@
-"""Bytes: what the compiler predicts for one call, and what a stretch of work really took at its peak."""
+"""Bytes: the compiler's prediction for one call, and the measured peak of a block of code."""
 
 import contextlib
 import ctypes
@@ -20,15 +20,15 @@ _KINDS = {
 
 
 def memory(fn: Any, *args: Any) -> dict[str, int]:
-    """Bytes by kind that one call takes, from the compiler's analysis. Nothing is computed.
+    """Bytes of one call by kind, from the compiler's analysis. Nothing is computed.
 
     `total` is arguments + outputs - aliases + temporaries, an alias being an output in the memory of a donated argument.
-    The compiler's own peak is not used: on CPU it is only the arguments. Scratch of library kernels is outside the
-    analysis, and the growth of a process has been measured at 1.4 to 1.7 times the predicted temporaries.
+    The compiler's own peak is not used: on CPU it is only the arguments. The analysis omits scratch memory of
+    library kernels, and the growth of a process has been measured at 1.4 to 1.7 times the predicted temporaries.
 
     Args:
       fn: a function, jitted or not; or what `.lower(...)` or `.compile()` of it returned, then without args.
-      args: its arguments; `jax.ShapeDtypeStruct` will do for arrays.
+      args: its arguments; arrays may be `jax.ShapeDtypeStruct`.
 
     Raises:
       NotImplementedError: the backend offers no analysis.
@@ -85,7 +85,7 @@ def _reset_resident_peak() -> bool:
 
 
 def _status(key: str) -> int | None:
-    """An entry of the kernel's account of this process, in bytes; None where there is no such account."""
+    """An entry of /proc/self/status in bytes; None if there is none."""
     try:
         with open('/proc/self/status') as file:
             return next((int(line.split()[1]) * 1024 for line in file if line.startswith(f'{key}:')), None)
@@ -99,6 +99,6 @@ def _resident_peak() -> int:
 
 
 def _on_devices(key: str) -> int | None:
-    """Of the fullest local device; None where the allocator keeps no account."""
+    """Bytes of the fullest local device; None if the allocator keeps no account."""
     accounts = [device.memory_stats() for device in jax.local_devices()]
     return max(account[key] for account in accounts) if all(accounts) else None

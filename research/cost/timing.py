@@ -1,4 +1,4 @@
-"""Seconds a call, with quantiles. Let nothing else run on the machine meanwhile."""
+"""Seconds per call, with quantiles. Nothing else should run on the machine meanwhile."""
 
 import contextlib
 import gc
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def latency(fn: Callable[..., Any], *args: Any, repeats: int = 100, warmup: int = 5) -> dict[str, float]:
-    """Seconds that `fn(*args)` takes until its results are there.
+    """Seconds that `fn(*args)` takes until its results are ready.
 
     Args:
       fn: a function of arrays; jitted here unless it is already. It must not donate its arguments.
@@ -28,9 +28,9 @@ def latency(fn: Callable[..., Any], *args: Any, repeats: int = 100, warmup: int 
 def interleaved(
     calls: Mapping[str, tuple[Callable[..., Any], Sequence[Any]]], rounds: int, warmup: int = 5, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """`latency` of several calls in turn, each once a round, in an order drawn anew for every round.
+    """`latency` of several calls in turn, each once per round, in a new random order each round.
 
-    So whatever the machine does meanwhile (heat, clock rate, a neighbour) falls on all of them alike.
+    So disturbances of the machine (heat, clock rate, other jobs) affect all of them alike.
 
     Args:
       calls: name -> (function, arguments).
@@ -39,7 +39,7 @@ def interleaved(
       seed: of the order.
 
     Returns:
-      name -> quantiles as of `latency`.
+      name -> what `latency` returns.
     """
     ready = {name: (fn if hasattr(fn, 'lower') or hasattr(fn, 'memory_analysis') else jax.jit(fn), tuple(args))
              for name, (fn, args) in calls.items()}  # fmt: skip

@@ -1,16 +1,16 @@
-"""Batch sizes that change during a run. The order counts examples, so no example of an epoch is lost or seen twice by it.
+"""Batch sizes that change during a run. The order counts examples, so changing the size neither skips nor repeats examples.
 
-Idea: noise in the gradient explores, its absence settles. `grow` makes the batch larger where a schedule would make the rate
-smaller (Smith et al. 2018, Don't decay the learning rate, increase the batch size); `shrink` makes it smaller when the score
-that decides has been below its best for `patience` evaluations in a row, and stops at a floor.
+Idea: gradient noise helps to explore, less of it to converge. `grow` makes the batch larger when a schedule would make the rate
+smaller (Smith et al. 2018, Don't decay the learning rate, increase the batch size); `shrink` makes it smaller when the
+validation score has been below its best for `patience` evaluations in a row, down to a floor.
 
 Config: {'data.batch.name': 'grow', 'data.batch.factor': 5, 'data.batch.milestones': ('0.5run', '0.75run')}
         {'data.batch.name': 'shrink', 'data.batch.patience': 2, 'data.batch.floor': 16, 'data.batch.coupling': 'linear'}
 
-Cost: each size is a program of its own, compiled once. Claim: fewer steps at equal accuracy, for `grow`. The learning rate may
+Cost: each size is a separate program, compiled once. Claim: fewer steps at equal accuracy, for `grow`. The learning rate may
 follow the size: 'linear' (Goyal et al. 2017) or 'sqrt' (Hoffer et al. 2017).
 
-Clashes: batch normalization sees the other size; a size that micro-batches do not divide is refused where it would see padding.
+Clashes: batch normalization depends on the size; a size that micro-batches do not divide is refused if it would see padding.
 """
 
 import itertools
@@ -34,9 +34,9 @@ class BatchSizes(NamedTuple):
     """The sizes of a run.
 
     Attributes:
-      at: (position, level of the watcher) -> examples a step.
+      at: (position, level of the watcher) -> examples per step.
       changes: positions at which the position alone changes the size, rising.
-      rungs: every size that may come.
+      rungs: every size that may occur.
     """
 
     at: Callable[[int, int], int]
@@ -45,18 +45,18 @@ class BatchSizes(NamedTuple):
 
 
 def create(config: Mapping[str, Any], convert: Callable[[str], int]) -> BatchSizes:
-    """What the group `data.batch` makes of `data.batch_size`; `convert` turns durations into examples."""
+    """The batch sizes of the groups `data` and `data.batch`; `convert` turns durations into examples."""
     group = {k: v for k, v in config['batch'].items() if k != 'coupling'}
     return catalogue.build('batch size', group, SIZES, batch_size=config['batch_size'], convert=convert)
 
 
 def patience(config: Mapping[str, Any]) -> int | None:
-    """How many evaluations without a better score shrink the batch; None where nothing watches."""
+    """How many evaluations without a better score shrink the batch; None unless `shrink` is chosen."""
     return catalogue.arguments(shrink, config['batch'])['patience'] if config['batch']['name'] == 'shrink' else None
 
 
 def coupled(rate: Any, size: int, batch_size: int, coupling: str) -> Any:
-    """The learning rate at a size, from that at the size the run began with."""
+    """The learning rate at `size`, from `rate` at the initial `batch_size`; any shape and dtype."""
     return rate * {'none': 1.0, 'linear': size / batch_size, 'sqrt': np.sqrt(size / batch_size)}[coupling]
 
 
@@ -69,7 +69,7 @@ def constant(batch_size: int, convert: Callable[[str], int]) -> BatchSizes:
 def shrink(
     batch_size: int, convert: Callable[[str], int], factor: float = 0.5, floor: int = 16, patience: int = 2
 ) -> BatchSizes:
-    """The size times `factor` a level, rounded, never below `floor` (nor above what it began with)."""
+    """The size times `factor` per level, rounded, at least `floor` and at most the initial size."""
     del convert
     if not 0 < factor < 1 or floor < 1 or patience < 1:
         raise catalogue.ConfigError(
@@ -92,7 +92,7 @@ def grow(
     milestones: Sequence[str] = ('0.5run', '0.75run'),
     ceiling: int = 0,
 ) -> BatchSizes:
-    """The size times `factor` from each milestone on, rounded, never above `ceiling` (0: none)."""
+    """The size times `factor` from each milestone on, rounded, at most `ceiling` (0: no limit)."""
     changes = tuple(convert(text) for text in milestones)
     if not 1 < factor < math.inf or list(changes) != sorted(set(changes)) or ceiling and ceiling < batch_size:
         raise catalogue.ConfigError(

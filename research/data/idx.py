@@ -26,17 +26,17 @@ FILES = {
 
 
 def read(path: pathlib.Path, dimensions: int) -> np.ndarray:
-    """The content of an idx file, gzipped when its name ends in `.gz`.
+    """The content of an idx file, gzipped if its name ends in `.gz`.
 
     Args:
       path: the file.
-      dimensions: how many it must have: 3 for images [N, H, W], 1 for labels [N].
+      dimensions: expected number: 3 for images, 1 for labels.
 
     Returns:
-      uint8 array.
+      uint8 [N, H, W] or [N].
 
     Raises:
-      ConfigError: not such a file, or one that is cut short or too long.
+      ConfigError: not an idx file, or truncated or too long.
     """
     try:
         content = path.read_bytes()
@@ -58,18 +58,18 @@ def read(path: pathlib.Path, dimensions: int) -> np.ndarray:
 
 
 def find(folder: pathlib.Path) -> Parts | None:
-    """The files in `folder`, gzipped or not; None when none of the four is there, a ConfigError when some are not."""
+    """The files in `folder`, gzipped or not; None if none of the four is there, a ConfigError if only some are."""
     names = [name for pair in FILES.values() for name in pair]
     paths = [path for name in names for path in (folder / name, folder / f'{name}.gz') if path.is_file()]
-    found = {path.name.removesuffix('.gz'): path for path in paths}
-    missing = [name for name in names if name not in found]
-    if missing and found:
+    present = {path.name.removesuffix('.gz'): path for path in paths}
+    missing = [name for name in names if name not in present]
+    if missing and present:
         raise ConfigError(f'{folder} lacks {", ".join(missing)} (or the same with .gz). Expected all four.')
-    return {part: (found[images], found[labels]) for part, (images, labels) in FILES.items()} if found else None
+    return {part: (present[images], present[labels]) for part, (images, labels) in FILES.items()} if present else None
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Prepares idx files. The prepared version is named after the content of the files, so that other files are other data."""
+    """Prepares idx files. The prepared version is named by a hash of the files, so other files are other data."""
 
     VERSION = tfds.core.Version('1.0.0')
 

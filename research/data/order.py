@@ -1,7 +1,7 @@
-"""Which example stands at which position: pure functions of (seed, position), and nothing else.
+"""Which example is at which position: pure functions of seed and position only.
 
 A position counts examples since the start of the run; epochs are concatenated, so a batch may span two and is never
-ragged. Host, batch size, reader and restart enter only as "which positions", so the state of the data is one integer.
+ragged. Host, batch size, reader and restart only select positions, so the state of the data is one integer.
 An epoch's order is the stable argsort of Philox's raw bits, which NumPy freezes (NEP 19), unlike
 `Generator.permutation`. Philox: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
@@ -13,10 +13,10 @@ import numpy as np
 
 from research.catalogue import ConfigError
 
-# A block is what is sorted at once: 16 million examples take 128 MB and about two seconds.
+# Examples sorted at once: 16 million take 128 MB and about two seconds.
 BLOCK = 1 << 24
 
-# The top word of Philox's counter keeps apart what is drawn with one key. Blocks of an epoch use 1, 2, 3, ...
+# The top word of Philox's counter separates streams with the same key. Blocks of an epoch use 1, 2, 3, ...
 _EPOCH, _SPLIT = 0, 1 << 63
 
 
@@ -28,7 +28,7 @@ def indices(seed: int, start: int, stop: int, n: int) -> np.ndarray:
 
     Args:
       seed: 0 <= seed < 2**64; see `redrawn` for the null variant's.
-      start, stop: positions, 0 <= start <= stop; any size.
+      start, stop: positions, 0 <= start <= stop, without upper limit.
       n: number of examples, at least 1.
 
     Returns:
@@ -55,10 +55,13 @@ def position(index: int | np.ndarray, start: int, batch_size: int, host: int = 0
     Of each global batch of B, host h of H reads rows [h * B / H, (h + 1) * B / H).
 
     Args:
-      index: counts the host's examples from `start` on; an int, or an int64 array of any shape.
+      index: number of the host's example, counted from `start`; an int, or an int64 array of any shape.
       start: position of the first example of the first global batch.
       batch_size: B, over all hosts.
       host, hosts: h and H.
+
+    Returns:
+      An int, or int64 of the shape of `index`.
 
     Raises:
       ConfigError: B is not a multiple of H.
@@ -69,33 +72,27 @@ def position(index: int | np.ndarray, start: int, batch_size: int, host: int = 0
     return start + index // rows * batch_size + host * rows + index % rows
 
 
-def batches(seed: int, start: int, steps: int, batch_size: int, n: int, host: int = 0, hosts: int = 1) -> np.ndarray:
-    """One host's rows of `steps` global batches: int64 [steps, batch_size // hosts], values in [0, n)."""
-    rows = position(np.arange(steps * batch_size // hosts), 0, batch_size, host, hosts)
-    return indices(seed, start, start + steps * batch_size, n)[rows].reshape(steps, batch_size // hosts)
-
-
 def redrawn(seed: int, redraw: int) -> int:
     """The seed of the data order of a run: `seed` itself, or for `redraw` above 0 (the null variant) another order."""
     return operator.index(seed) + (operator.index(redraw) << 32)
 
 
 def split(n: int, validation: float, examples: int, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts the training data, the same for every seed of a study.
+    """Splits the training data, the same for every seed of a study.
 
-    Subsets nest: fewer `examples` are some of the more, and the validation part does not depend on them.
+    Subsets nest: fewer `examples` are a subset of more, and the validation part does not depend on `examples`.
 
     Args:
       n: examples in the training data.
       validation: a fraction of n if below 1, else a count.
-      examples: training examples to use; 0 for all that validation leaves.
-      split_seed: 0 <= split_seed < 2**64; which permutation is cut.
+      examples: training examples to use; 0 for all but the validation part.
+      split_seed: 0 <= split_seed < 2**64; which permutation is split.
 
     Returns:
       (train, validation): sorted int64 arrays of examples, disjoint.
 
     Raises:
-      ConfigError: nothing left to train on, or fewer than `examples`.
+      ConfigError: no training examples left, or fewer than `examples`.
     """
     count = round(validation * n) if 0 <= validation < 1 else operator.index(int(validation))
     if count != validation and validation >= 1 or validation < 0:
@@ -127,7 +124,7 @@ def _slice(seed: int, epoch: int, first: int, last: int, n: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, size: int, stream: int) -> np.ndarray:
-    """A fixed permutation of `size`, read-only int64."""
+    """A fixed permutation of `range(size)`, read-only int64 [size]."""
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
     order = np.argsort(bits.random_raw(size), kind='stable')
     order.flags.writeable = False

@@ -1,7 +1,7 @@
 """Data sets that TFDS finds, prepares and versions, without TensorFlow.
 
-They are prepared once, under `TFDS_DATA_DIR` or `~/tensorflow_datasets`: TFDS's records, and beside them every example
-decoded, because 70,000 PNG files take ten seconds to decode at each launch.
+They are prepared once, under `TFDS_DATA_DIR` or `~/tensorflow_datasets`: TFDS's records, and all examples decoded, because
+decoding 70,000 PNG files takes ten seconds per launch.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ import tensorflow_datasets as tfds
 
 from research.catalogue import ConfigError, nearest
 from research.data import dataset, idx, without_tensorflow
-from research.data.sources import ARRAYS
 
 # Where a system package may have put idx files.
 _IDX_FOLDERS = {'fashion_mnist': '/usr/share/datasets/fashion-mnist', 'mnist': '/usr/share/datasets/mnist'}
@@ -36,13 +35,13 @@ _ELSE = (
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """TFDS's records as a source: decodes an example when it is asked for.
+    """TFDS's records as a source: an example is decoded when it is read, {'image': uint8 [H, W, C], 'label': int32 []}.
 
     Attributes:
-      parts: TFDS's data sources of training and test data, images not decoded.
+      parts: TFDS's data sources of training and test data, with encoded images.
       image, label: names of the features.
       mode: Pillow's name for the channels.
-      num_classes: of the labels.
+      num_classes: number of classes.
     """
 
     parts: tuple[Sequence[Mapping[str, Any]], ...]
@@ -64,35 +63,39 @@ class Records:
         return {'image': image[..., None] if image.ndim == 2 else image, 'label': np.int32(example[self.label])}
 
 
-def load(name: str, path: str, cut: Mapping[str, Any]) -> dataset.Dataset:
+def load(name: str, path: str, cut: Mapping[str, Any], beside: Iterable[str] = ()) -> dataset.Dataset:
     """A data set by TFDS's name, prepared first if it is not; see `research.data.sources.load`.
 
     Args:
       name: in TFDS's catalogue, maybe with its config (`emnist/balanced`).
-      path: folder with files that the user got himself: the four idx files of `mnist` or `fashion_mnist`, or what TFDS
-        calls manual downloads. Empty: the system's own idx files, else a download.
+      path: folder with files that the user provides: the four idx files of `mnist` or `fashion_mnist`, or TFDS's manual
+        downloads. Empty: the system's idx files, else a download.
       cut: see `research.data.order.split`.
+      beside: names of other data that the user may have meant.
+
+    Raises:
+      ConfigError: see `research.data.sources.load`.
     """
     path = os.path.expanduser(path)
-    builder = _find(name, path)
+    builder = _find(name, path, beside)
     version = pathlib.Path(builder.data_dir)
     decoded = version / 'decoded'
     if not decoded.exists():
         with _alone(pathlib.Path(_data_dir()) / f'.{name.replace("/", "_")}.lock'):
-            if not decoded.exists():  # no other process has prepared it meanwhile
+            if not decoded.exists():  # unless another process has prepared it meanwhile
                 _generate(builder, name, path)
                 _decode(_records(version, name), name, decoded)
     content = json.loads((decoded / 'content.json').read_text())
     arrays = {field: np.load(decoded / f'{field}.npy', mmap_mode='r') for field in ('image', 'label')}
+    records = _records(version, name)
     return dataset.assemble(
         name,
-        _records(version, name),
+        records,
         arrays,
-        content['train'],
-        content['num_classes'],
-        np.load(decoded / 'moments.npy'),
+        dataset.splits(content['train'], len(records), cut),
         content['checksum'],
-        cut,
+        classes=content['num_classes'],
+        sums=np.load(decoded / 'moments.npy'),
     )
 
 
@@ -100,8 +103,8 @@ def _data_dir() -> str:
     return os.path.expanduser(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
-def _find(name: str, path: str) -> tfds.core.DatasetBuilder:
-    """The builder behind a name; its `data_dir` tells version and content apart."""
+def _find(name: str, path: str, beside: Iterable[str]) -> tfds.core.DatasetBuilder:
+    """The builder behind a name; its `data_dir` differs by version and content."""
     if path and not pathlib.Path(path).is_dir():
         raise ConfigError(f"data.path='{path}' is not a folder. Expected one with the files of '{name}'.")
     if name in _IDX_FOLDERS:
@@ -115,7 +118,7 @@ def _find(name: str, path: str) -> tfds.core.DatasetBuilder:
         return tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ConfigError(
-            f"Unknown data '{name}'.{nearest(name, {*ARRAYS, *tfds.core.registered.list_imported_builders()})} "
+            f"Unknown data '{name}'.{nearest(name, {*beside, *tfds.core.registered.list_imported_builders()})} "
             "A function of your own goes by its import path, 'my_paper.data:load'."
         ) from error
     except (ValueError, ImportError) as error:
@@ -123,13 +126,13 @@ def _find(name: str, path: str) -> tfds.core.DatasetBuilder:
 
 
 def _generate(builder: tfds.core.DatasetBuilder, name: str, path: str) -> None:
-    """TFDS's own preparation, which writes aside and renames."""
+    """TFDS's own preparation, which writes to a temporary folder and renames it."""
     try:
         with without_tensorflow.standing_in(builder):
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=path or None))
     except ConfigError:
         raise
-    except Exception as error:  # whatever the code of some data set raises: the reader wants its name and a way out
+    except Exception as error:  # code of a data set may raise anything; the message adds its name and what to do
         files = 'Put its four idx files into a folder and name it as data.path. ' if name in _IDX_FOLDERS else ''
         raise ConfigError(f"TFDS could not prepare '{name}' here: {type(error).__name__}: {error}. {files}{_ELSE}") from error
 
@@ -141,7 +144,7 @@ def _records(version: pathlib.Path, name: str) -> Records:
     image, label = builder.info.supervised_keys or ('image', 'label')
     kinds = [type(features[key]) for key in (image, label) if key in features]
     if kinds != [tfds.features.Image, tfds.features.ClassLabel] or features[image].np_dtype != np.uint8:
-        raise ConfigError(f"'{name}' is no classification of uint8 images, its features are {features}. {_ELSE}")
+        raise ConfigError(f"'{name}' is not a classification of uint8 images; its features are {features}. {_ELSE}")
     splits = ['train', 'test' if 'test' in builder.info.splits else 'validation']
     if not set(splits) <= set(builder.info.splits):
         raise ConfigError(f"'{name}' has the splits {sorted(builder.info.splits)}, expected 'train' and 'test'. {_ELSE}")
@@ -149,14 +152,14 @@ def _records(version: pathlib.Path, name: str) -> Records:
         parts = tuple(builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()}) for split in splits)
     except NotImplementedError as error:
         raise ConfigError(
-            f"'{name}' lies in {version} in a format that needs TensorFlow. Remove it there and prepare it "
+            f"'{name}' is stored in {version} in a format that needs TensorFlow. Remove it and prepare it "
             'again, or set another TFDS_DATA_DIR.'
         ) from error
     return Records(parts, image, label, _MODES[features[image].shape[-1]], features[label].num_classes)
 
 
 def _decode(records: Records, name: str, folder: pathlib.Path) -> None:
-    """Decodes every example once into `folder`, written aside and renamed."""
+    """Decodes every example once into a temporary folder, then renames it to `folder`."""
     aside = folder.with_name('decoded.incomplete')
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -175,7 +178,11 @@ def _decode(records: Records, name: str, folder: pathlib.Path) -> None:
     np.save(aside / 'moments.npy', dataset.moments(images))
     (aside / 'content.json').write_text(
         json.dumps(
-            {'train': len(records.parts[0]), 'num_classes': records.num_classes, 'checksum': dataset.checksum(images, labels)}
+            {
+                'train': len(records.parts[0]),
+                'num_classes': records.num_classes,
+                'checksum': dataset.checksum({'image': images, 'label': labels}),
+            }
         )
     )
     aside.rename(folder)

@@ -6,7 +6,12 @@ path (`my_paper.data:load`) of a function
     def load(path):
         return {'train': (images, labels), 'test': (images, labels)}
 
-with `path` as in `config.data.path`, images uint8 or float32 [N, H, W] or [N, H, W, C] and labels whole numbers [N].
+with `path` as in `config.data.path`, images uint8 or float32 [N, H, W] or [N, H, W, C] and labels whole numbers [N]. Data of
+other fields are a mapping instead of each pair, with the same fields in both:
+
+        {'tokens': whole numbers [N, T], 'mask': bool [N, T], 'label': whole numbers [N]}
+
+Fields 'image' and 'label' mean the same as in a pair; the others are for the task. See `dataset.from_arrays`.
 """
 
 from collections.abc import Mapping
@@ -23,29 +28,29 @@ ARRAYS = {
 
 
 def load(config: Mapping[str, Any]) -> dataset.Dataset:
-    """The data set that a config asks for, prepared first if it has to be.
+    """The data set of a config, prepared first if necessary.
 
     Args:
       config: `config.data`; of its fields `name`, `path`, `validation`, `examples` and `split_seed` are read.
 
     Raises:
-      ConfigError: unknown name, missing or broken files, data that cannot be had here, or an impossible cut.
+      ConfigError: unknown name, missing or broken files, data that cannot be prepared here, or an impossible split.
     """
     cut = {field: config[field] for field in ('validation', 'examples', 'split_seed')}
     if _in_arrays(config['name']):
         return dataset.from_arrays(config['name'], _parts(config), cut)
-    from research.data import prepared  # imports TFDS, 0.4 s that the digits do without
+    from research.data import prepared  # imports TFDS, 0.4 s that the digits save
 
-    return prepared.load(config['name'], config['path'], cut)
+    return prepared.load(config['name'], config['path'], cut, beside=ARRAYS)
 
 
 def prepare(config: Mapping[str, Any]) -> None:
-    """Fetches, checks and prepares the data and nothing else; safe when many start at once; raises as `load` does."""
+    """Fetches, checks and prepares the data, nothing else; safe in concurrent processes; raises as `load` does."""
     load(config)
 
 
 def digits(path: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """scikit-learn's 1,797 handwritten digits: uint8 [8, 8] in 0..16, 36 test images of each class, the others training.
+    """scikit-learn's 1,797 handwritten digits: uint8 [N, 8, 8] in 0..16, labels int64 [N]; 36 test images per class.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998 (its test part).
     """

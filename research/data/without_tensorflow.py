@@ -1,7 +1,7 @@
-"""What TFDS's catalogue wants of TensorFlow while it prepares image data: files, and PNG.
+"""What TFDS needs of TensorFlow to prepare image data: files and PNG.
 
-Most of its builders of images call `tf.io.gfile` to open a file and yield arrays, which TFDS encodes through
-TensorFlow. Python opens files too, and Pillow writes PNG.
+Most of its builders of images open files with `tf.io.gfile` and yield arrays, which TFDS encodes with TensorFlow. Here Python
+opens the files, and Pillow writes PNG.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from research.catalogue import ConfigError
 
 
 class _Module:
-    """A module with some attributes; any other is asked of TensorFlow, which is not here."""
+    """A module with some attributes; any other needs TensorFlow, which is not installed."""
 
     def __init__(self, name: str, **attributes: Any):
         self.__dict__.update(attributes, _name=name)
 
     def __getattr__(self, attribute: str) -> Any:
         raise ConfigError(
-            f'Its code calls {self._name}.{attribute}, and TensorFlow is no part of Frugal. Prepare it once '
-            "where TensorFlow is, with file_format='array_record', and copy TFDS_DATA_DIR here."
+            f'Its code calls {self._name}.{attribute}, and Frugal does not include TensorFlow. Prepare it once '
+            "where TensorFlow is installed, with file_format='array_record', and copy TFDS_DATA_DIR here."
         )
 
 
@@ -53,8 +53,8 @@ _TENSORFLOW = _Module(
 
 @contextlib.contextmanager
 def standing_in(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
-    """Inside, the modules of `builder` see files in place of TensorFlow, TFDS encodes arrays with Pillow, and a download
-    without a network ends after seconds instead of minutes."""
+    """Inside the block the modules of `builder` use Python's files instead of TensorFlow, TFDS encodes arrays with Pillow, and
+    a download without a network fails after seconds instead of minutes."""
     with contextlib.ExitStack() as stack:
         for name in {cls.__module__ for cls in type(builder).__mro__}:
             if name.split('.')[:2] != ['tensorflow_datasets', 'core'] and hasattr(sys.modules[name], 'tf'):

@@ -1,13 +1,18 @@
-"""Stage 4: loss -> gradient. A base takes it whole or in micro-batches; a method may ask the base for more than one.
+"""Stage 4: loss -> gradient. A base computes it in one piece or in micro-batches; a method may call the base more than once.
 
-A gradient is that of the SUM of the losses; the step divides it once by the count of the whole batch, so that micro-batches,
-devices and padding cannot average averages.
+A gradient is that of the SUM of the losses; the step divides it once by the count of the whole batch. So micro-batches, devices
+and padding never lead to averages of averages.
 
   loss_fn: (params, collections, batch) -> (sum of the losses, {'sums', 'collections', 'losses' [B]})
   gradient: (params, collections, batch) -> (gradient of the sum on this device, {'sums', 'collections', 'losses', 'count',
-    'observed'}); 'count' is what the gradient is to be divided by, a sum over this device's rows.
+    'observed'}); 'count' is the divisor of the gradient, a sum over this device's rows. An optional tree 'noise', in the unit
+    of the unscaled sum, is added once, after the sum over devices and micro-batches.
+  keys: research.layers.example.StepKeys; keys(purpose) is a typed key [] of this step, keys.step the updates done.
+
+A method is a factory of (base, loss_fn, engine, keys) -> gradient, where `base` is the gradient of the batch.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,8 +29,10 @@ OWN = ('micro_batch', 'noise_scale', 'freeze')
 Gradient = Callable[..., Any]
 
 
-def create(config: Mapping[str, Any], micro_batches: int) -> Callable[[Callable[..., Any], Any], Gradient]:
-    """(loss_fn, engine) -> gradient, as the group `gradient` says.
+def create(
+    config: Mapping[str, Any], micro_batches: int
+) -> Callable[[Callable[..., Any], Any, Callable[[str], Any]], Gradient]:
+    """(loss_fn, engine, keys) -> gradient, as the group `gradient` says.
 
     Args:
       config: {name, micro_batch, noise_scale, freeze, **kwargs}.
@@ -40,18 +47,31 @@ def create(config: Mapping[str, Any], micro_batches: int) -> Callable[[Callable[
         )
     method = catalogue.build('gradient', {k: v for k, v in config.items() if k not in OWN}, GRADIENTS)
 
-    def gradient(loss_fn: Callable[..., Any], engine: Any) -> Gradient:
+    if not callable(method) or not _takes_four(method):
+        raise catalogue.ConfigError(
+            f"gradient '{config['name']}' makes {method!r:.80}, expected a method (base, loss_fn, engine, keys) -> gradient."
+        )
+
+    def gradient(loss_fn: Callable[..., Any], engine: Any, keys: Callable[[str], Any]) -> Gradient:
         base = whole.gradient(loss_fn) if micro_batches < 2 else accumulated.gradient(loss_fn, engine, config['noise_scale'])
-        return method(base, loss_fn, engine)
+        return method(base, loss_fn, engine, keys)
 
     return gradient
 
 
+def _takes_four(method: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(method).bind(*'four')
+    except TypeError:
+        return False
+    return True
+
+
 def with_noise_scale(means: Mapping[str, float]) -> dict[str, float]:
-    """Means over steps, and with them the gradient noise scale in examples where its parts were measured.
+    """Means over steps, plus the gradient noise scale 'noise/scale' in examples if its parts were measured.
 
     It is a ratio of two means (McCandlish et al. 2018, appendix A.1): each part is unbiased, their ratio in one step is not.
-    It is left out where the steps were too few for a signal to show: its unbiased estimate is then 0 or below.
+    It is omitted if the steps are too few for a signal, whose unbiased estimate is then 0 or below.
     """
     if 'noise/signal' not in means or means['noise/signal'] <= 0:
         return dict(means)

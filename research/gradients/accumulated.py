@@ -1,21 +1,20 @@
 """Gradient accumulation: the gradient of a batch as the sum of its micro-batches' gradients.
 
-Idea: only a micro-batch's activations are in memory at a time, so a virtual batch can be larger than memory allows. Sums are
-added and divided once at the end, which makes it the whole batch's gradient whatever the micro-batches' sizes, masks and
-counts of tokens are.
+Idea: only one micro-batch's activations are in memory at a time, so a batch can be larger than memory allows. Sums are added
+and divided once at the end, which gives the whole batch's gradient for any sizes, masks and token counts of the micro-batches.
 
-Config: {'gradient.micro_batch': 16}, examples; the last micro-batch is padded with masked rows where it is smaller.
+Config: {'gradient.micro_batch': 16}, in examples; a smaller last micro-batch is padded with masked rows.
 
 Source: a sum is linear. Claim: the whole batch's gradient at a micro-batch's memory. Cost: one more copy of the gradient; small
-micro-batches use the device badly. Clashes: batch normalization, as follows; `train.memory_budget` chooses it itself.
+micro-batches use the device poorly. Clashes: batch normalization, as follows; `train.memory_budget` chooses it itself.
 
-Batch normalization sees a micro-batch: it is ghost batch normalization (Hoffer et al. 2017) with the micro-batch as its group,
-and its running average moves once a micro-batch. Virtual batch normalization does the same as with the whole batch, but its
-reference pass is done for each micro-batch.
+Batch normalization uses a micro-batch's statistics: it is ghost batch normalization (Hoffer et al. 2017) with the micro-batch
+as its group, and its running average moves once per micro-batch. Virtual batch normalization computes the same as with the
+whole batch, but repeats its reference pass for each micro-batch.
 
-The noise scale (McCandlish et al. 2018, An empirical model of large-batch training, appendix A.1) comes from comparing the
-micro-batches' gradients with their mean: {'gradient.noise_scale': True}. Batches well below it learn as much from each
-example as small ones do.
+The noise scale (McCandlish et al. 2018, An empirical model of large-batch training, appendix A.1) compares the
+micro-batches' gradients with their mean: {'gradient.noise_scale': True}. Batches well below it learn as much from
+each example as small ones do.
 """
 
 from collections.abc import Callable
@@ -32,11 +31,11 @@ def gradient(loss_fn: Callable[..., Any], engine: Any, noise_scale: bool) -> Cal
     def of(params: Any, collections: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         def step(carry: Any, micro_batch: Any) -> tuple[Any, Any]:
             total, collections = carry
-            found, aux = one(params, collections, micro_batch)
+            gradient, aux = one(params, collections, micro_batch)
             square = jnp.zeros([]), aux['sums']['count']
             if noise_scale:
-                square = _square(engine.total(found)), engine.total(aux['sums']['count'])
-            return (jax.tree.map(jnp.add, total, found), aux['collections']), (aux['sums'], aux['losses'], square)
+                square = _square(engine.total(gradient)), engine.total(aux['sums']['count'])
+            return (jax.tree.map(jnp.add, total, gradient), aux['collections']), (aux['sums'], aux['losses'], square)
 
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
         (total, collections), (sums, losses, squares) = jax.lax.scan(step, (zeros, collections), batch)
@@ -53,16 +52,16 @@ def _square(tree: Any) -> jax.Array:
 
 
 def _noise(total: Any, squares: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
-    """Unbiased estimates of the squared norm of the true gradient and of the trace of the covariance of an example's.
+    """Unbiased estimates, float32 [], of the squared norm of the true gradient and the trace of an example's covariance.
 
     With E|g_b|^2 = signal + trace / b for the mean gradient of b examples, the micro-batches and the whole give two equations;
-    where micro-batches differ in size, their mean 1 / b is the b of the first. Empty ones are left out. Where only one has
-    examples, both are 0: that leaves the ratio of their means over steps alone.
+    if micro-batches differ in size, the first uses their mean 1 / b. Empty ones are ignored. If only one has examples, both
+    are 0, which does not change the ratio of their means over steps.
 
     Args:
       total: gradient of the sum over the batch.
-      squares: squared norm of each micro-batch's gradient of the sum [n].
-      counts: examples of each [n].
+      squares: squared norm of each micro-batch's gradient of the sum, float32 [n].
+      counts: examples of each, float32 [n].
     """
     there = counts > 0
     size = jnp.where(there, counts, 1)
@@ -70,5 +69,5 @@ def _noise(total: Any, squares: jax.Array, counts: jax.Array) -> dict[str, jax.A
     small, whole = jnp.sum(jnp.where(there, squares / size**2, 0)) / number, _square(total) / jnp.sum(counts) ** 2
     inverse_small, inverse_whole = jnp.sum(jnp.where(there, 1 / size, 0)) / number, 1 / jnp.sum(counts)
     trace = (small - whole) / (inverse_small - inverse_whole)
-    found = {'noise/signal': whole - trace * inverse_whole, 'noise/trace': trace}
-    return {name: jnp.where(number > 1, value, 0) for name, value in found.items()}
+    parts = {'noise/signal': whole - trace * inverse_whole, 'noise/trace': trace}
+    return {name: jnp.where(number > 1, value, 0) for name, value in parts.items()}

@@ -1,17 +1,17 @@
-"""Layer freezing: the first layers stop learning during the run, and the backward pass ends before them.
+"""Layer freezing: the first layers stop learning during the run, and the backward pass stops before them.
 
-Idea: early layers settle early; once they do, their gradients need no computing.
+Idea: early layers converge early; then their gradients need not be computed.
 
 Sources: Brock et al. 2017 (FreezeOut); Composer's layer freezing, which has the same two numbers.
 
 Config: {'gradient.freeze.name': 'progressive', 'gradient.freeze.start': '0.5run', 'gradient.freeze.share': 0.5}
 
-Cost: each level of freezing is a program of its own. Claim: up to 20 % less time on CIFAR, without loss for ResNets, with 3 %
-for DenseNets, and nothing won for VGG; Composer saw 5 % on ImageNet for 0.5 to 1 points and calls it no good trade.
+Cost: each level of freezing is a separate program. Claim: up to 20 % less time on CIFAR, without loss for ResNets, with 3 %
+for DenseNets, and no gain for VGG; Composer measured 5 % on ImageNet for 0.5 to 1 points and advises against it.
 
-What is frozen are top-level names of parameters, in the order in which the input meets them, never the last. The step sets
-their updates to 0: momentum and weight decay do not move them either. Running statistics of their norm layers go on. A global
-norm that clips no longer counts them. Clashes: averaging, a little (see research.optim.averaging).
+Frozen are top-level names of parameters, in the order of the forward pass, never the last. The step sets their updates to 0:
+momentum and weight decay do not move them either. Running statistics of their norm layers continue. Clipping by the global norm
+no longer counts them. Clashes: averaging, slightly (see research.optim.averaging).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,12 +35,12 @@ class Freezing(NamedTuple):
 
 
 def create(config: Mapping[str, Any], convert: Callable[[str], int]) -> Freezing:
-    """What the group `gradient.freeze` says; `convert` turns durations into examples."""
+    """The freezing of the group `gradient.freeze`; `convert` turns durations into examples."""
     return catalogue.build('freezing', config['freeze'], FREEZES, convert=convert)
 
 
 def none(convert: Callable[[str], int]) -> Freezing:
-    """Everything learns to the end."""
+    """All layers learn to the end."""
     del convert
     return Freezing(lambda position: 0.0, ())
 
@@ -66,7 +66,7 @@ def frozen(layers: Sequence[str], share: float) -> tuple[str, ...]:
 
 
 def freeze(params: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The parameters, those under these top-level names without a gradient."""
+    """The same parameters, without gradients for those under these top-level names."""
     if not names:
         return params
     return {name: jax.lax.stop_gradient(tree) if name in names else tree for name, tree in params.items()}

@@ -1,6 +1,6 @@
-"""The gradient of the batch as it is. Config: {'gradient.name': 'plain'}, the default."""
+"""The unmodified gradient of the batch. Config: {'gradient.name': 'plain'}, the default."""
 
 
 def create():
-    """Returns a method that adds nothing to the base."""
-    return lambda base, loss_fn, engine: base
+    """A method that returns the base itself."""
+    return lambda base, loss_fn, engine, keys: base

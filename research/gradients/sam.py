@@ -1,18 +1,18 @@
 """Sharpness-aware minimization: the gradient is taken where the loss nearby is worst.
 
-Idea: step up the gradient to a distance of rho, and go down by the gradient found there; what is found this way are flat
-minima, which generalize better.
+Idea: step up the gradient to a distance of rho, and descend by the gradient there; this leads to flat minima, which generalize
+better.
 
 Source: Foret et al. 2021 (Sharpness-aware minimization for efficiently improving generalization, equations 2 and 3).
 
 Config: {'gradient.name': 'sam', 'gradient.rho': 0.05}
 
-Cost: two gradients a step, twice the time. Claim: 0.4 points (ResNet-50, 100 epochs) to 1.9 points (ResNet-152, 400 epochs)
+Cost: two gradients per step, twice the time. Claim: 0.4 points (ResNet-50, 100 epochs) to 1.9 points (ResNet-152, 400 epochs)
 on ImageNet, and more under label noise.
 
-The way up follows the gradient of the whole batch over all devices and micro-batches, so none of these change it (the paper's
-m-sharpness takes each device's own). Running statistics are those of the first pass. Clashes: none known; with selective
-backpropagation choose one.
+The step up follows the gradient of the whole batch, so devices and micro-batches do not change it (the paper's m-sharpness uses
+each device's own). Running statistics come from the first pass. Clashes: selective backpropagation, because a run has one
+method.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ from research import catalogue
 
 
 def create(rho: float = 0.05) -> Callable[..., Any]:
-    """Args: rho: the distance of the step up; 0 changes nothing."""
+    """The method (base, loss_fn, engine, keys) -> gradient; `rho` is the length of the step up, 0 changes nothing."""
     if rho < 0:
         raise catalogue.ConfigError(f'gradient.rho is {rho}, expected a distance of 0 or more, such as 0.05.')
 
-    def method(base: Callable[..., Any], loss_fn: Any, engine: Any) -> Callable[..., Any]:
-        del loss_fn
+    def method(base: Callable[..., Any], loss_fn: Any, engine: Any, keys: Any) -> Callable[..., Any]:
+        del loss_fn, keys
 
         def gradient(params: Any, collections: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
             here, aux = base(params, collections, batch)

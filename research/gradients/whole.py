@@ -10,7 +10,7 @@ def gradient(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
     """(params, collections, batch) -> (gradient of the sum, aux), as in research.gradients."""
 
     def of(params: Any, collections: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
-        found, aux = jax.grad(loss_fn, has_aux=True)(params, collections, batch)
-        return found, {**aux, 'count': aux['sums']['count'], 'observed': {}}
+        gradient, aux = jax.grad(loss_fn, has_aux=True)(params, collections, batch)
+        return gradient, {**aux, 'count': aux['sums']['count'], 'observed': {}}
 
     return of

@@ -1,4 +1,4 @@
-"""Activation functions by name, any shape in, the same out."""
+"""Activation functions by name: floating arrays of any shape to the same shape and dtype."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ ACTIVATIONS = {
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution function of x (Hendrycks and Gimpel 2016), exact, as jax's own by itself is not."""
+    """x times the normal CDF of x, exact (Hendrycks and Gimpel 2016); jax's own default is an approximation."""
     return jax.nn.gelu(x, approximate=False)
 
 

@@ -1,14 +1,14 @@
-"""Blur pooling: a low-pass filter in front of whatever leaves pixels out.
+"""Blur pooling: a low-pass filter before everything that subsamples.
 
-Idea: before a map is sampled at half its rate, what that rate cannot carry has to go, or a shift of the image by one pixel
-changes the answer (Nyquist).
+Idea: a map sampled at half its rate aliases the frequencies that this rate cannot represent (Nyquist), so a shift of the image
+by one pixel changes the prediction. Filtering first removes them.
 
 Source: Zhang 2019 (Making convolutional networks shift-invariant again, section 3). Config: {'model.blur_pool': True}, in every
-family. Max pooling becomes a maximum at stride 1, then the filter at stride 2, as in the paper. A strided convolution gets the
-filter in front, where the paper computes it at stride 1 and filters what follows: the same but for the place of the
-nonlinearity, at a quarter of the FLOPs.
+family. Max pooling becomes a maximum at stride 1, then the filter at stride 2, as in the paper. For a strided convolution
+the filter comes first; the paper convolves at stride 1 and filters the output. Only the place of the nonlinearity differs, at a
+quarter of the FLOPs.
 
-Cost: 6 multiply-adds a value that is filtered. Claim: 0.6 to 1.4 points on ImageNet for ResNets, and answers that agree more
+Cost: 6 multiply-adds per filtered value. Claim: 0.6 to 1.4 points on ImageNet for ResNets, and predictions that agree more
 often between shifted images (table 2). Clashes: none known; small maps lose detail.
 """
 

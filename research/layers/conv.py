@@ -20,14 +20,12 @@ Padding = str | int | Sequence[int | Pair]
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
-
 CONVS = {
     'plain': 'research.layers.conv:Conv',
     'standardized': 'research.layers.weight_standardization:StandardizedConv',
 }
 
-
-# Arguments that a network fills in.
+# Arguments that the network sets, not the config.
 GIVEN = (
     *('features', 'kernel_size', 'strides', 'padding', 'groups', 'dilation'),
     *('use_bias', 'kernel_init', 'bias_init', 'dtype', 'param_dtype'),
@@ -42,18 +40,18 @@ def conv(
     groups: int = 1,
     dilation: int | Pair = 1,
 ) -> jax.Array:
-    """Convolves images with a kernel, as `lax.conv_general_dilated` does, in the fastest formulation of the backend.
+    """Convolves images with a kernel, as `lax.conv_general_dilated` does, in the formulation that is fastest on the backend.
 
     Args:
       x: [B, H, W, C], floating.
-      kernel: [kh, kw, C / groups, D], same dtype as `x`.
-      strides: one number, or one a spatial dimension.
-      padding: 'SAME', 'VALID', one number for all four sides, or one number or (low, high) a spatial dimension.
-      groups: channels are cut into so many groups, each with its own kernel.
-      dilation: pixels from one tap of the kernel to the next; one number, or one a spatial dimension.
+      kernel: [kh, kw, C / groups, D], the dtype of `x`.
+      strides: one number, or one per spatial dimension.
+      padding: 'SAME', 'VALID', one number for all four sides, or one number or (low, high) per spatial dimension.
+      groups: number of groups of channels, each with its own kernel.
+      dilation: pixels from one tap of the kernel to the next; one number, or one per spatial dimension.
 
     Returns:
-      [B, H', W', D].
+      [B, H', W', D], the dtype of `x`.
 
     Raises:
       ConfigError: shapes, strides or padding that do not fit.
@@ -79,18 +77,12 @@ def conv(
             return _channels_last(x, kernel, strides, padding)
         case _:
             return lax.conv_general_dilated(
-                x,
-                kernel,
-                strides,
-                padding,
-                rhs_dilation=dilation,
-                dimension_numbers=_LAYOUT,
-                feature_group_count=groups,
+                x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=_LAYOUT, feature_group_count=groups
             )
 
 
 class Conv(nn.Module):
-    """Convolution with flax's parameter names: `kernel` [kh, kw, C / groups, D] and `bias` [D].
+    """Convolution, [B, H, W, C] to [B, H', W', D], with flax's parameters `kernel` [kh, kw, C / groups, D] and `bias` [D].
 
     Attributes:
       features: D, output channels.
@@ -98,7 +90,7 @@ class Conv(nn.Module):
       strides, padding, groups, dilation: as in `conv`.
       use_bias: whether to add a bias.
       kernel_init, bias_init: initializers, `(key, shape, dtype) -> array`.
-      dtype: of the computation; None: that of input and parameters together.
+      dtype: of the computation; None promotes the input's and the parameters'.
       param_dtype: of the parameters.
     """
 
@@ -126,7 +118,7 @@ class Conv(nn.Module):
 
     @nn.nowrap
     def seen(self, kernel: jax.Array) -> jax.Array:
-        """What images are convolved with."""
+        """The kernel that images are convolved with: the parameter itself."""
         return kernel
 
 
@@ -135,7 +127,7 @@ def create(conv: str | Mapping[str, Any], **given: Any) -> nn.Module:
 
     Args:
       conv: a name in `CONVS`, or an import path `module:attribute`, or a mapping `{'name': ..., **kwargs}`.
-      **given: what the network knows, arguments of `Conv`.
+      **given: arguments of `Conv` that the network sets.
 
     Raises:
       ConfigError: an unknown name or argument, with the nearest valid one.
@@ -152,7 +144,7 @@ def _check(x, kernel, strides, groups, dilation):
     channels, features = x.shape[3], kernel.shape[3]
     if channels % groups or features % groups or channels // groups != kernel.shape[2]:
         raise ConfigError(
-            f'conv with {groups} groups needs channels and features that it divides, and a kernel '
+            f'conv with {groups} groups needs channels and features divisible by {groups}, and a kernel '
             f'[kh, kw, {channels} / {groups}, D]: got {channels} channels and a kernel {kernel.shape}.'
         )
 
@@ -164,14 +156,14 @@ def _pairs(padding, size, kernel_size, strides) -> tuple[Pair, Pair]:
         return tuple(lax.padtype_to_pads(size, kernel_size, strides, padding))
     sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
     if len(sides) != 2:
-        raise ConfigError(f'Padding {padding}: expected one entry a spatial dimension, (rows, columns).')
+        raise ConfigError(f'Padding {padding}: expected one entry per spatial dimension, (rows, columns).')
     return tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
 
 
 def cut(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pair, Pair], dilation: Pair
 ) -> tuple[jax.Array, tuple[Pair, Pair]]:
-    """Kernel and padding without the outer taps that meet nothing but padding, as eight of nine do on a map of one pixel."""
+    """Kernel and padding without the outer taps that only see padding: eight of nine on a map of one pixel. As in `conv`."""
     kept, pads = [], []
     for (low, high), k, s, d, n in zip(padding, kernel.shape[:2], strides, dilation, x.shape[1:3], strict=True):
         outputs = max(0, (n + low + high - d * (k - 1) - 1) // s + 1)
@@ -201,13 +193,13 @@ _pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 def _over_rows(x, dy):
-    """sum over b, h, w of x[b, h, w, c] dy[b, h, w, d], as one axis: over three, XLA transposes both arrays first."""
+    """sum over b, h, w of x[b, h, w, c] dy[b, h, w, d], over one joint axis: over three, XLA transposes both arrays first."""
     rows = (((0,), (0,)), ((), ()))
     return lax.dot_general(x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1]), rows)
 
 
-# The gradients that automatic differentiation makes of a convolution are convolutions in another dimension order, for
-# which XLA's CPU backend has no fast code inside a loop (jax issue 12868, xla issue 34273). So both are written out here.
+# Automatic differentiation makes the gradients of a convolution convolutions in another dimension order, for which XLA's
+# CPU backend has no fast code inside a loop (jax issue 12868, xla issue 34273). So both gradients are written out here.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -258,7 +250,7 @@ _winograd.defvjp(_winograd_forward, _winograd_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _by_taps(x, kernel, strides, padding):
-    """For one input channel: a loop over the output, where a convolution would first gather patches."""
+    """For one input channel: a loop over the output; a convolution would gather patches first."""
     taps = _taps(x, kernel, strides, padding)
     weights = kernel.reshape(len(taps), 1, 1, 1, -1)
     return functools.reduce(jnp.add, [tap * weight for tap, weight in zip(taps, weights, strict=True)])
@@ -279,7 +271,7 @@ _by_taps.defvjp(_by_taps_forward, _by_taps_backward)
 
 
 def _taps(x, kernel, strides, padding):
-    """What each entry of the kernel meets: kh kw arrays [B, H', W', 1]."""
+    """The pixels under each entry of the kernel: kh * kw arrays [B, H', W', 1]."""
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
     (kh, kw), (sh, sw) = kernel.shape[:2], strides
     rows, columns = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1
@@ -294,7 +286,7 @@ def _input_gradient(x, kernel, strides, padding, dy):
 
 
 def _convolve(x, kernel, strides, padding, dilation=(1, 1)):
-    """A convolution whose negative padding is cut off first: XLA's fast code takes none."""
+    """A convolution that crops negative padding first: XLA's fast code does not support it."""
     crop = [(0, 0, 0), *((min(low, 0), min(high, 0), 0) for low, high in padding), (0, 0, 0)]
     if any(low or high for low, high, _ in crop):
         x = lax.pad(x, jnp.zeros((), x.dtype), crop)

@@ -2,10 +2,10 @@
 
 `lax.conv` has no fast code for it on CPU, forward or backward (benchmarks/convolutions.md). Forward and input gradient are
 one loop each, a sum over taps of shifted images times weights by channel. The weight gradient is a *variadic* reduce, one
-operand a tap, over a few columns only: XLA emits it as one kernel with an output a tap, LLVM unrolls the short reduction away,
-so that the loop over channels is innermost and vectorized, and what two taps load alike is loaded once. Sums over rows are
-written out inside each operand. What is left, `[B, H' / rows, W' / columns, C]` a tap, is summed by a matmul with ones, which
-XLA does not fuse; fused, the loop would be scalar.
+operand per tap, over a few columns only: XLA emits one kernel with an output per tap. LLVM unrolls the short reduction, so the
+loop over channels is innermost and vectorized, and taps share their loads. Sums over rows are written out inside each operand.
+The rest, `[B, H' / rows, W' / columns, C]` per tap, is summed by a matmul with ones, which XLA does not fuse; fused, the loop
+would be scalar.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jax import lax
 
 from research.layers.strided import Pair, input_gradient
 
-# Products of the weight gradient's kernel, taps x rows x columns: above, LLVM does not unroll it, and it is 3 times slower.
+# Products of the weight gradient's kernel, taps x rows x columns: above it LLVM does not unroll, which is 3 times slower.
 _PRODUCTS = 108
 
 
@@ -27,13 +27,13 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Pair, padding: tuple[Pai
     """Convolves each channel with its own kernel.
 
     Args:
-      x: [B, H, W, C].
-      kernel: [kh, kw, 1, C].
-      strides, dilation: a spatial dimension each; one of the two is (1, 1).
-      padding: (low, high) a spatial dimension.
+      x: [B, H, W, C], floating.
+      kernel: [kh, kw, 1, C], the dtype of `x`.
+      strides, dilation: one number per spatial dimension; one of the two is (1, 1).
+      padding: (low, high) per spatial dimension.
 
     Returns:
-      [B, H', W', C].
+      [B, H', W', C], the dtype of `x`.
     """
     return _correlate(x, kernel[:, :, 0], strides, padding, dilation)
 
@@ -57,7 +57,7 @@ def _padded(x, pads):
 
 def _correlate(x, kernel, strides, padding, dilation):
     """y[b, o, c] = sum over t of x[b, s o + d t - low, c] kernel[t, c]; kernel [kh, kw, C]."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)  # of the sum; half a precision would be lost with each tap
+    wide = jnp.promote_types(x.dtype, jnp.float32)  # of the sum; in half precision each tap would lose digits
     x = lax.optimization_barrier(_padded(x, padding))
     (kh, kw, _), (sh, sw), (dh, dw) = kernel.shape, strides, dilation
     rows, columns = (x.shape[1] - dh * (kh - 1) - 1) // sh + 1, (x.shape[2] - dw * (kw - 1) - 1) // sw + 1
@@ -80,7 +80,7 @@ def _input_gradient(shape: Sequence[int], kernel, strides, padding, dilation, dy
 
 
 def _blocks(height: int, width: int, taps: int) -> Pair:
-    """Rows and columns of the output whose products one number of the reduce sums."""
+    """Rows and columns of the output that one entry of the reduce sums."""
 
     def cost(block):
         rows, columns = block
@@ -110,11 +110,11 @@ def _weight_gradient(x, kernel, strides, padding, dilation, dy):
         shape = (batch, tall, wide, columns, channels)
         return part.reshape(shape) * dy[:, row::rows].reshape(shape)
 
-    found = []
+    sums = []
     for top in range(0, kh, group):
         positions = [(i, j) for i in range(top, min(top + group, kh)) for j in range(kw)]
         operands = [functools.reduce(operator.add, (product(i, j, row) for row in range(rows))) for i, j in positions]
         zeros = [jnp.zeros((), x.dtype)] * len(operands)
-        found += lax.reduce(operands, zeros, lambda a, b: [u + v for u, v in zip(a, b, strict=True)], (3,))
+        sums += lax.reduce(operands, zeros, lambda a, b: [u + v for u, v in zip(a, b, strict=True)], (3,))
     ones = jnp.ones((1, batch * tall * wide), x.dtype)
-    return jnp.stack([(ones @ part.reshape(-1, channels))[0] for part in found]).reshape(kernel.shape)
+    return jnp.stack([(ones @ part.reshape(-1, channels))[0] for part in sums]).reshape(kernel.shape)

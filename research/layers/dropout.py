@@ -1,13 +1,13 @@
-"""Dropout whose draws belong to the example, not to the batch: the same under jit, pmap, accumulation and any device count.
+"""Dropout drawn per example, not per batch: the same under jit, pmap, accumulation and any number of devices.
 
 Idea: a random part of the activations is zeroed in training, so that no unit relies on another (Srivastava et al. 2014).
-Stochastic depth (Huang et al. 2016, Deep networks with stochastic depth) is the same with a whole residual branch of an example
-as the unit: {'unit': 'example'}.
+Stochastic depth (Huang et al. 2016, Deep networks with stochastic depth) does the same to the whole residual branch of an
+example: {'unit': 'example'}.
 
-Config: {'model.dropout': 0.1}, {'model.stochastic_depth': 0.1}, where a model has the argument.
+Config: {'model.dropout': 0.1}, {'model.stochastic_depth': 0.1}, for models with the argument.
 
-Cost: a draw and a product. Claim: less overfitting; 25 % less time in a CIFAR ResNet-110 with half of the blocks off. Clashes:
-with batch normalization right behind it, whose statistics in training are then others than later (Li et al. 2019).
+Cost: one random draw and one product. Claim: less overfitting; 25 % less time in a CIFAR ResNet-110 with half of the blocks
+off. Clashes: batch normalization right after it, whose statistics in training differ from those in evaluation (Li et al. 2019).
 """
 
 import flax.linen as nn
@@ -21,13 +21,13 @@ UNITS = ('element', 'channel', 'example')
 
 
 class Dropout(nn.Module):
-    """`[B, ..., C]` in, the same out; what is kept is divided by the share that is kept. The identity where train is False.
+    """`[B, ..., C]` to the same shape and dtype; kept values are divided by the share kept. The identity if `train` is False.
 
     Reads collection `example`: `position`, uint32 [B, 2], the high and the low half of each example's position in the run, and
-    `rng`, the seed's typed key []. Both are declared in `init`; the trainer fills them in, for training alone.
+    `rng`, the seed's typed key []. Both are declared in `init`; the trainer fills them in, for training only.
 
     Attributes:
-      rate: share that is zeroed; 0 leaves no trace in the program.
+      rate: share that is zeroed; 0 adds nothing to the program.
       unit: what is zeroed together: an 'element', a 'channel' of an example, or all of an 'example'.
     """
 
@@ -49,13 +49,13 @@ class Dropout(nn.Module):
             return x
         if not self.has_variable('example', 'position'):
             raise ConfigError(
-                f"Dropout '{'/'.join(self.path)}' draws by each example's position: hand in the collection `example` that "
+                f"Dropout '{'/'.join(self.path)}' draws by each example's position: pass the collection `example` that "
                 '`init` declares, with `position` and `rng` filled in, or leave `train` False.'
             )
         position, rng = (self.get_variable('example', name) for name in ('position', 'rng'))
         keys = example_keys(rng, '/'.join(('dropout', *self.path)), position)
         ones = (1,) * (x.ndim - 2)
         shape = {'element': x.shape[1:], 'channel': (*ones, x.shape[-1]), 'example': (*ones, 1)}[self.unit]
-        share = jnp.float32(1 - self.rate)  # its dtype is that of the draws: the same mask where float64 is on
+        share = jnp.float32(1 - self.rate)  # its dtype sets that of the draws: the same mask with float64 enabled
         kept = jax.vmap(lambda k: jax.random.bernoulli(k, share, shape))(keys)
         return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)

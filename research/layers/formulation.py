@@ -1,8 +1,8 @@
-"""Which formulation a layer takes on which backend: the one place where this is decided.
+"""Which formulation a layer uses on which backend, decided in this one place.
 
-Every layer here has a plain formulation, what `lax` or flax offers, and some have a second one that computes the same
-numbers (1e-5) from the same parameters faster on CPU. GPU and TPU always take the plain one. The figures behind each
-choice are in benchmarks/convolutions.md and step_rate.md; without one, a layer stays plain.
+Every layer has a plain formulation, from `lax` or flax. Some have a second one that computes the same numbers (1e-5) from
+the same parameters faster on CPU. GPU and TPU always use the plain one. The measurements behind each choice are in
+benchmarks/convolutions.md and step_rate.md; a layer without a measurement stays plain.
 """
 
 import contextlib
@@ -10,26 +10,26 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
-_plain = jax.make_user_context(default_value=False)  # part of jit's cache key: a function is traced anew under it
+_plain = jax.make_user_context(default_value=False)  # part of jit's cache key, so functions are traced again under it
 
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Inside, every layer takes its plain formulation.
+    """Makes every layer use its plain formulation inside the block.
 
-    For whatever must see or pass through the mathematics rather than its fast form: counting FLOPs on a jaxpr, forward
-    mode (`jax.jvp`, `jax.linearize`) and second derivatives, none of which pass a `custom_vjp`.
+    Needed where a `custom_vjp` is in the way: counting FLOPs on a jaxpr, forward mode (`jax.jvp`, `jax.linearize`) and
+    second derivatives.
     """
     with _plain(True):
         yield
 
 
 def compiler_options(platform: str) -> dict[str, str]:
-    """What training programs are compiled with.
+    """XLA options for training programs on a platform ('cpu', 'gpu', 'tpu'); {} except on CPU.
 
-    On CPU `lax.optimization_barrier` is by itself taken away before fusion, which then computes activations anew, and slowly,
-    inside of whatever transposes them for a kernel's gradient: 260 of the 830 ms of a step of ResNet-18 (jaxlib 0.10.2;
-    benchmarks/convolutions.md). This keeps barriers until after.
+    XLA's CPU backend removes `lax.optimization_barrier` before fusion. Fusion then recomputes activations, slowly, inside the
+    transposes for a kernel's gradient: 260 of the 830 ms of a ResNet-18 step (jaxlib 0.10.2; benchmarks/convolutions.md).
+    This option keeps barriers until after fusion.
     """
     return {'xla_disable_hlo_passes': 'cse_barrier_expander'} if platform == 'cpu' else {}
 
@@ -49,16 +49,16 @@ def convolution(
     """The formulation of a convolution, forward and backward.
 
     Args:
-      x, kernel, strides, padding, groups, dilation: as in `research.layers.conv.conv`; of the arrays shape and dtype count.
+      x, kernel, strides, padding, groups, dilation: as in `research.layers.conv.conv`; only shapes and dtypes are read.
 
     Returns:
-      'plain': `lax.conv_general_dilated` and the gradients that automatic differentiation makes of it.
+      'plain': `lax.conv_general_dilated`, differentiated automatically.
       'pointwise': a matmul, for kernels of one tap.
-      'whole': a matmul over the map, where a kernel takes all of it.
-      'depthwise': elementwise loops, where each channel has its own kernel (research.layers.depthwise).
+      'whole': a matmul over the map, for a kernel that covers all of it.
+      'depthwise': elementwise loops, for one kernel per channel (research.layers.depthwise).
       'taps': a sum over shifted images, for one channel and few taps.
-      'winograd': fewer products for 3x3 kernels (research.layers.winograd), or 'winograd_images': but the kernel's gradient.
-      'channels_last': both gradients, too, are convolutions in channels-last order.
+      'winograd': fewer products for 3x3 kernels (research.layers.winograd); 'winograd_images': not in the kernel's gradient.
+      'channels_last': convolutions in channels-last order, both gradients too.
     """
     (kh, kw, channels, features), size = kernel.shape, x.shape[1:3]
     if not _fast():
@@ -75,7 +75,7 @@ def convolution(
         return 'whole'
     if channels == 1 and kh * kw <= 36:
         return 'taps'
-    # Half precisions would lose digits to the sums, large maps would need much memory for the tiles.
+    # In half precision the sums would lose digits; for large maps the tiles would need much memory.
     tiled = kh == kw == 3 and max(strides) == 1 and x.dtype.itemsize > 2 and min(size) >= 2 and size[0] * size[1] <= 1024
     if tiled and min(channels, features) >= 128:
         return 'winograd' if max(channels, features) >= 256 and min(size) >= 4 else 'winograd_images'
@@ -83,7 +83,7 @@ def convolution(
 
 
 def small_maps() -> str:
-    """'cut' (without the taps of a kernel that meet nothing but padding) or 'plain'."""
+    """'cut' (a kernel loses the taps that only see padding) or 'plain'."""
     return 'cut' if _fast() else 'plain'
 
 
@@ -94,5 +94,5 @@ def max_pooling(window: Sequence[int], strides: Sequence[int]) -> str:
 
 
 def normalization() -> str:
-    """'plain', or 'sums' (the gradients of mean, scale and shift from two sums, where differentiation makes more passes)."""
+    """'plain', or 'sums' (gradients of mean, scale and shift from two sums; automatic differentiation makes more passes)."""
     return 'sums' if _fast() else 'plain'

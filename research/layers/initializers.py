@@ -1,4 +1,4 @@
-"""Variance-scaling initializers that draw flat and reshape: the bits of `jax.nn.initializers`, compiled much faster.
+"""Variance-scaling initializers that draw a vector and reshape it: bit for bit `jax.nn.initializers`, compiled much faster.
 
 XLA's CPU backend takes seconds to compile a truncated normal drawn in a small shape of several dimensions; drawn as a
 vector it takes a fraction of one (benchmarks/step_rate.md).
@@ -19,10 +19,10 @@ def he_normal() -> Initializer:
 
 
 def he_normal_fan_out(groups: int = 1) -> Initializer:
-    """Variance 2 / fan_out: keeps the scale of gradients; what ResNets are usually begun with.
+    """Variance 2 / fan_out: keeps the scale of gradients; usual for ResNets.
 
     Args:
-      groups: of the convolution; an input reaches the outputs of its own group alone.
+      groups: of the convolution; an input only reaches the outputs of its own group.
     """
     return variance_scaling(2.0 * groups, 'fan_out')
 
@@ -38,7 +38,7 @@ def glorot_normal() -> Initializer:
 
 
 def truncated_normal(stddev: float = 0.02) -> Initializer:
-    """Normal with this scale before being cut at two of it, as `jax.nn.initializers.truncated_normal` does."""
+    """Normal with this standard deviation, truncated at two of them, as `jax.nn.initializers.truncated_normal`."""
 
     def init(key, shape, dtype=jnp.float32):
         return _draw(key, shape, dtype) * jnp.asarray(stddev, dtype)
@@ -47,12 +47,12 @@ def truncated_normal(stddev: float = 0.02) -> Initializer:
 
 
 def variance_scaling(scale: float, mode: str) -> Initializer:
-    """Truncated normal of variance scale / n after the cut at two standard deviations.
+    """Normal truncated at two standard deviations, with variance scale / n after the truncation.
 
     Args:
       scale: positive.
-      mode: what n is: 'fan_in', 'fan_out' or 'fan_avg'; the last axis counts outputs, the one before inputs, and all
-        axes in front the receptive field.
+      mode: what n is: 'fan_in', 'fan_out' or 'fan_avg'; the last axis counts outputs, the one before it inputs, and
+        all others the receptive field.
 
     Returns:
       `(key, shape, dtype) -> array`, equal bit for bit to `jax.nn.initializers.variance_scaling(.., 'truncated_normal')`.

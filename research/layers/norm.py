@@ -1,13 +1,14 @@
-"""Normalization layers: `[B, ..., C]` in, the same shape out; each channel is normalized, then scaled and shifted.
+"""Normalization layers: `[B, ..., C]` to the same shape; each channel is normalized, then scaled and shifted.
 
-The layers differ in whose statistics an example sees. Sets of examples are joined from their parts: the variance of the whole
-is the mean variance within the parts plus the variance of their means. Sums are taken in float32 or wider, about a centre
+The layers differ in the examples whose statistics they use. Statistics of parts are combined: the variance of the whole is the
+mean variance within the parts plus the variance of their means. Sums are taken in float32 or wider, about a centre
 near the mean (E[x^2] - E[x]^2 about zero loses all its digits where the mean is large).
 
-Statistics are global: under `jit` over a mesh because the compiler sees the whole batch, under `pmap` through `axis_name`.
+Statistics are global: under `jit` over a mesh the compiler sees the whole batch, under `pmap` they go through `axis_name`.
 
-Idea: what an example is normalized with is a choice. Groups of the batch bring back the noise of a small one (ghost batches); a
-reference batch drawn once a run, and the example itself, leave the other examples of the batch no say (virtual batches).
+Idea: statistics may come from fewer examples than the batch. Groups of the batch bring back the noise of small batches (ghost
+batches). A reference batch, drawn once per run, and the example itself make an output independent of the rest of the batch
+(virtual batches).
 
 Config: {'model.norm.name': 'ghost_batch', 'model.norm.virtual_batch_size': 16}
         {'model.norm.name': 'virtual_batch'}, with 'data.reference_size'; also 'none', or 'flax.linen:GroupNorm'
@@ -15,12 +16,12 @@ Config: {'model.norm.name': 'ghost_batch', 'model.norm.virtual_batch_size': 16}
 Sources: Ioffe and Szegedy 2015; Hoffer et al. 2017 (Train longer, generalize better, algorithm 1); Salimans et al. 2016
 (Improved techniques for training GANs, section 3.4).
 
-Cost: ghost batches nothing much; virtual batches a second forward pass over the reference batch in every step, which its
-authors find so dear that they have it in the generator alone. Claim: ghost batches make up for what large batches lose in
-generalization; virtual batches keep a generator's outputs from depending on each other.
+Cost: almost nothing for ghost batches; for virtual batches a forward pass over the reference batch in every step, so expensive
+that its authors use it only in the generator. Claim: ghost batches recover the generalization that large batches lose; virtual
+batches keep a generator's outputs independent of each other.
 
-Clashes: the smaller its group, the noisier what an example is normalized with; a micro-batch (gradient.micro_batch) bounds
-every group, and so batch normalization in micro-batches is ghost batch normalization.
+Clashes: smaller groups have noisier statistics. No group spans two micro-batches (gradient.micro_batch), so batch normalization
+in micro-batches is ghost batch normalization.
 """
 
 import inspect
@@ -49,8 +50,8 @@ def create(norm: str | Mapping[str, Any], **given: Any) -> nn.Module:
 
     Args:
       norm: a name in `NORMS`, or an import path `module:attribute`, or a mapping `{'name': ..., **kwargs}`.
-      **given: what the network knows (`name`, `use_running_average`, `axis_name`); a layer that does not take one, as
-        `flax.linen:GroupNorm`, does without. The result is called with `x` alone.
+      **given: arguments that the network sets (`name`, `use_running_average`, `axis_name`), not passed to layers without
+        them, such as `flax.linen:GroupNorm`. The result is called with `x` alone.
 
     Raises:
       ConfigError: an unknown name or argument, with the nearest valid one.
@@ -74,7 +75,7 @@ class _Norm(nn.Module):
     axis_name: str | None = None
 
     def normalize(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
-        """(x - mean) / sqrt(variance + epsilon) * scale + bias, for statistics `[C]`, or `[B, C]` of each example's own."""
+        """(x - mean) / sqrt(variance + epsilon) * scale + bias: `x` `[B, ..., C]`, statistics `[C]`, or `[B, C]` by example."""
         scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
         bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
         factor = jax.lax.rsqrt(variance + self.epsilon) * _aligned(scale, variance.ndim)
@@ -82,16 +83,16 @@ class _Norm(nn.Module):
         return apply(x, mean, factor, bias).astype(jnp.result_type(x, scale))
 
     def split_axis(self) -> str | None:
-        """The axis over which the batch is split now: `init` runs outside of `pmap`, on a batch in one piece."""
+        """The axis over which the batch is split; None in `init`, which runs outside of `pmap` on a whole batch."""
         return None if self.is_initializing() else self.axis_name
 
 
 class BatchNorm(_Norm):
-    """Batch normalization (Ioffe & Szegedy 2015): the statistics of the batch in training, their running average elsewhere.
+    """Batch normalization (Ioffe & Szegedy 2015): the batch's statistics in training, their running average elsewhere.
 
     Collection `batch_stats`: `mean` and `var` `[C]`, the variance divided by the number of values (as flax and the paper's
-    training pass; PyTorch's running variance divides by one less). In a reference pass, that is where the collection
-    `reference` is mutable, the batch's own statistics normalize it and are stored as they are, whatever
+    training pass; PyTorch's running variance divides by one less). In a reference pass, when the collection
+    `reference` is mutable, the batch is normalized by its own statistics, and these are stored without averaging, whatever
     `use_running_average` says.
 
     Attributes:
@@ -127,10 +128,10 @@ class BatchNorm(_Norm):
 class GhostBatchNorm(BatchNorm, kw_only=True):
     """Ghost batch normalization (Hoffer et al. 2017, algorithm 1): each group of the batch has its own statistics in training.
 
-    Groups are `virtual_batch_size` contiguous rows of the global batch, over however many devices it is split; where the
-    batch is no multiple, the rows left over are one smaller group. With a size of at least the batch this is BatchNorm.
-    The running average takes in the groups' means and variances, weighted by their sizes (the paper takes in one group after
-    the other, so that its last one weighs most), and normalizes every batch, of any size, outside of training.
+    Groups are `virtual_batch_size` contiguous rows of the global batch, over however many devices it is split; the
+    remaining rows form a smaller group. With a size of at least the batch this is BatchNorm. The running average uses the
+    groups' means and variances, weighted by their sizes (the paper adds one group after the other, so its last one weighs
+    most). It normalizes batches of any size outside of training.
 
     Attributes:
       virtual_batch_size: rows of a group.
@@ -144,7 +145,7 @@ class GhostBatchNorm(BatchNorm, kw_only=True):
         super().__post_init__()
 
     def batch_statistics(self, x: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-        """Mean and variance `[B, C]` of each row's group, and their mean over rows `[C]`."""
+        """Mean and variance `[B, C]` of each row's group to normalize with, and their mean over rows `[C]` to average."""
         axis = self.split_axis()
         mean, variance = _example_moments(x, _mean(x))
         if axis:
@@ -174,18 +175,18 @@ class GhostBatchNorm(BatchNorm, kw_only=True):
 class VirtualBatchNorm(_Norm):
     """Virtual batch normalization (Salimans et al. 2016, section 3.4): statistics of a fixed reference batch and the example.
 
-    Where the collection `reference` is mutable (as in `init`), the input is the reference batch of n examples: it is
-    normalized by itself, and `mean` and `var` `[C]` and `count` (n, float32) are stored. Elsewhere each example is normalized
-    by the n + 1 examples that it and the reference are together, in training as in evaluation, so that its output depends on
-    no other example, and a batch of 1 works. The gradient is whole only where the reference pass stands inside the
+    While the collection `reference` is mutable (as in `init`), the input is the reference batch of n examples: it is
+    normalized by its own statistics, and `mean` and `var` `[C]` and `count` (n, float32 []) are stored. Otherwise each example
+    is normalized by the n + 1 examples of the reference and itself, in training and in evaluation. So its output depends on
+    no other example, and a batch of 1 works. The gradient is complete only if the reference pass is inside the
     differentiated function.
 
     `use_running_average` changes nothing. Nor does `axis_name`: under `pmap` the reference batch is replicated, and each
     device finds its statistics alone.
 
     Attributes:
-      example_weight: the example's share of its statistics; None is 1 / (n + 1). At 0 a batch that is the reference itself
-        is normalized as by BatchNorm.
+      example_weight: the example's share of its statistics; None is 1 / (n + 1). At 0 the reference batch
+        itself is normalized as by BatchNorm.
     """
 
     example_weight: float | None = None
@@ -211,7 +212,7 @@ class VirtualBatchNorm(_Norm):
 
 
 class Shift(nn.Module):
-    """No normalization: what is left is the bias `[C]` that the convolution before a norm layer goes without."""
+    """No normalization, only the bias `[C]`, which convolutions before a norm layer do not have."""
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
@@ -234,7 +235,7 @@ def _affine_forward(
 
 
 def _affine_backward(residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
-    """All three small gradients come from two sums over dy; automatic differentiation makes three passes and more of them."""
+    """All three small gradients from two sums over dy; automatic differentiation makes three or more passes."""
     x, mean, factor, bias = residuals
     axes = tuple(range(mean.ndim - 1, x.ndim - 1))
     total = jnp.sum(dy, axes, dtype=mean.dtype)

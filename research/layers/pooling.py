@@ -22,10 +22,10 @@ def max_pool(
       inputs: [B, H, W, C], floating.
       window_shape: rows and columns of a window.
       strides: rows and columns from one window to the next; None: (1, 1), as in flax.
-      padding: 'SAME', 'VALID' or (low, high) a spatial dimension; what is padded never wins.
+      padding: 'SAME', 'VALID' or (low, high) per spatial dimension; padding never wins.
 
     Returns:
-      [B, H', W', C]. Among equal values in a window the first, row by row, gets the gradient, as in `lax`.
+      [B, H', W', C], the dtype of `inputs`. Of equal values in a window the first, row by row, gets the gradient, as in `lax`.
     """
     window_shape, strides = tuple(window_shape), tuple(strides or (1, 1))
     if formulation.max_pooling(window_shape, strides) == 'plain':
@@ -42,26 +42,26 @@ def avg_pool(
     padding: str | Sequence[Pair] = 'VALID',
     count_include_pad: bool = True,
 ) -> jax.Array:
-    """Mean over windows: `flax.linen.avg_pool`, arguments and all."""
+    """Mean over windows, [B, H, W, C] to [B, H', W', C]: `flax.linen.avg_pool` with the same arguments."""
     return nn.avg_pool(
         inputs, window_shape=tuple(window_shape), strides=strides, padding=padding, count_include_pad=count_include_pad
     )
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """Means over windows that cut rows and columns into `size` parts, whatever their number, as PyTorch's AdaptiveAvgPool2d.
+    """Means over `size` windows in rows and in columns, for maps of any size, as PyTorch's AdaptiveAvgPool2d.
 
-    Of n rows window i has those from floor(i n / size) to ceil((i + 1) n / size): windows share rows where `size` is no divisor
-    of n, and rows are repeated where n is smaller than `size`.
+    Of n rows window i has those from floor(i n / size) to ceil((i + 1) n / size): windows share rows if `size` does not
+    divide n, and rows are repeated if n is smaller than `size`.
 
     Args:
       x: [B, H, W, C], floating.
-      size: rows and columns that come out.
+      size: rows and columns of the output.
 
     Returns:
       [B, size, size, C].
     """
-    for axis in (1, 2):  # the mean over a rectangle is that over rows of those over columns
+    for axis in (1, 2):  # the mean over a rectangle is the mean over rows of the means over columns
         if (n := x.shape[axis]) != size:
             windows = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
             means = [lax.slice_in_dim(x, first, end, axis=axis).mean(axis, keepdims=True) for first, end in windows]
@@ -71,7 +71,7 @@ def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _max_of_slices(x, window, strides, padding, size):
-    """`size`, the rows and columns of `x`, is for the gradient, which sees none of `x`."""
+    """`size`, the rows and columns of `x`, is for the gradient, which does not get `x`."""
     del size
     return functools.reduce(jnp.maximum, _taps(x, window, strides, padding))
 

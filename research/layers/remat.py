@@ -1,15 +1,15 @@
-"""Rematerialization: what a block computes is forgotten and computed again when its gradient is.
+"""Rematerialization: a block's activations are dropped, and recomputed for its gradient.
 
-Idea: activations are most of a step's memory; computing them twice costs time and saves it.
+Idea: activations take most of a step's memory; computing them twice trades time for memory.
 
 Source: Chen et al. 2016 (Training deep nets with sublinear memory cost). Config: {'train.remat': 'products'} or 'block'.
 
 Cost and gain: 'products' keeps the outputs of convolutions and matrix products and recomputes norms, activations and dropout,
-for little time; 'block' keeps only what goes into a block, for a third more FLOPs. Gradients are the same.
+for little time; 'block' keeps only a block's input, for a third more FLOPs. Gradients are the same.
 
-Claim: memory of activations that grows with the root of the depth, for one more forward pass. Clashes: `train.memory_budget`
-chooses it itself; networks without blocks refuse it. On CPU a program needs `research.layers.formulation.compiler_options`, or
-common subexpressions are merged across the barrier between the two computations, which undoes all of it.
+Claim: the memory of activations grows with the square root of the depth, for one more forward pass. Clashes:
+`train.memory_budget` chooses it itself; networks without blocks refuse it. On CPU a program must be compiled with
+`research.layers.formulation.compiler_options`; otherwise XLA merges the two computations, which undoes the saving.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from research.catalogue import ConfigError, nearest
 
-# Outputs of layers under this name are what 'products' keeps: behind a custom gradient jax sees no primitive to choose by.
+# 'products' keeps the outputs under this name: inside a custom gradient jax sees no primitive to choose by.
 PRODUCT = 'product'
 POLICIES: dict[str, Callable[..., bool]] = {
     'products': jax.checkpoint_policies.save_only_these_names(PRODUCT),
@@ -33,7 +33,10 @@ def block(module: Any, policy: str, static_argnums: tuple[int, ...] = (2,)) -> A
     """The module class (or function of a module) under a policy; 'none' is the class itself.
 
     Args:
-      static_argnums: of `__call__`, counted with self; `train` stands behind x.
+      static_argnums: static arguments of `__call__`, counting self; by default `train`, which follows x.
+
+    Raises:
+      ConfigError: an unknown policy.
     """
     if policy == 'none':
         return module
@@ -43,5 +46,5 @@ def block(module: Any, policy: str, static_argnums: tuple[int, ...] = (2,)) -> A
 
 
 def product(x: jax.Array) -> jax.Array:
-    """Marks the output of a convolution or a matrix product as one that 'products' keeps."""
+    """The identity; marks `x`, of any shape, as the output of a convolution or matrix product, which 'products' keeps."""
     return checkpoint_name(x, PRODUCT)

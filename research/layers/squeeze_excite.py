@@ -1,12 +1,12 @@
-"""Squeeze-and-excitation: each channel is weighted by what all channels of the image come to on average.
+"""Squeeze-and-excitation: each channel gets a weight computed from the means of all channels.
 
-Idea: a channel is worth more in one image than in another; two small matrices on the map's mean say how much.
+Idea: a channel matters more in some images than in others; two small matrices compute how much from the map's mean.
 
 Source: Hu et al. 2018 (Squeeze-and-excitation networks, section 3). Config: {'model.squeeze_excite': 0.0625} in families that
-have a place for it; MobileNetV3, TinyNet and EfficientNet have it from their papers.
+have a place for it; MobileNetV3, TinyNet and EfficientNet have it by default, as in their papers.
 
-Cost: 2 C^2 / r parameters a layer and next to no FLOPs; one more pass over the map. Claim: about one point of top-1 on
-ImageNet for ResNet-50 (table 2). Clashes: the mean over the map is of the whole image, so a network reads positions less.
+Cost: 2 C^2 / r parameters per layer, almost no FLOPs, one more pass over the map. Claim: about one point of top-1 on
+ImageNet for ResNet-50 (table 2). Clashes: the mean is over the whole image, so the weights ignore positions.
 """
 
 import flax.linen as nn
@@ -17,12 +17,12 @@ from research.layers.dense import Dense
 
 
 class SqueezeExcite(nn.Module):
-    """`[B, H, W, C]` in, the same out, times a weight `[B, 1, 1, C]`.
+    """Multiplies `[B, H, W, C]` by weights `[B, 1, 1, C]`.
 
     Attributes:
       reduced: units between the two matrices, `reduce` [C, reduced] and `expand` [reduced, C].
       activation: between them, a name in research.layers.activation.
-      gate: of the weight, likewise.
+      gate: activation of the weights, likewise.
     """
 
     reduced: int

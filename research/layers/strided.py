@@ -1,4 +1,4 @@
-"""The gradient of images through a strided convolution, with nothing multiplied with the zeros of a dilated gradient."""
+"""The gradient of images through a strided convolution, without multiplying by the zeros of a dilated gradient."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,19 +16,19 @@ def input_gradient(
     padding: tuple[Pair, Pair],
     correlate: Callable[[jax.Array, jax.Array, Sequence[Pair]], jax.Array],
 ) -> jax.Array:
-    """dx[s q + r] = sum over o of dy[o] kernel[s (q - o) + r + low]: a correlation of its own for each residue r.
+    """dx[s q + r] = sum over o of dy[o] kernel[s (q - o) + r + low]: one correlation for each residue r.
 
-    The residues are interleaved by a reshape.
+    A reshape interleaves the residues.
 
     Args:
       dy: [B, H', W', D].
-      kernel: [kh, kw, ...], with whatever `correlate` takes behind.
+      kernel: [kh, kw, ...], the last axes as `correlate` takes them.
       shape: of the images, (B, H, W, C).
-      strides, padding: of the convolution; padding is (low, high) a spatial dimension, and may be negative.
+      strides, padding: of the convolution; padding is (low, high) per spatial dimension, and may be negative.
       correlate: (dy, part of the kernel, padding) -> [B, H'', W'', C], with strides of 1.
 
     Returns:
-      [B, H, W, C].
+      [B, H, W, C], the dtype of `dy`.
     """
     sides = list(zip(padding, kernel.shape[:2], strides, dy.shape[1:3], shape[1:3], strict=True))
     counts = [-(-n // s) for *_, s, _, n in sides]

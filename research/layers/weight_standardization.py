@@ -1,13 +1,13 @@
-"""Weight standardization: each filter of a convolution is seen with mean 0 and variance 1.
+"""Weight standardization: each filter of a convolution is used with mean 0 and variance 1.
 
-Idea: the mean and the scale of a filter are no use in front of a norm layer; without them the loss is smoother.
+Idea: before a norm layer the mean and the scale of a filter have no effect on the output; fixing them smooths the loss.
 
 Source: Qiao et al. 2019 (Micro-batch training with batch-channel normalization and weight standardization, equations 4 to 6).
 Config: {'model.conv.name': 'standardized'}, in every family.
 
-Cost: a pass over the kernels in every step, nothing in the maps. Claim: with group normalization it reaches or passes
-large-batch batch normalization on ImageNet (table 3). Clashes: without a norm layer behind it the scale of the filters is
-lost; weight decay then acts on what is not seen.
+Cost: one pass over the kernels per step, none over the maps. Claim: with group normalization it reaches or passes
+large-batch batch normalization on ImageNet (table 3). Clashes: without a norm layer after it the scale of the filters is
+lost; weight decay shrinks the stored kernels, not the standardized ones.
 """
 
 import flax.linen as nn
@@ -28,7 +28,7 @@ class StandardizedConv(Conv):
 
     @nn.nowrap
     def seen(self, kernel: jax.Array) -> jax.Array:
-        """What images are convolved with: filters of mean 0 and variance 1."""
+        """The kernel that images are convolved with, same shape: filters of mean 0 and variance 1."""
         axes = (0, 1, 2)
         centred = kernel - kernel.mean(axes, keepdims=True)
         return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + self.epsilon)

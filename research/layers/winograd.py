@@ -1,9 +1,9 @@
 """Winograd's convolution F(2x2, 3x3): four outputs of a 3x3 kernel from 16 products instead of 36 (Lavin & Gray 2015, 4.1).
 
-Every 4x4 tile of the image, with a step of two, becomes 16 numbers a channel, every 3x3 kernel likewise; where a number meets
-its like, channels are contracted, by a matmul over all tiles for each of the 16; and what comes out is mixed into 2x2 outputs.
-Only sums and halves are taken, so the result differs from the direct one by roundings of the same size. Tiles are four times
-as many numbers as the map, which is what bounds the gain where channels are few.
+Every 4x4 tile of the image, with a step of two, becomes 16 numbers per channel, and so does every 3x3 kernel. For each of the
+16, a matmul over all tiles contracts the channels; the 16 results are combined into 2x2 outputs. The transforms only add and
+halve, so rounding errors are of the size of the direct method's. The tiles hold four times as many numbers as the map, which
+limits the gain for few channels.
 """
 
 import functools
@@ -27,12 +27,12 @@ Matrix = Sequence[Sequence[float]]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
-    """Convolves [B, H, W, C] with [3, 3, C, D] and strides of 1; padding is (low, high) a spatial dimension."""
+    """[B, H, W, C] with [3, 3, C, D] to [B, H', W', D], strides of 1; padding is (low, high) per spatial dimension."""
     return _from_tiles(_tiles(x, padding), _square(_KERNEL, lambda i, j: kernel[i, j]), x, padding)
 
 
 def image_gradient(x: jax.Array, kernel: jax.Array, padding: tuple[Pair, Pair], dy: jax.Array) -> jax.Array:
-    """[B, H, W, C]: `dy` convolved with the kernel turned around, whose 16 numbers are the kernel's in another order."""
+    """[B, H, W, C]: `dy` [B, H', W', D] convolved with the rotated kernel, whose 16 numbers are the kernel's reordered."""
     pads = tuple((2 - low, n - o + low) for (low, _), n, o in zip(padding, x.shape[1:3], dy.shape[1:3], strict=True))
     kernels = _square(_KERNEL, lambda i, j: kernel[i, j])
     turned = [kernels[4 * p + q].T for p, q in itertools.product(_MIRRORED, repeat=2)]
@@ -40,14 +40,14 @@ def image_gradient(x: jax.Array, kernel: jax.Array, padding: tuple[Pair, Pair], 
 
 
 def kernel_gradient(x: jax.Array, padding: tuple[Pair, Pair], dy: jax.Array) -> jax.Array:
-    """[3, 3, C, D]."""
+    """[3, 3, C, D], from `x` [B, H, W, C] and `dy` [B, H', W', D]."""
     _, height, width, features = dy.shape
     dy = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), (0, height % 2, 0), (0, width % 2, 0), (0, 0, 0)])
     outputs = _square(tuple(zip(*_OUTPUT, strict=True)), lambda i, j: dy[:, i::2, j::2].reshape(-1, features))
     rows = (((0,), (0,)), ((), ()))
     products = [lax.dot_general(a, b, rows) for a, b in zip(_tiles(x, padding), outputs, strict=True)]
-    found = _square(tuple(zip(*_KERNEL, strict=True)), lambda p, q: products[4 * p + q])
-    return jnp.stack(found).reshape(3, 3, *found[0].shape)
+    taps = _square(tuple(zip(*_KERNEL, strict=True)), lambda p, q: products[4 * p + q])
+    return jnp.stack(taps).reshape(3, 3, *taps[0].shape)
 
 
 def _square(matrix: Matrix, part: Callable[[int, int], jax.Array]) -> list[jax.Array]:

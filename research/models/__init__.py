@@ -9,7 +9,7 @@ import jax
 
 from research import catalogue
 
-# A file of research.models -> what it has. Names are timm's where timm has the network, else torchvision's or the paper's.
+# File of research.models -> its networks. Names are timm's where timm has the network, else torchvision's or the paper's.
 FAMILIES = {
     'resnet': (
         *('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152'),
@@ -31,10 +31,10 @@ MODELS = {'cnn': 'research.models.cnn:CNN', 'vit': 'research.models.vit:ViT'} | 
     name: f'research.models.{family}:{name}' for family, names in FAMILIES.items() for name in names
 }
 
-# Fields of the group `model` that its constructor is not handed.
+# Fields of the group `model` that are not arguments of its constructor.
 OWN = ('num_classes', 'init_from')
 
-# Two players in one network, for the task of generation: latents `[B, Z]` in, images in [-1, 1] out.
+# Generator and discriminator in one network, for the task of generation: latents `[B, Z]` in, images in [-1, 1] out.
 GENERATORS = {'dcgan': 'research.models.dcgan:DCGAN'}
 
 
@@ -45,18 +45,18 @@ def names() -> list[str]:
 
 def features(module: nn.Module, variables: Mapping[str, Any], x: jax.Array) -> dict[str, jax.Array]:
     """Intermediate maps of an inference: name ('stem', 'stage1', ...) -> `[B, H', W', C']`, from the first to the last
-    (in alphabetical order where it comes out of a `jax.jit`).
+    (in alphabetical order if it leaves a `jax.jit`).
 
     Args:
-      module, variables: a network of `create` and its variables; of one's own, whatever it sows into 'intermediates'.
+      module, variables: a network and its variables; maps of your own network are what it sows into 'intermediates'.
       x: images `[B, H, W, C]`.
     """
-    _, found = module.apply(variables, x, train=False, mutable=['intermediates'])
-    return dict(found.get('intermediates', {}))
+    _, collections = module.apply(variables, x, train=False, mutable=['intermediates'])
+    return dict(collections.get('intermediates', {}))
 
 
 def rematerializes(name: str) -> bool:
-    """Whether a network has blocks whose activations can be computed again (research.layers.remat)."""
+    """Whether a network has blocks whose activations can be recomputed (research.layers.remat)."""
     return 'remat' in inspect.signature(catalogue.resolve('model', name, MODELS | GENERATORS)).parameters
 
 
@@ -66,10 +66,10 @@ def create(
     """A network; nothing is computed. Use as `module.init(key, x)` and `module.apply(variables, x, train=False)`.
 
     Args:
-      name: one of `names()`, or an import path of your own (`my_paper.nets:TinyResNet`) to whatever returns a linen module.
+      name: one of `names()`, or an import path (`my_paper.nets:TinyResNet`) of anything that returns a linen module.
       num_classes: length of the logits.
-      axis_name: the `pmap` axis over which batches are split; kept from a constructor that does not take it.
-      remat: what is computed again for the gradient (research.layers.remat); 'none' is kept from a constructor likewise.
+      axis_name: the `pmap` axis over which batches are split; not passed to constructors without it.
+      remat: what is recomputed for the gradient (research.layers.remat); 'none' is not passed on.
       **kwargs: to the constructor, e.g. `norm='batch'` or `norm={'name': 'ghost_batch', 'virtual_batch_size': 16}`.
 
     Raises:

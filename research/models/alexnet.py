@@ -1,8 +1,7 @@
 """AlexNet in one column (Krizhevsky 2014, One weird trick for parallelizing convolutional neural networks, section 5).
 
-That of Krizhevsky et al. 2012 without the split over two GPUs and without local response normalization; channels are
-torchvision's. Averages fit a map of any size to the first fully connected layer; where a map is smaller than it, pixels are
-repeated.
+The network of Krizhevsky et al. 2012 without the split over two GPUs and without local response normalization; channels are
+torchvision's. Average pooling fits a map of any size to the first fully connected layer; pixels of smaller maps are repeated.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,17 +20,17 @@ from research.models.vgg import Stage, convolve
 # Channels, kernel, stride and padding of the first convolution; then channels and kernel of those at each resolution.
 STEM = (64, 11, 4, 2)
 STAGES = (((192,), 5), ((384, 256, 256), 3))
-# Maxima over 3x3 windows that overlap follow the stem and both stages (2012, section 3.4).
+# Window and stride of the max pooling after the stem and after each stage; windows overlap (2012, section 3.4).
 POOL = (3, 2)
-# Units of the fully connected layers, and side of the map that the first of these takes.
+# Units of the fully connected layers, and side of the map that the first one takes.
 HIDDEN = 4096
 SIDE = 6
-# Of images: the last window of POOL takes a map of 3, which a stride of 4 and three of 2 leave of this.
+# Smallest side of images: a stride of 4 and two of 2 reduce it to 3, the window of the last pooling.
 SMALLEST = 63
 
 
 def _torchvision(net: 'AlexNet') -> Iterator[tuple[str, ...]]:
-    """Without names for norm layers, of which torchvision's has none."""
+    """No names for norm layers: torchvision's network has none."""
     yield from (('conv1', 'features.0'), ('stage1_block1/conv1', 'features.3'))
     yield from ((f'stage2_block1/conv{i}', f'features.{4 + 2 * i}') for i in (1, 2, 3))
     yield from (('fc1', 'classifier.1', 'flat'), ('fc2', 'classifier.4'), ('head', 'classifier.6'))
@@ -40,10 +39,10 @@ def _torchvision(net: 'AlexNet') -> Iterator[tuple[str, ...]]:
 class AlexNet(Network):
     """Five convolutions, three poolings and three fully connected layers.
 
-    Attributes, beside those of `Network`:
-      norm: as in `Network`, behind each convolution; 'none' is no layer at all, because a convolution has a bias.
+    Attributes, besides those of `Network`:
+      norm: as in `Network`, after each convolution; 'none' adds no layer, because convolutions have biases.
       width: multiplier of channels and hidden units, which are rounded to multiples of 8.
-      dropout: share of what goes into each of the two hidden layers (2012, section 4.2).
+      dropout: rate on the input of each of the two hidden layers (2012, section 4.2).
     """
 
     norm: str | Mapping[str, Any] = 'none'

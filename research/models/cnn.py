@@ -1,8 +1,8 @@
 """The simple convolutional network: convolve, pool, repeat, then fully connected layers.
 
 LeCun et al. 1998 (Gradient-based learning applied to document recognition), with today's parts: 3x3 convolutions, ReLU,
-max pooling and a normalization layer chosen by the config. The head gives logits; whether they are sigmoids' or a
-softmax's is the loss's to say.
+max pooling and a normalization layer chosen by the config. The head returns logits; the
+loss decides between sigmoid and softmax.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from research.models.network import Kit, Network
 
 
 class CNN(Network):
-    """`depth` convolutions and a 2x2 max pooling a block, one block for each of `widths`; then `hidden` layers; then logits.
+    """A block of `depth` convolutions and a 2x2 max pooling for each of `widths`; then the `hidden` layers; then logits.
 
-    Attributes, beside those of `Network`:
+    Attributes, besides those of `Network`:
       widths: channels of each block; each halves the map, rounding down.
       depth: 3x3 convolutions in a block, each followed by norm and activation.
       hidden: units of each fully connected layer.
-      dropout: share of the inputs of each fully connected layer, the head too, that is zeroed in training.
+      dropout: rate on the input of each fully connected layer, including the head.
     """
 
     widths: Sequence[int] = (32, 64)

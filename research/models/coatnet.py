@@ -1,8 +1,8 @@
 """CoAtNet (Dai et al. 2021, Marrying convolution and attention for all data sizes): two stages of MBConv, two of attention.
 
-The networks of table 3 as timm has them without `rw` in the name, which follow the paper: a convolutional stem, pre-norm blocks
-of which the first of a stage halves the map, attention over all of the map with a learned bias for each relative position, and
-logits through one more matrix, as MaxViT has it (Tu et al. 2022). T = H W tokens, D features, N heads.
+The networks of table 3, as in timm's models without `rw` in the name, which follow the paper: a convolutional stem, pre-norm
+blocks, the first in a stage halving the map, attention over the whole map with a learned bias for each relative position, and
+one more matrix before the logits, as in MaxViT (Tu et al. 2022). T = H W tokens, D features, N heads.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ SIZES = {
     '2': {'depths': (2, 6, 14, 2), 'widths': (128, 256, 512, 1024), 'stem_width': 128},
     '3': {'depths': (2, 6, 14, 2), 'widths': (192, 384, 768, 1536), 'stem_width': 192},
 }
-# Width inside of a block as a multiple of D, and of the squeeze-and-excitation as a share of D (caption of table 3).
+# Width inside a block as a multiple of D, and of the squeeze-and-excitation as a share of D (caption of table 3).
 EXPANSION, SQUEEZE = 4, 0.25
 
 _CONVOLUTION = {
@@ -69,16 +69,16 @@ def _names(net: 'CoAtNet') -> Iterator[tuple[str, ...]]:
 
 
 class CoAtNet(Network):
-    """A stem of half the size, stages of which each halves the map, global average pooling, logits.
+    """A stem that halves the image, stages that each halve the map, global average pooling, logits.
 
-    Attributes, beside those of `Network`; `norm` is that of the convolutions:
+    Attributes, besides those of `Network`; `norm` is for the stages of convolution:
       depths, widths: blocks of each stage, and D in them.
-      layout: of each stage, 'C' convolution or 'T' attention (section 2.2 compares 'CCCC', 'CCCT', 'CCTT' and 'CTTT').
+      layout: per stage 'C' for convolution or 'T' for attention (section 2.2 compares 'CCCC', 'CCCT', 'CCTT', 'CTTT').
       stem_width: channels of the stem's two convolutions.
-      head_dim: features of a head, a divisor of D where there is attention.
-      attention_norm: norm layer of the stages of attention and in front of the logits, as `norm`.
-      dropout: share zeroed in front of the logits.
-      stochastic_depth: share of examples in which the last block's branches are off in training; blocks before it in
+      head_dim: features per head, a divisor of D in stages of attention.
+      attention_norm: norm layer of the stages of attention and before the logits, as `norm`.
+      dropout: rate before the logits.
+      stochastic_depth: share of examples for which the last block's branches are dropped in training; earlier blocks in
         proportion to their depth.
     """
 
@@ -107,7 +107,7 @@ class CoAtNet(Network):
 
     @nn.nowrap
     def resized(self, path: tuple[str, ...], leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Biases of relative positions for another square map: bilinear (appendix A.1)."""
+        """Biases `[(2 H - 1) (2 W - 1), N]` of relative positions for another square map: bilinear (appendix A.1)."""
         old, new = math.isqrt(len(leaf)), math.isqrt(shape[0])
         if path[-1] != 'relative_positions' or leaf.shape != (old**2, shape[-1]) or new**2 != shape[0]:
             return None
@@ -118,8 +118,8 @@ class CoAtNet(Network):
         """Images `[B, H, W, C]` to logits `[B, K]`."""
         if not len(self.depths) == len(self.widths) == len(self.layout) or set(self.layout) - set('CT'):
             raise ConfigError(
-                f"{len(self.depths)} depths, {len(self.widths)} widths and a layout '{self.layout}': expected as many of each, "
-                "and 'C' or 'T' a stage."
+                f"{len(self.depths)} depths, {len(self.widths)} widths and a layout '{self.layout}': expected the same number "
+                "of each, and 'C' or 'T' per stage."
             )
         kit = self.kit(train)
         attention_kit = dataclasses.replace(kit, norm_layer=self.attention_norm)
@@ -145,13 +145,13 @@ class CoAtNet(Network):
 
 
 def _shortcut(kit: Kit, x: jax.Array, width: int, strides: int) -> jax.Array:
-    """What a branch is added to: the map, sampled and widened like the branch (equation 5)."""
+    """What a branch is added to: the map, pooled and widened like the branch (equation 5)."""
     x = _sampled(x, strides)
     return x if x.shape[-1] == width else kit.conv(x, width, 1, use_bias=True, name='shortcut_conv')
 
 
 def _sampled(x: jax.Array, strides: int) -> jax.Array:
-    """Means of squares, of what is there of them at the far sides: `[B, ceil(H / strides), ceil(W / strides), C]`."""
+    """Means of squares, cut off at the far edges: `[B, ceil(H / strides), ceil(W / strides), C]`."""
     if strides == 1:
         return x
     padding = [(0, -n % strides) for n in x.shape[1:3]]
@@ -159,7 +159,7 @@ def _sampled(x: jax.Array, strides: int) -> jax.Array:
 
 
 class ConvolutionBlock(nn.Module):
-    """MBConv with a norm in front: `[B, H, W, C]` to `[B, ceil(H / strides), ceil(W / strides), width]`."""
+    """MBConv with a norm layer first: `[B, H, W, C]` to `[B, ceil(H / strides), ceil(W / strides), width]`."""
 
     kit: Kit
     width: int
@@ -192,7 +192,7 @@ class AttentionBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kit, dense = self.kit, functools.partial(self.kit.dense, kernel_init=initializers.glorot_normal())
         if self.width % self.head_dim:
-            raise ConfigError(f'Heads of {self.head_dim} features do not fill {self.width}: choose a divisor.')
+            raise ConfigError(f'Heads of {self.head_dim} features do not divide {self.width} features: choose a divisor.')
 
         def branch(y: jax.Array, name: str) -> jax.Array:
             return Dropout(self.drop, unit='example', name=f'{name}_drop')(y, kit.train)
@@ -200,7 +200,7 @@ class AttentionBlock(nn.Module):
         y = _sampled(kit.norm(x, name='attention_norm'), self.strides)
         batch, *size, _ = y.shape
         heads = self.width // self.head_dim
-        # Of a head query, key and value lie side by side, as in timm.
+        # A head's query, key and value are adjacent, as in timm.
         qkv = dense(y, 3 * self.width, name='qkv').reshape(batch, math.prod(size), heads, 3, self.head_dim)
         query, key, value = jnp.moveaxis(qkv, 3, 0)
         shape = math.prod(2 * n - 1 for n in size), heads

@@ -1,10 +1,10 @@
 """DCGAN: a generator and a discriminator made of strided convolutions.
 
 Radford et al. 2016 (Unsupervised representation learning with deep convolutional generative adversarial networks, section 3
-and figure 1): no pooling and no hidden fully connected layers, 4x4 kernels of stride 2, ReLU in the generator with tanh at its
-end, leaky ReLU in the discriminator, norm layers everywhere but in the generator's last layer and the discriminator's first,
+and figure 1): no pooling and no hidden fully connected layers, 4x4 kernels of stride 2, ReLU in the generator and tanh at its
+end, leaky ReLU in the discriminator, norm layers everywhere except in the generator's last layer and the discriminator's first,
 weights drawn from N(0, 0.02^2). Config: {'task.name': 'generation', 'task.loss': 'non_saturating', 'model.name': 'dcgan'},
-whole in configs/gan_norms.py. Latents are normal here (the paper's are uniform), and sizes are a CPU's.
+complete in configs/gan_norms.py. Latents are normal here (uniform in the paper), and sizes suit a CPU.
 """
 
 import functools
@@ -27,13 +27,13 @@ WEIGHTS = nn.initializers.normal(0.02)
 
 
 class DCGAN(nn.Module):
-    """Both players; a call is the generator's. Parameters stand under `generator` and `discriminator`.
+    """Both players; calling it runs the generator. Parameters are under `generator` and `discriminator`.
 
     Attributes:
-      latents: Z, length of what an image is made of.
+      latents: Z, length of the latent vector of an image.
       side: of the square images, a multiple of 2 ** len(widths): 28 and 32 for the usual data.
       channels: of the images.
-      widths: channels of the generator's maps from the smallest on, each twice as large; the discriminator's, backwards.
+      widths: channels of the generator's maps, each map twice as large as the one before; reversed for the discriminator.
       norm: of the generator, a name in `research.layers.norm.NORMS`, or a mapping with `name` and its arguments.
       discriminator_norm: likewise; it sees real and generated images in two batches.
       axis_name: the `pmap` axis over which batches are split.
@@ -48,10 +48,10 @@ class DCGAN(nn.Module):
     axis_name: str | None = None
 
     def setup(self) -> None:
-        """The players; refuses sizes that do not fit each other."""
+        """Makes the players; raises ConfigError for sizes that do not fit each other."""
         if not self.widths or self.side % 2 ** len(self.widths):
             raise ConfigError(
-                f'Images of side {self.side} cannot be doubled into {len(self.widths)} times: give DCGAN one width or more, '
+                f'Images of side {self.side} are not a map doubled {len(self.widths)} times: give DCGAN at least one width, '
                 'and a side that is a multiple of 2 ** len(widths).'
             )
         self.generator = Generator(self.side, self.channels, self.widths, self.norm, self.axis_name)
@@ -65,12 +65,12 @@ class DCGAN(nn.Module):
         return images
 
     def discriminate(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Images `[B, H, W, C]` in [-1, 1] to logits `[B]`, positive for what is taken for real."""
+        """Images `[B, H, W, C]` in [-1, 1] to logits `[B]`, positive for images taken for real."""
         return self.discriminator(images, train)
 
 
 class Generator(nn.Module):
-    """A linear map to the smallest map, then transposed convolutions that double it."""
+    """A matrix to the smallest map, then transposed convolutions that double it: `[B, Z]` to `[B, side, side, channels]`."""
 
     side: int
     channels: int
@@ -91,7 +91,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Convolutions that halve the map, then one unit over what is left of it."""
+    """Convolutions that halve the map, then one unit over the last map: `[B, H, W, C]` to `[B]`."""
 
     widths: Sequence[int]
     norm: str | Mapping[str, Any]
@@ -109,7 +109,7 @@ class Discriminator(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """`conv_transpose` with parameters `kernel` [4, 4, C, D] and `bias` [D].
+    """`conv_transpose`, [B, H, W, C] to [B, 2 H, 2 W, D], with parameters `kernel` [4, 4, C, D] and `bias` [D].
 
     Attributes:
       features: D, output channels.
@@ -131,14 +131,14 @@ class ConvTranspose(nn.Module):
 def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The transposed convolution of stride 2 that doubles a map: y[2 i + k - 1] is the sum of x[i] kernel[k], in both axes.
 
-    It is what the gradient of a convolution of stride 2 does to its input, and so its own gradients are that convolution and
-    its gradient with respect to the kernel, all of which are fast in a loop on CPU (research.layers.conv): 4 ms where the
-    dilated convolution takes 170, and nearest-neighbour resizing with a 3x3 convolution 10 (forward and both gradients, 64
+    It is the input gradient of a convolution of stride 2, so its own gradients are that convolution and its kernel gradient.
+    All of these are fast in a loop on CPU (research.layers.conv): 4 ms, where the dilated convolution takes 170 ms and
+    nearest-neighbour resizing with a 3x3 convolution 10 ms (forward and both gradients, 64
     maps of 7x7, 64 to 32 channels, one core of an AMD EPYC with AVX-512).
 
     Args:
-      x: [B, H, W, C].
-      kernel: [4, 4, C, D].
+      x: [B, H, W, C], floating.
+      kernel: [4, 4, C, D], the dtype of `x`.
 
     Returns:
       [B, 2 H, 2 W, D].

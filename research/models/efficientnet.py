@@ -1,7 +1,7 @@
 """EfficientNet (Tan and Le 2019, EfficientNet: rethinking model scaling for convolutional neural networks).
 
-MobileNetV2's network with larger kernels in places, squeeze-and-excitation in every block and SiLU; its width, its depth and
-the size of its images grow together.
+MobileNetV2 with some larger kernels, squeeze-and-excitation in every block and SiLU. Width, depth and image size grow
+together.
 """
 
 import functools
@@ -17,7 +17,7 @@ from research.models.network import HALF, Preprocessing, Source, divisible
 
 
 class Scale(NamedTuple):
-    """Multipliers of channels and of blocks, size of the images and share of dropout, as the authors' code has them."""
+    """Multipliers of channels and of blocks, side of the images in pixels and dropout rate, as in the authors' code."""
 
     width: float
     depth: float
@@ -25,7 +25,7 @@ class Scale(NamedTuple):
     dropout: float
 
 
-# Section 3.3: each is the one before with twice the FLOPs.
+# Section 3.3: each has about twice the FLOPs of the one before.
 SCALES = {
     'efficientnet_b0': Scale(1.0, 1.0, 224, 0.2),
     'efficientnet_b1': Scale(1.0, 1.1, 240, 0.2),
@@ -37,7 +37,7 @@ SCALES = {
     'efficientnet_b7': Scale(2.0, 3.1, 600, 0.5),
 }
 
-# What the libraries' weights are used with, where it is not in the table above or the same for all.
+# Preprocessing and epsilon of the libraries' weights, where they differ between networks.
 _TIMM = {
     'efficientnet_b0': Preprocessing(224),
     'efficientnet_b1': Preprocessing(240, 0.9, mean=HALF, std=HALF),
@@ -91,8 +91,7 @@ def _huggingface(net: 'EfficientNet') -> Iterator[tuple[str, ...]]:
 class EfficientNet(MobileNetV2):
     """MobileNetV2 with other stages; `width` and `depth` scale all of it, channels to multiples of 8 and blocks rounded up.
 
-    Attributes, beside those of `MobileNetV2`:
-      squeeze_excite, stochastic_depth: with the paper's values.
+    Attributes are those of `MobileNetV2`; the defaults are the paper's.
     """
 
     activation: str = 'silu'
@@ -118,8 +117,8 @@ class EfficientNet(MobileNetV2):
             lambda name: _TORCHVISION.get(name, Preprocessing()),
             lambda name, tensors: {'norm': {'name': 'batch', 'epsilon': _TORCHVISION_EPSILON.get(name, 1e-5)}},
         ),
-        # Theirs pads as TensorFlow for images of the size in the table, and no other. Its images are resized to a square, and
-        # divided twice by the root of ImageNet's deviation.
+        # Theirs pads like TensorFlow only for images of the size in the table. It resizes images to a square, and divides them
+        # twice by the square root of ImageNet's standard deviation.
         'huggingface': Source(
             _huggingface,
             {n: f'google/{n.replace("_", "-")}' for n in SCALES},

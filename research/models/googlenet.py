@@ -1,8 +1,8 @@
 """GoogLeNet (Szegedy et al. 2014, Going deeper with convolutions), with batch normalization, as torchvision has it.
 
-Each block looks at its map at several scales side by side. As in torchvision there is batch normalization behind every
-convolution and none of local responses, what the paper has as a 5x5 convolution is a 3x3 one, and the side branches average
-to a map of 4x4 whatever the size of the image. Small images pass: a pooling covers what is there.
+Each block processes its map at several scales in parallel. As in torchvision, batch normalization follows every convolution,
+there is no local response normalization, the paper's 5x5 convolutions are 3x3, and the auxiliary heads pool to 4x4 for
+images of any size. Small images work: windows of a pooling may reach beyond the map.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,8 +20,8 @@ from research.models.network import HALF, Kit, Network, Preprocessing, Source, d
 
 # Table 1: channels and kernel of the convolutions of the stem, of which the first has stride 2.
 STEM = ((64, 7), (64, 1), (192, 3))
-# Table 1: a stage's blocks, and the window of the pooling behind it. Of a block: channels of the 1x1 convolution; of the
-# reduction in front of the 3x3 one and of that; of the reduction in front of the larger one and of that; behind the pooling.
+# Table 1: a stage's blocks, and the window of the pooling after it. In a block: channels of the 1x1 convolution; of the
+# reduction before the 3x3 one and of that; of the reduction before the larger one and of that; after the pooling.
 STAGES = (
     (((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)), 3),
     (
@@ -36,11 +36,11 @@ STAGES = (
     ),
     (((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)), None),
 )
-# Section 5: auxiliary classifiers, each behind a block; what they average to, and channels of their hidden layers.
+# Section 5: auxiliary classifiers, each after a block; the side they pool to, and channels of their hidden layers.
 AUXILIARY = {'stage2_block1': 'aux1', 'stage2_block4': 'aux2'}
 AUXILIARY_SIDE, AUXILIARY_WIDTHS = 4, (128, 1024)
 
-# What torchvision calls the layers of a block: branch and place in it, 0 where it is alone.
+# torchvision's numbers for the layers of a block: the branch, and the place in it.
 _BRANCHES = {'conv1': (1, 0), 'reduce2': (2, 0), 'conv2': (2, 1), 'reduce3': (3, 0), 'conv3': (3, 1), 'conv4': (4, 1)}
 
 
@@ -62,16 +62,16 @@ def _torchvision(net: 'GoogLeNet') -> Iterator[tuple[str, ...]]:
 
 
 class GoogLeNet(Network):
-    """A stem, three stages of Inception blocks, global average pooling, logits; in training two more heads along the way.
+    """A stem, three stages of Inception blocks, global average pooling, logits; in training also two auxiliary heads.
 
-    The heads' logits go to the collection 'auxiliary', under 'aux1' and 'aux2', where the caller makes it mutable.
+    The heads' logits `[B, K]` go to the collection 'auxiliary', as 'aux1' and 'aux2', if the caller makes it mutable.
 
-    Attributes, beside those of `Network`:
+    Attributes, besides those of `Network`:
       width: multiplier of channels and hidden units, which are rounded to multiples of 8.
-      dropout: share of what goes into the last layer (table 1).
+      dropout: rate on the input of the last layer (table 1).
       auxiliary: whether there are auxiliary heads.
-      auxiliary_dropout: share of what goes into the last layer of each of them (section 5).
-      auxiliary_weight: of the loss of each of them, for whoever trains (section 5).
+      auxiliary_dropout: rate on the input of the last layer of each (section 5).
+      auxiliary_weight: weight of the loss of each, for the trainer (section 5).
     """
 
     norm: str | Mapping[str, Any] = FrozenDict({'name': 'batch', 'epsilon': 1e-3})
@@ -82,12 +82,12 @@ class GoogLeNet(Network):
     auxiliary_weight: float = 0.3
 
     SOURCES = {
-        # With its weights torchvision turns ImageNet's mean and deviation, by which it standardizes, into a half each.
+        # With pretrained weights torchvision's network converts ImageNet's mean and deviation into a half each.
         'torchvision': Source(
             _torchvision,
             {'googlenet': 'googlenet'},
             lambda name: Preprocessing(interpolation='bilinear', mean=HALF, std=HALF),
-            # Its constructor takes the heads off the network that it gives out with weights.
+            # torchvision removes the heads from a pretrained network by default.
             lambda name, tensors: {'auxiliary': any(tensor.startswith('aux') for tensor in tensors)},
         )
     }
@@ -96,7 +96,7 @@ class GoogLeNet(Network):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Images `[B, H, W, C]` to logits `[B, K]`."""
         kit, block = self.kit(train), self.block(Inception)
-        # A reference pass stores statistics for the heads' norm layers, too; it and `init` make this collection mutable.
+        # The heads' norm layers also need statistics from a reference pass; it and `init` make this collection mutable.
         heads = AUXILIARY if self.auxiliary and (train or self.is_mutable_collection('reference')) else {}
         for i, (features, kernel) in enumerate(STEM, 1):
             x = convolve(kit, x, divisible(features * self.width), kernel, 2 if i == 1 else 1, name=f'conv{i}')
@@ -117,7 +117,7 @@ class GoogLeNet(Network):
 
     @nn.nowrap
     def hand_on(self, kit: Kit, name: str, x: jax.Array) -> None:
-        """Sows the logits of an auxiliary head on a map."""
+        """Sows the logits `[B, K]` of an auxiliary head on a map `[B, H, W, C]`."""
         features, hidden = (divisible(n * self.width) for n in AUXILIARY_WIDTHS)
         x = convolve(kit, adaptive_avg_pool(x, AUXILIARY_SIDE), features, 1, name=f'{name}_conv')
         fc1 = {'name': f'{name}_fc1', 'use_bias': True, 'padding': 'VALID', 'kernel_init': he_normal()}
@@ -151,12 +151,12 @@ class Inception(nn.Module):
 
 
 def convolve(kit: Kit, x: jax.Array, features: int, kernel: int, strides: int = 1, *, name: str) -> jax.Array:
-    """Convolution, norm layer (`{name}_norm`) and activation."""
+    """Convolution, norm layer (`{name}_norm`) and activation, `[B, H, W, C]` to `[B, H', W', features]`."""
     return kit.activate(kit.norm(kit.conv(x, features, kernel, strides, name=name), name=f'{name}_norm'))
 
 
 def pool(kit: Kit, x: jax.Array, window: int) -> jax.Array:
-    """Maxima with stride 2 in which a last window that does not fit counts, `[B, ceil((H - window) / 2) + 1, ...]`."""
+    """Max pooling of stride 2 that keeps a last, partial window: `[B, H, W, C]` to `[B, ceil((H - window) / 2) + 1, ...]`."""
     outputs = (max(1, -((window - n) // 2) + 1) for n in x.shape[1:3])
     padding = [(0, max(0, 2 * (out - 1) + window - n)) for out, n in zip(outputs, x.shape[1:3], strict=True)]
     return kit.max_pool(x, window, 2, tuple(padding))

@@ -1,7 +1,7 @@
 """MobileNetV1 (Howard et al. 2017, MobileNets: efficient convolutional neural networks for mobile vision applications).
 
-A convolution is cut into a depthwise one, a kernel a channel, and a pointwise one, across channels: 8 to 9 times fewer
-products. One number, the width multiplier, makes the network thinner throughout. ReLU6 as in the authors' code.
+A convolution is split into a depthwise one, with one kernel per channel, and a pointwise one, across channels: 8 to 9 times
+fewer products. One number, the width multiplier, makes the network thinner throughout. ReLU6 as in the authors' code.
 """
 
 import functools
@@ -47,12 +47,12 @@ def _huggingface_preprocessing(name: str) -> Preprocessing:
 
 
 class MobileNetV1(Network):
-    """A strided convolution, 13 separable ones of which four halve the map, global average pooling, logits.
+    """A strided convolution, 13 separable ones, four of which halve the map, global average pooling, logits.
 
-    Attributes, beside those of `Network`:
+    Attributes, besides those of `Network`:
       width: multiplier of all channels, which are rounded to multiples of 8.
-      squeeze_excite: reduced channels of a layer behind each depthwise convolution, as a share of it; 0 for none, as the paper.
-      dropout: share of what goes into the last layer.
+      squeeze_excite: reduced channels after each depthwise convolution, as a share of its own; 0 for none, as in the paper.
+      dropout: rate on the input of the last layer.
     """
 
     activation: str = 'relu6'

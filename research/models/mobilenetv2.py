@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al. 2018, MobileNetV2: inverted residuals and linear bottlenecks).
 
-Blocks are added to their input where it is thin, and widen inside, where convolutions are depthwise and cheap; what leaves a
-block passes no activation. EfficientNet and TinyNet are this network with other stages; MobileNetV3 is of the same blocks.
+Shortcuts connect the thin ends of blocks, which widen inside, where convolutions are depthwise and cheap. A block's output has
+no activation. EfficientNet and TinyNet are this network with other stages; MobileNetV3 has the same blocks.
 """
 
 import functools
@@ -21,8 +21,8 @@ class Stage(NamedTuple):
     """A row of the table: blocks of one width.
 
     Attributes:
-      expansion: channels inside a block, as a multiple of those that come in.
-      channels: that come out.
+      expansion: channels inside a block, as a multiple of its input's.
+      channels: of the output.
       depth: number of blocks.
       strides: of the first block.
       kernel: side of the depthwise kernels.
@@ -38,7 +38,7 @@ class Stage(NamedTuple):
 # Channels of the first and of the last convolution.
 STEM, TOP = 32, 1280
 
-# Sizes that Hugging Face's weights are for.
+# Hugging Face's weights, and the side of their images.
 _HUGGINGFACE = {
     'mobilenetv2_035': ('google/mobilenet_v2_0.35_96', 96),
     'mobilenetv2_075': ('google/mobilenet_v2_0.75_160', 160),
@@ -49,7 +49,7 @@ _TIMM = tuple(f'mobilenetv2_{width}' for width in ('035', '050', '075', '100', '
 
 
 def timm_blocks(net: Network) -> Iterator[tuple[str, ...]]:
-    """timm's names, but those of the last layers, for all networks of these blocks; the first stage of each expands nothing."""
+    """timm's names, except for the last layers, of all networks with these blocks; their first stage does not expand."""
     yield from (('conv1', 'conv_stem'), ('norm1', 'bn1'), ('head', 'classifier'))
     for ours, s, b in net.blocks():
         theirs = f'blocks.{s - 1}.{b - 1}'
@@ -81,7 +81,7 @@ def _torchvision(net: 'MobileNetV2') -> Iterator[tuple[str, str]]:
 
 
 def _huggingface(net: 'MobileNetV2') -> Iterator[tuple[str, str]]:
-    """Theirs has the first block in the stem."""
+    """Theirs puts the first block in the stem."""
     yield 'head', 'classifier'
     pairs = {('conv1', 'norm1'): 'conv_stem.first_conv', ('conv2', 'norm2'): 'conv_1x1'}
     for n, (ours, _, _) in enumerate(net.blocks()):
@@ -101,14 +101,14 @@ def _huggingface_preprocessing(name: str) -> Preprocessing:
 class MobileNetV2(Network):
     """A strided convolution, stages of inverted residuals, a pointwise convolution, global average pooling, logits.
 
-    Attributes, beside those of `Network`:
-      width: multiplier of channels, which are rounded to multiples of 8; the last convolution becomes wider but never thinner.
+    Attributes, besides those of `Network`:
+      width: multiplier of channels, which are rounded to multiples of 8; the last convolution only gets wider.
       depth: multiplier of the blocks of a stage, rounded up; the first and the last stage stay as they are.
-      fixed_ends: whether `width` leaves the first and the last convolution alone.
-      squeeze_excite: reduced channels of a layer behind each depthwise convolution, as a share of those that come into the
-        block; 0 for none, as the paper has it.
-      dropout: share of what goes into the last layer.
-      stochastic_depth: share of examples in which the last block's residual branch is off in training; blocks before it
+      fixed_ends: whether the first and the last convolution ignore `width`.
+      squeeze_excite: reduced channels after each depthwise convolution, as a share of the channels of the block's input; 0
+        for none, as in the paper.
+      dropout: rate on the input of the last layer.
+      stochastic_depth: share of examples for which the last block's residual branch is dropped in training; earlier blocks
         in proportion to their depth (Huang et al. 2016, equation 4).
     """
 
@@ -190,12 +190,12 @@ class MobileNetV2(Network):
 class InvertedResidual(nn.Module):
     """Widen, convolve each channel, narrow; `[B, H, W, C]` to `[B, ceil(H / strides), ceil(W / strides), features]`.
 
-    The input is added where the shape is the same.
+    The input is added if it has the shape of the output.
 
     Attributes:
-      hidden: channels inside; nothing is widened where these are C.
-      squeeze_excite: arguments of a `SqueezeExcite` behind the depthwise convolution, none for none.
-      drop: share of examples in which the branch is off in training.
+      hidden: channels inside; no widening if equal to C.
+      squeeze_excite: arguments of a `SqueezeExcite` after the depthwise convolution; {} for none.
+      drop: share of examples for which the branch is dropped in training.
     """
 
     kit: Kit

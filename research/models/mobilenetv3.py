@@ -1,7 +1,7 @@
 """MobileNetV3 (Howard et al. 2019, Searching for MobileNetV3).
 
-MobileNetV2's blocks with sizes found by search, squeeze-and-excitation in some of them, a hard swish where maps are small, and
-last layers that come after the pooling, where they cost a 49th.
+MobileNetV2's blocks with sizes found by search, squeeze-and-excitation in some of them, a hard swish for small maps, and last
+layers after the pooling, where they cost a 49th.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ class Stage(NamedTuple):
     """Rows of the table with the same output.
 
     Attributes:
-      channels: that come out of a block.
+      channels: of a block's output.
       kernel: side of the depthwise kernels.
       strides: of the first block.
-      expanded: channels inside of each block.
+      expanded: channels inside each block.
       squeezed: whether blocks have squeeze-and-excitation.
-      activation: of its blocks; '' is the network's.
+      activation: of the blocks; '' is the network's.
     """
 
     channels: int
@@ -40,7 +40,7 @@ class Stage(NamedTuple):
 
 # Channels of the first convolution, in both tables.
 STEM = 16
-# Stages of tables 1 and 2, then channels of the last convolution and of the layer behind the pooling.
+# Stages of tables 1 and 2, then channels of the last convolution and of the layer after the pooling.
 SIZES = {
     'large': (
         (
@@ -77,7 +77,7 @@ def _timm(net: 'MobileNetV3') -> Iterator[tuple[str, ...]]:
 
 
 def torchvision_block(ours: str, theirs: str, expands: bool, squeezed: bool) -> Iterator[tuple[str, ...]]:
-    """Names in a block of torchvision's MobileNetV3 and EfficientNet, which counts the layers that there are."""
+    """Names in a block of torchvision's MobileNetV3 and EfficientNet, which only count layers that exist."""
     kinds = [*(('expand',) if expands else ()), 'depthwise', *(('squeeze_excite',) if squeezed else ()), 'project']
     for i, kind in enumerate(kinds):
         if kind == 'squeeze_excite':
@@ -99,21 +99,21 @@ def _torchvision(net: 'MobileNetV3') -> Iterator[tuple[str, ...]]:
 
 
 def _torchvision_preprocessing(name: str) -> Preprocessing:
-    """Of the newest weights; the small network was trained once."""
+    """That of the newest weights; the small network has only one set."""
     return Preprocessing(crop=0.875 if 'small' in name else 224 / 232, interpolation='bilinear')
 
 
 class MobileNetV3(Network):
     """A strided convolution, stages of inverted residuals, a pointwise convolution, pooling, a hidden layer, logits.
 
-    Attributes, beside those of `Network`:
+    Attributes, besides those of `Network`:
       size: 'large' or 'small', tables 1 and 2.
       activation: of the first and last layers and of the later stages; the early ones have ReLU.
-      width: multiplier of channels, which are rounded to multiples of 8; the first convolution keeps 16 at least, and the
+      width: multiplier of channels, which are rounded to multiples of 8; the first convolution keeps at least 16, and the
         hidden layer does not change.
       squeeze_excite: reduced channels of a squeeze-and-excitation as a share of those inside its block; 0 for none.
-      dropout: share of what goes into the last layer (section 6.1.1).
-      stochastic_depth: share of examples in which the last block's residual branch is off in training; blocks before it
+      dropout: rate on the input of the last layer (section 6.1.1).
+      stochastic_depth: share of examples for which the last block's residual branch is dropped in training; earlier blocks
         in proportion to their depth (Huang et al. 2016, equation 4).
     """
 
@@ -153,7 +153,7 @@ class MobileNetV3(Network):
         kit, block, total = self.kit(train), self.block(InvertedResidual), len(list(self.blocks()))
         x = kit.conv(x, max(STEM, divisible(STEM * self.width)), 3, 2, name='conv1')
         x = self.tap('stem', kit.activate(kit.norm(x, name='norm1')))
-        before = STEM  # channels that come into the block in the table
+        before = STEM  # channels of the block's input in the table
         for number, (name, s, b) in enumerate(self.blocks(), 1):
             stage = stages[s - 1]
             hidden = divisible(x.shape[-1] * stage.expanded[b - 1] / before)

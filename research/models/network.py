@@ -1,7 +1,7 @@
-"""What the families of networks share: the layers that a config chooses, maps to read, and other libraries' names.
+"""What the families of networks share: layers chosen by the config, intermediate maps, and names in other libraries.
 
-A family is a `Network`; every layer of its blocks comes from a `Kit`, so that norm, activation and convolution are chosen in
-every family by the same words.
+A family is a `Network`. Every layer of its blocks comes from a `Kit`, so all families choose norm, activation and convolution
+by the same fields.
 """
 
 import dataclasses
@@ -22,22 +22,22 @@ from research.layers.dense import Dense
 PADDINGS = ('half', 'same')
 # The mean and standard deviation of ImageNet's training images, by channel, for images in [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Both of them in TensorFlow's own networks: images in [-1, 1].
+# Mean and standard deviation in TensorFlow's own networks: images in [-1, 1].
 HALF = (0.5, 0.5, 0.5)
 
 
 def divisible(channels: float) -> int:
-    """The nearest multiple of 8, at least 8, that takes away no more than a tenth: as Google's networks round."""
-    found = max(8, int(channels + 4) // 8 * 8)
-    return found if found >= 0.9 * channels else found + 8
+    """The nearest multiple of 8, at least 8, that is at most a tenth smaller, as in Google's networks."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
 class Preprocessing(NamedTuple):
-    """What images go through before a network with these weights sees them.
+    """The preprocessing of images that pretrained weights expect.
 
     Attributes:
-      size: side of the square that is left.
-      crop: share of the shorter side that the square takes: resize so that it is size / crop, then cut out the middle.
+      size: side of the square crop, in pixels.
+      crop: share of the shorter side that the square covers: resize that side to size / crop, then cut out the middle.
       interpolation: of the resizing, 'bilinear', 'bicubic' or 'nearest'.
       mean, std: by channel, for images in [0, 1].
     """
@@ -50,30 +50,35 @@ class Preprocessing(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One layer of ours and what another library calls it.
+    """One of our layers and its name in another library.
 
     Attributes:
       ours: path of the layer in the parameters, 'stage1_block1/conv1'; or of a parameter itself, 'class_token'.
       theirs: 'layer1.0.conv1', without `.weight` and the like unless it is the parameter's own name. Several names: our
-        outputs are theirs one behind the other.
-      form: of a weight of theirs: '' as PyTorch has it for a layer like ours; 'pointwise', a 1x1 convolution where ours is a
-        matrix; 'flat', a matrix over a map flattened channel by channel where ours is a convolution that takes all of the map.
+        outputs are theirs concatenated.
+      form: of their weight: '' for the same kind of layer in PyTorch; 'pointwise' for a 1x1 convolution where ours is a
+        matrix; 'flat' for a matrix over a map flattened channel by channel where ours is a convolution over the whole map.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
     form: str = ''
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`theirs` as a tuple."""
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
 
 class Source(NamedTuple):
     """Another library's version of a family.
 
     Attributes:
-      layers: network -> its layers, in any order; those that it has not are passed over.
-      names: model name -> theirs, of every network that they have: a function's name in timm and torchvision, an address at
+      layers: network -> rows of `Layer`, in any order; layers that the network lacks are ignored.
+      names: model name -> theirs, for every network that they have: a function's name in timm and torchvision, a repository at
         Hugging Face.
-      preprocessing: model name -> what its images go through.
-      arguments: model name, names of tensors in a file -> arguments of our constructor, where theirs computes something else
+      preprocessing: model name -> that of its images.
+      arguments: model name, names of tensors in a file -> arguments of our constructor, if theirs computes something else
         from the same parameters: an epsilon, a padding.
     """
 
@@ -85,11 +90,11 @@ class Source(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Kit:
-    """The layers of a network: each call makes one in the module that is being called, under `name`.
+    """The layers of a network: each method adds one, called `name`, to the module that is running.
 
     Attributes:
       norm, activation, conv, blur_pool, low_rank, padding, axis_name: as in `Network`.
-      train: whether norm layers see the batch, and dropout drops.
+      train: whether norm layers use the batch's statistics, and dropout is on.
     """
 
     norm_layer: str | Mapping[str, Any]
@@ -110,33 +115,36 @@ class Kit:
         *,
         name: str,
         groups: int = 1,
-        use_bias: bool = False,
-        padding: conv.Padding | None = None,
-        kernel_init: Initializer | None = None,
+        **others: Any,
     ) -> jax.Array:
-        """Convolution, `[B, H, W, C]` to `[B, H', W', features]`; padding None: the network's, kernel_init None: He's."""
+        """Convolution, `[B, H, W, C]` to `[B, H', W', features]`.
+
+        Other arguments are those of `research.layers.conv.Conv`; by default there is no bias, the padding is the network's and
+        the initializer is He's.
+        """
         size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
-        if padding is None:
-            padding = 'SAME' if self.padding == 'same' else tuple((k - 1) // 2 for k in size)
-        if self.blur_pool and strides > 1 and size != (strides, strides):  # patches side by side leave nothing out
+        if self.blur_pool and strides > 1 and size != (strides, strides):  # adjacent patches skip no pixels
             x = blur(x)
         given = {
             'kernel_size': size,
             'strides': strides,
-            'padding': padding,
+            'padding': 'SAME' if self.padding == 'same' else tuple((k - 1) // 2 for k in size),
             'groups': groups,
-            'kernel_init': kernel_init or initializers.he_normal_fan_out(groups),
+            'use_bias': False,
+            'kernel_init': initializers.he_normal_fan_out(groups),
+            **others,
         }
         rank = low_rank.rank((*size, x.shape[-1], features), self.low_rank) if groups == 1 else 0
         if rank:
-            first = given | {'kernel_init': initializers.lecun_normal()}  # nothing is activated between the two
-            x = conv.create(self.conv_layer, features=rank, use_bias=False, name=f'{name}_in', **first)(x)
+            # No activation between the two, so the first gets LeCun's initializer.
+            first = given | {'use_bias': False, 'kernel_init': initializers.lecun_normal()}
+            x = conv.create(self.conv_layer, features=rank, name=f'{name}_in', **first)(x)
             given |= {'kernel_size': 1, 'strides': 1, 'padding': 0}
             name = f'{name}_out'
-        return conv.create(self.conv_layer, features=features, use_bias=use_bias, name=name, **given)(x)
+        return conv.create(self.conv_layer, features=features, name=name, **given)(x)
 
     def dense(self, x: jax.Array, features: int, *, name: str, kernel_init: Initializer | None = None) -> jax.Array:
-        """Matrix and bias, `[..., C]` to `[..., features]`."""
+        """Matrix and bias, `[..., C]` to `[..., features]`; kernel_init None is LeCun's."""
         kernel_init = kernel_init or initializers.lecun_normal()
         if rank := low_rank.rank((x.shape[-1], features), self.low_rank):
             x = remat.product(Dense(rank, use_bias=False, name=f'{name}_in')(x))
@@ -144,15 +152,15 @@ class Kit:
         return remat.product(Dense(features, kernel_init=kernel_init, name=name)(x))
 
     def norm(self, x: jax.Array, *, name: str) -> jax.Array:
-        """Norm layer, the same shape out."""
+        """Norm layer, `[B, ..., C]` to the same shape."""
         return norms.create(self.norm_layer, use_running_average=not self.train, axis_name=self.axis_name, name=name)(x)
 
     def activate(self, x: jax.Array) -> jax.Array:
-        """The network's activation."""
+        """The network's activation, any shape to the same shape."""
         return activation.create(self.activation)(x)
 
     def max_pool(self, x: jax.Array, window: int, strides: int, padding: Any = 'VALID') -> jax.Array:
-        """Maximum over square windows; padding as in research.layers.pooling.max_pool."""
+        """Maximum over square windows, `[B, H, W, C]` to `[B, H', W', C]`; padding as in research.layers.pooling.max_pool."""
         if self.blur_pool and strides > 1:
             return blur(pooling.max_pool(x, (window, window), (1, 1), padding), strides)
         return pooling.max_pool(x, (window, window), (strides, strides), padding)
@@ -167,9 +175,9 @@ class Network(nn.Module):
       activation: a name in `research.layers.activation.ACTIVATIONS`.
       conv: a name in `research.layers.conv.CONVS`, or a mapping with `name` and its arguments.
       blur_pool: whether maps are low-pass filtered before they are sampled, see research.layers.blur.
-      low_rank: rank of large layers as a share of what it can be, 0 for whole ones, see research.layers.low_rank.
-      padding: 'half' the kernel on each side, as PyTorch has it, or 'same' as TensorFlow, whose strided layers pad high first.
-      remat: what of a block is computed again for the gradient, see research.layers.remat.
+      low_rank: rank of large layers as a share of the full rank, 0 for whole ones, see research.layers.low_rank.
+      padding: 'half' the kernel on each side, as in PyTorch, or 'same' as in TensorFlow, whose strided layers pad high first.
+      remat: what of a block is recomputed for the gradient, see research.layers.remat.
       axis_name: the `pmap` axis over which batches are split.
     """
 
@@ -183,12 +191,12 @@ class Network(nn.Module):
     remat: str = 'none'
     axis_name: str | None = None
 
-    # library ('timm', 'torchvision', 'huggingface') -> how its weights fit.
+    # Library ('timm', 'torchvision', 'huggingface') -> how its weights map to ours.
     SOURCES: ClassVar[Mapping[str, Source]] = {}
 
     @nn.nowrap
     def kit(self, train: bool) -> Kit:
-        """The layers that the fields choose."""
+        """The layers that the fields choose; raises ConfigError for an unknown padding."""
         if self.padding not in PADDINGS:
             raise catalogue.ConfigError(f"Unknown padding '{self.padding}'.{catalogue.nearest(self.padding, PADDINGS)}")
         return Kit(
@@ -204,22 +212,22 @@ class Network(nn.Module):
 
     @nn.nowrap
     def block(self, module: Any) -> Any:
-        """The class of a block, called with a map alone, under the network's `remat`."""
+        """A block's class under the network's `remat`; the block takes only a map."""
         return remat.block(module, self.remat, static_argnums=())
 
     @nn.nowrap
     def resized(self, path: tuple[str, ...], leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """A parameter of other weights made to fit images of another size, or None where it cannot be.
+        """A pretrained parameter resampled for images of another size, or None if it cannot be.
 
         Args:
-          path: of the parameter, with the collection in front.
-          leaf: what was read.
-          shape: what is expected.
+          path: of the parameter, collection first.
+          leaf: float32, as in the file.
+          shape: of the result.
         """
         del path, leaf, shape
 
     @nn.nowrap
     def tap(self, name: str, x: jax.Array, collection: str = 'intermediates') -> jax.Array:
-        """Stores what is here in a collection, of whose maps `research.models.features` reads 'intermediates'; the identity."""
+        """The identity; stores `x` in a collection. `research.models.features` returns those in 'intermediates'."""
         self.sow(collection, name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return x

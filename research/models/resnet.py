@@ -1,7 +1,7 @@
 """Residual networks (He et al. 2015, Deep Residual Learning for Image Recognition).
 
-The networks of table 1 are layer by layer torchvision's and timm's, that is with the stride of a bottleneck in its 3x3
-convolution (Goyal et al. 2017 have it so; the paper in its first 1x1); those of section 4.2 are for CIFAR-10. Padding is half
+The networks of table 1 match torchvision's and timm's layer by layer: the stride of a bottleneck is in its 3x3 convolution (as
+in Goyal et al. 2017; in the paper it is in the first 1x1). Those of section 4.2 are for CIFAR-10. Padding is half
 the kernel, as in PyTorch: 'SAME' with stride 2 would shift the image by a pixel.
 """
 
@@ -21,12 +21,12 @@ from research.models.network import Kit, Network, Preprocessing, Source
 IMAGENET_WIDTHS = (64, 128, 256, 512)
 CIFAR_WIDTHS = (16, 32, 64)
 
-# Kernel and stride of the first convolution, then window, stride and padding of a max pooling where there is one.
+# Kernel and stride of the first convolution, then window, stride and padding of the max pooling, if any.
 STEMS = {
     'imagenet': {'kernel': 7, 'strides': 2, 'pool': {'window': 3, 'strides': 2, 'padding': ((1, 1), (1, 1))}},
     'cifar': {'kernel': 3, 'strides': 1, 'pool': None},
 }
-# Channels that come out of a block, as a multiple of those in it.
+# Channels of a block's output as a multiple of those inside it.
 EXPANSIONS = {'basic': 1, 'bottleneck': 4}
 SHORTCUTS = ('padding', 'projection')
 
@@ -34,7 +34,7 @@ _IMAGENET = ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152')
 
 
 def _names(net: 'ResNet') -> Iterator[tuple[str, ...]]:
-    """timm's, of SE-ResNets too, and torchvision's."""
+    """timm's, including SE-ResNets, and torchvision's."""
     yield from (('conv1', 'conv1'), ('norm1', 'bn1'), ('head', 'fc'))
     for ours, s, b in net.blocks():
         theirs = f'layer{s}.{b - 1}'
@@ -56,22 +56,22 @@ def _huggingface_names(net: 'ResNet') -> Iterator[tuple[str, str]]:
 
 
 def _torchvision_preprocessing(name: str) -> Preprocessing:
-    """Of the newest weights; their crop is 224 of 232, but for ResNet-18 and -34, which were trained once."""
+    """That of the newest weights: a crop of 224 from 232, except for ResNet-18 and -34, which have only one set."""
     return Preprocessing(crop=0.875 if name in ('resnet18', 'resnet34') else 224 / 232, interpolation='bilinear')
 
 
 class ResNet(Network):
-    """A stem, stages of blocks of which each but the first halves the map, global average pooling, logits.
+    """A stem, stages of blocks, each but the first halving the map, global average pooling, logits.
 
-    Attributes, beside those of `Network`:
+    Attributes, besides those of `Network`:
       depths: blocks of each stage.
       widths: channels in the blocks of each stage; the stem has the first.
       block_type: 'basic' (two 3x3 convolutions) or 'bottleneck' (1x1, 3x3, 1x1 to four times the width).
-      stem: 'imagenet' (7x7 stride 2, then 3x3 max pooling) for maps of some 224; 'cifar' (3x3 stride 1) for maps of some 32.
-      shortcut: where a block changes the shape, 'projection' (1x1 convolution and norm: option B) or 'padding' (every other
+      stem: 'imagenet' (7x7 stride 2, then 3x3 max pooling) for images of about 224; 'cifar' (3x3 stride 1) for about 32.
+      shortcut: if a block changes the shape, 'projection' (1x1 convolution and norm: option B) or 'padding' (every other
         row and column, zeros for the new channels: option A).
-      squeeze_excite: reduced channels of a layer at the end of each branch as a share, 1/16 in Hu et al. 2018; 0 for none.
-      stochastic_depth: share of examples in which the last block's residual branch is off in training; blocks before it
+      squeeze_excite: reduced channels at the end of each branch as a share, 1/16 in Hu et al. 2018; 0 for none.
+      stochastic_depth: share of examples for which the last block's residual branch is dropped in training; earlier blocks
         in proportion to their depth (Huang et al. 2016, equation 4).
     """
 
@@ -102,7 +102,7 @@ class ResNet(Network):
                 raise catalogue.ConfigError(f"Unknown {field} '{value}'.{catalogue.nearest(value, valid)}")
         if len(self.depths) != len(self.widths):
             raise catalogue.ConfigError(
-                f'{len(self.depths)} depths and {len(self.widths)} widths: expected one of each a stage.'
+                f'{len(self.depths)} depths and {len(self.widths)} widths: expected one of each per stage.'
             )
         kit, stem = self.kit(train), STEMS[self.stem]
         x = kit.conv(x, self.widths[0], stem['kernel'], stem['strides'], name='conv1')

@@ -1,7 +1,6 @@
 """TinyNet (Han et al. 2020, Model Rubik's cube: twisting resolution, depth and width for TinyNets).
 
-EfficientNet-B0 made smaller: of a small network the size of the images and the depth matter more than the width, which so is
-what goes down most.
+EfficientNet-B0 made smaller: in small networks image size and depth matter more than width, so width shrinks most.
 """
 
 import functools
@@ -12,7 +11,7 @@ from research.models.efficientnet import EfficientNet
 from research.models.mobilenetv2 import timm
 from research.models.network import Preprocessing, Source
 
-# Sizes of the images; the widths and depths below are from the same formulas, as the authors' code has them.
+# Sizes of the images; the widths and depths below follow the same formulas, as in the authors' code.
 SIZES = {'tinynet_a': 192, 'tinynet_b': 188, 'tinynet_c': 184, 'tinynet_d': 152, 'tinynet_e': 106}
 
 

@@ -1,8 +1,8 @@
 """VGG networks (Simonyan and Zisserman 2014, Very deep convolutional networks for large-scale image recognition).
 
-Nothing but 3x3 convolutions, maxima over 2x2 windows and three fully connected layers. Convolutions have a bias each, with
-batch normalization behind them too, as in the weights of timm and torchvision. Averages fit a map of any size to the first
-fully connected layer; where a map is smaller than it, pixels are repeated.
+Only 3x3 convolutions, 2x2 max pooling and three fully connected layers. Convolutions have biases even before batch
+normalization, as in timm and torchvision. Average pooling fits a map of any size to the first fully connected layer; pixels of
+smaller maps are repeated.
 """
 
 import functools
@@ -18,7 +18,7 @@ from research.layers.initializers import he_normal
 from research.layers.pooling import adaptive_avg_pool
 from research.models.network import Kit, Network, Preprocessing, Source, divisible
 
-# Table 1: channels of each stage, units of the fully connected layers, side of the map that the first of these takes.
+# Table 1: channels of each stage, units of the fully connected layers, side of the map that the first one takes.
 WIDTHS = (64, 128, 256, 512, 512)
 HIDDEN = 4096
 SIDE = 7
@@ -48,15 +48,15 @@ def _torchvision(net: 'VGG') -> Iterator[tuple[str, ...]]:
 
 
 class VGG(Network):
-    """Five stages of convolutions, each with a pooling behind it, and three fully connected layers.
+    """Five stages of convolutions, each followed by a pooling, and three fully connected layers.
 
-    A map that is too small to be pooled is left as it is, so that images of fewer than 32 pixels a side pass, too.
+    Maps too small to be pooled are not, so images of fewer than 32 pixels a side work too.
 
-    Attributes, beside those of `Network`:
-      norm: as in `Network`, behind each convolution; 'none' is no layer at all, because a convolution has a bias.
+    Attributes, besides those of `Network`:
+      norm: as in `Network`, after each convolution; 'none' adds no layer, because convolutions have biases.
       depths: convolutions of each stage.
       width: multiplier of channels and hidden units, which are rounded to multiples of 8.
-      dropout: share of each hidden layer's units (section 3.1).
+      dropout: rate on the output of each hidden layer (section 3.1).
     """
 
     norm: str | Mapping[str, Any] = 'none'
@@ -102,16 +102,16 @@ class Stage(nn.Module):
 
 
 def convolve(kit: Kit, x: jax.Array, features: int, *size: int, number: int, **kwargs) -> jax.Array:
-    """A convolution with a bias, a norm layer if there is one, the activation; in layers `conv{number}` and `norm{number}`.
+    """Convolution `conv{number}` with a bias, `norm{number}` if any, activation; `[B, H, W, C]` to `[B, H', W', features]`.
 
-    Weights begin so that activations keep their scale: without a norm layer nothing else sees to it.
+    The initializer keeps the scale of activations, because there may be no norm layer to do it.
     """
     x = kit.conv(x, features, *size, name=f'conv{number}', use_bias=True, kernel_init=he_normal(), **kwargs)
     return kit.activate(kit.norm(x, name=f'norm{number}') if normalizes(kit.norm_layer) else x)
 
 
 def normalizes(norm) -> bool:
-    """Whether a norm layer of a config is one: behind a convolution with a bias, 'none' adds nothing."""
+    """Whether a config's norm layer normalizes; after a convolution with a bias, 'none' adds nothing."""
     return (norm if isinstance(norm, str) else norm.get('name')) != 'none'
 
 

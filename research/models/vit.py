@@ -1,7 +1,7 @@
-"""Vision Transformer (Dosovitskiy et al. 2021, An image is worth 16x16 words), and the Transformer encoder that it stands on.
+"""Vision Transformer (Dosovitskiy et al. 2021, An image is worth 16x16 words), and the Transformer encoder that it is built on.
 
 Patches through one matrix, a class token, learned positions, pre-norm blocks of attention and MLP, logits of the class token.
-Layer by layer it is timm's: LayerNorm's epsilon 1e-6, exact GELU, biases throughout. T tokens, D features, N heads.
+It matches timm's layer by layer: LayerNorm's epsilon 1e-6, exact GELU, biases throughout. T tokens, D features, N heads.
 """
 
 import functools
@@ -26,10 +26,10 @@ SIZES = {
     'small': {'patch': 16, 'dim': 384, 'depth': 12, 'heads': 6},
     'base': {'patch': 16, 'dim': 768, 'depth': 12, 'heads': 12},
 }
-# What of the tokens [B, 1 + T, D] the logits are of; timm's global_pool 'token' and 'avg'.
+# Tokens [B, 1 + T, D] -> input of the head [B, D]; timm's global_pool 'token' and 'avg'.
 POOLS = {'token': lambda x: x[:, 0], 'mean': lambda x: x[:, 1:].mean(1)}
 
-# Names elsewhere: block{} counts from 1 here, from 0 there.
+# Names in other libraries, which count blocks from 0; block{} counts from 1.
 _TIMM = {
     'patch_embed': 'patch_embed.proj',
     'class_token': 'cls_token',
@@ -57,7 +57,7 @@ _TORCHVISION = {
     'block{}/mlp_in': 'encoder.layers.encoder_layer_{}.mlp.0',
     'block{}/mlp_out': 'encoder.layers.encoder_layer_{}.mlp.3',
 }
-# As in the files at the hub; transformers 5 gives some of the layers other names in memory.
+# As in the files at the hub; in memory transformers 5 has other names for some layers.
 _HUGGINGFACE = {
     'patch_embed': 'vit.embeddings.patch_embeddings.projection',
     'class_token': 'vit.embeddings.cls_token',
@@ -86,12 +86,13 @@ def _timm_names(net: 'ViT') -> Iterator[tuple[str, tuple[str, ...]]]:
 class ViT(Network):
     """Images to logits by attention over patches.
 
-    Attributes, beside those of `Network`:
-      patch: side of a patch; it divides the image's.
+    Attributes, besides those of `Network`:
+      patch: side of a patch, a divisor of the image's.
       dim, depth, heads, mlp_ratio: D, blocks, N, and the MLP's width as a multiple of D.
       pool: 'token', logits of the class token, or 'mean', of the patches' mean.
-      dropout: share zeroed behind the positions and every matrix but that of query, key and value (appendix B.1).
-      stochastic_depth: share of examples in which a block's branches are off, in the last block; linear in depth before it.
+      dropout: rate after the positions and every matrix except that of query, key and value (appendix B.1).
+      stochastic_depth: share of examples for which the last block's branches are dropped in training; earlier blocks in
+        proportion to their depth.
     """
 
     norm: str | Mapping[str, Any] = FrozenDict({'name': 'layer', 'epsilon': 1e-6})
@@ -130,7 +131,7 @@ class ViT(Network):
 
     @nn.nowrap
     def resized(self, path: tuple[str, ...], leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Positions for another square of patches: bicubic, filtered where there are fewer; the class token keeps its own."""
+        """Positions `[1, 1 + T, D]` for another square of patches: bicubic with antialiasing; the class token keeps its own."""
         old, new = (math.isqrt(n - 1) for n in (leaf.shape[1], shape[1])) if path[-1] == 'positions' else (0, 0)
         if not old or (1, 1 + old**2, shape[2]) != leaf.shape or 1 + new**2 != shape[1]:
             return None
@@ -167,11 +168,11 @@ class EncoderBlock(nn.Module):
     """Pre-norm attention and MLP, each added to its input: `[B, T, D]` to `[B, T, D]` (Dosovitskiy et al. 2021, eq. 2, 3).
 
     Attributes:
-      kit: of a network, or outside of any `Network(norm='layer', activation='gelu').kit(train)`.
+      kit: a network's, or outside of one `Network(norm='layer', activation='gelu').kit(train)`.
       heads: N, a divisor of D.
       mlp_ratio: width of the MLP as a multiple of D.
-      dropout: share zeroed behind every matrix but that of query, key and value.
-      stochastic_depth: share of examples in which a branch is off.
+      dropout: rate after every matrix except that of query, key and value.
+      stochastic_depth: share of examples for which a branch is dropped in training.
     """
 
     kit: Kit
@@ -202,14 +203,14 @@ class EncoderBlock(nn.Module):
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
     """Softmax attention over all tokens, with the softmax in float32 or wider (Vaswani et al. 2017, eq. 1).
 
-    The scores, T x T a head, are no product that remat keeps: much memory, few FLOPs (Korthikanti et al. 2022).
+    remat does not keep the scores, T x T per head: much memory, few FLOPs (Korthikanti et al. 2022).
 
     Args:
-      query, key, value: `[B, T, N, D / N]`.
-      bias: added to the scores `[B, N, T, T]`, `[1, N, T, T]` where it is the same for all examples.
+      query, key, value: `[B, T, N, D / N]`, floating.
+      bias: added to the scores, `[B, N, T, T]`, or `[1, N, T, T]` if it is the same for all examples.
 
     Returns:
-      `[B, T, D]`.
+      `[B, T, D]`, the dtype of `value`.
     """
     scores = jnp.einsum('btnd,bsnd->bnts', query, key) / jnp.sqrt(query.shape[-1]).astype(query.dtype)
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32)) + bias

@@ -1,7 +1,7 @@
 """Xception (Chollet 2017, Xception: Deep learning with depthwise separable convolutions).
 
-Residual blocks of separable convolutions: a depthwise one, a kernel a channel, and a pointwise one with nothing between
-them. The two convolutions of the stem have no padding.
+Residual blocks of separable convolutions: a depthwise one, with one kernel per channel, directly followed by a
+pointwise one. The two convolutions of the stem have no padding.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ ENTRY = ((128, 128), (256, 256), (728, 728))
 MIDDLE = (728, 728, 728)
 EXIT = (728, 1024)
 LAST = (1536, 2048)
-# Of images: two 3x3 convolutions without padding, the first with stride 2, leave one pixel of this.
+# Smallest side of images: two 3x3 convolutions without padding, the first with stride 2, reduce it to one pixel.
 SMALLEST = 7
 
 
@@ -45,11 +45,11 @@ def _separable(ours: str, theirs: str) -> Iterator[tuple[str, ...]]:
 class Xception(Network):
     """A stem, the blocks of entry, middle and exit flow, two separable convolutions, global average pooling, logits.
 
-    Attributes, beside those of `Network`:
+    Attributes, besides those of `Network`:
       middle: blocks of the middle flow.
       width: multiplier of all channels, which are rounded to multiples of 8.
-      dropout: share of what goes into the last layer (section 4.4).
-      stochastic_depth: share of examples in which the last block's residual branch is off in training; blocks before it
+      dropout: rate on the input of the last layer (section 4.4).
+      stochastic_depth: share of examples for which the last block's residual branch is dropped in training; earlier blocks
         in proportion to their depth.
     """
 
@@ -103,10 +103,10 @@ class Block(nn.Module):
     """Separable convolutions added to their input, `[B, H, W, C]` to `[B, ceil(H / strides), ceil(W / strides), D]`.
 
     Attributes:
-      features: channels that come out of each separable convolution; the last is D.
-      strides: of the maximum over 3x3 windows behind them; 1 for none.
-      activated: whether the map comes as an activation; otherwise the branch begins with one.
-      drop: share of examples in which the branch is off in training.
+      features: output channels of each separable convolution; the last is D.
+      strides: of the 3x3 max pooling after them; 1 for none.
+      activated: whether the input is already activated; otherwise the branch begins with an activation.
+      drop: share of examples for which the branch is dropped in training.
     """
 
     kit: Kit
@@ -129,7 +129,7 @@ class Block(nn.Module):
 
 
 def separable(kit: Kit, x: jax.Array, features: int, *, number: int) -> jax.Array:
-    """Depthwise 3x3 and pointwise convolution and norm layer: `depthwise{number}`, `pointwise{number}`, `norm{number}`."""
+    """`depthwise{number}` 3x3, `pointwise{number}` and `norm{number}`: `[B, H, W, C]` to `[B, H, W, features]`."""
     x = kit.conv(x, x.shape[-1], 3, name=f'depthwise{number}', groups=x.shape[-1])
     return kit.norm(kit.conv(x, features, 1, name=f'pointwise{number}'), name=f'norm{number}')
 

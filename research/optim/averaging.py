@@ -1,8 +1,8 @@
-"""Averaged weights, and the one notion of the parameters for evaluation.
+"""Averaged weights, and which parameters are evaluated.
 
-Idea: the weights of an evaluation are a running average of those that are trained, which lies nearer to the bottom of a valley
-than any of them. Every kind of average is a schedule of one number, the weight of the newest parameters in it, which is fed to
-the program as data: so all of them are one program.
+Idea: evaluate a running average of the trained weights; it lies nearer to the bottom of a valley than any of them. Every kind
+of average is a schedule of one number, the weight of the newest parameters, which is fed to the program as data. So all kinds
+share one program.
 
 Config: {'optimizer.average.name': 'ema', 'optimizer.average.decay': 0.999}
         {'optimizer.average.name': 'swa', 'optimizer.average.start': '0.75run', 'optimizer.average.every': '1ep'}
@@ -10,11 +10,10 @@ Config: {'optimizer.average.name': 'ema', 'optimizer.average.decay': 0.999}
 Sources: EMA Polyak and Juditsky 1992, with the warm-up of its decay that TensorFlow's ExponentialMovingAverage has
 (`num_updates`); SWA Izmailov et al. 2018, algorithm 1; schedule-free Defazio et al. 2024 (an optimizer of optax.contrib).
 
-Cost: one more copy of the weights, a pass over it a step, and statistics of batch normalization anew at each evaluation (SWA
-without them is poor). Claim: 0.5 to 1 points on CIFAR for SWA with a high constant rate at the end.
+Cost: one more copy of the weights, a pass over it per step, and new statistics of batch normalization for each evaluation (SWA
+is poor without). Claim: 0.5 to 1 points on CIFAR for SWA with a high constant rate at the end.
 
-Clashes: a rate that has decayed to nothing leaves little to average. Layers that are frozen are averaged as if their last
-updates went on.
+Clashes: a rate that has decayed to 0 leaves little to average. Frozen layers are averaged as if their last updates continued.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +39,8 @@ AVERAGES = {
 def average_weight(
     config: Mapping[str, Any], total: float, epoch: float | None = None, per_step: float | None = None
 ) -> Callable[..., np.ndarray] | None:
-    """(position, size of the step there) -> weight of the newest parameters in the average; None where nothing is averaged.
+    """(position, size of the step there) -> weight of the newest parameters in the average, float64 of the position's shape;
+    None if nothing is averaged.
 
     Args:
       config: the whole config; reads `optimizer.average {name, **kwargs}` and `data.batch_size`.
@@ -55,7 +55,7 @@ def average_weight(
     step = config['data']['batch_size'] if per_step is None else per_step
     convert = converter(config, total, epoch, per_step)
     weight = catalogue.bind('average', group, AVERAGES, ('position', 'step', 'convert'))
-    weight(position=np.zeros(1), step=step, convert=convert)  # a bad duration is refused now
+    weight(position=np.zeros(1), step=step, convert=convert)  # raises for a bad duration
 
     def of(position: Any, size: float = step) -> np.ndarray:
         return weight(position=np.asarray(position, np.float64), step=size, convert=convert)
@@ -64,12 +64,12 @@ def average_weight(
 
 
 def none(position: np.ndarray, step: float, convert: Convert) -> np.ndarray:
-    """No average: the newest parameters are all of it."""
+    """No average: weight 1, float64 of the position's shape."""
     return np.ones_like(position)
 
 
 def ema(position: np.ndarray, step: float, convert: Convert, decay: float = 0.999) -> np.ndarray:
-    """An exponential moving average: 1 - min(decay, (1 + n) / (10 + n)) at the n-th update, so that it forgets its start."""
+    """An exponential moving average: 1 - min(decay, (1 + n) / (10 + n)) at the n-th update, to forget the start."""
     if not 0 <= decay < 1:
         raise catalogue.ConfigError(f'optimizer.average.decay is {decay}, expected 0 or more and less than 1.')
     n = np.floor(position / step + 1e-9)
@@ -80,7 +80,9 @@ def swa(position: np.ndarray, step: float, convert: Convert, start: str = '0.75r
     """The plain mean of the weights at `start` and after each `every` from there; until then the weights themselves."""
     begin, length = convert(start), convert(every)
     if length < step:
-        raise catalogue.ConfigError(f"optimizer.average.every '{every}' is less than a step; such as '1ep' or '100st'.")
+        raise catalogue.ConfigError(
+            f"optimizer.average.every '{every}' is shorter than a step; expected for example '1ep' or '100st'."
+        )
     after = position + step - begin  # where the update that starts at `position` ends
     number = np.floor(np.maximum(after, 0) / length + 1e-9)
     taken = (after < 0) | (number > np.floor((after - step) / length + 1e-9)) | (after - step < 0)
@@ -94,7 +96,7 @@ class AverageState(NamedTuple):
 
 
 def average(average_weight: Any) -> optax.GradientTransformation:
-    """Keeps the average at the end of a chain: average += average_weight * (new parameters - average)."""
+    """Keeps the average, last in a chain: average += average_weight * (new parameters - average), average_weight float32 []."""
 
     def init(params: Any) -> AverageState:
         return AverageState(jax.tree.map(jnp.copy, params))
@@ -102,7 +104,7 @@ def average(average_weight: Any) -> optax.GradientTransformation:
     def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
         def move(mean: jax.Array, p: jax.Array, u: jax.Array) -> jax.Array:
             new = p + u
-            # At weight 1 the average is the parameters to the last bit.
+            # At weight 1 the average is the parameters, bit for bit.
             return jnp.where(average_weight == 1, new, mean + average_weight * (new - mean)).astype(mean.dtype)
 
         return updates, AverageState(jax.tree.map(move, state.average, params, updates))
@@ -111,7 +113,7 @@ def average(average_weight: Any) -> optax.GradientTransformation:
 
 
 def evaluation_params(params: Any, state: optax.OptState) -> Any:
-    """The parameters that are scored, saved and exported: averaged, or schedule-free's x, or else those that are trained."""
+    """The parameters that are scored, saved and exported: the averaged ones, or schedule-free's x, or else the trained ones."""
     if parts := found_in(state, _averages):
         part = parts[-1]
         return part.average if isinstance(part, AverageState) else optax.contrib.schedule_free_eval_params(part, params)
@@ -119,7 +121,7 @@ def evaluation_params(params: Any, state: optax.OptState) -> Any:
 
 
 def averages(state: optax.OptState) -> bool:
-    """Whether what is scored are other parameters than those that are trained."""
+    """Whether other parameters are scored than are trained."""
     return bool(found_in(state, _averages))
 
 

@@ -1,16 +1,16 @@
-"""Gradient clipping, in front of the optimizer; how often it acts is counted.
+"""Gradient clipping before the optimizer, and how often it acts.
 
-Idea: a gradient that is too long is shortened, so that one bad batch does not throw the weights away.
+Idea: long gradients are shortened, so that one bad batch does not ruin the weights.
 
 Config: {'optimizer.clip.name': 'global_norm', 'optimizer.clip.max_norm': 1.0}, and likewise for the others in `CLIPS`.
 
 Sources: `global_norm` Pascanu et al. 2013 (On the difficulty of training recurrent neural networks, algorithm 1); `adaptive`
 Brock et al. 2021 (High-performance large-scale image recognition without normalization, section 4.1, AGC).
 
-Claim: larger stable learning rates; AGC lets networks do without batch normalization. Cost: one pass over the gradients.
+Claim: larger stable learning rates; with AGC networks need no batch normalization. Cost: one pass over the gradients.
 
-Clashes: an optimizer that normalizes its updates (Lion, LAMB, Muon) sees little of it; under loss scaling it acts on the
-gradient in its own scale. `adaptive`, in the paper, did better with the last linear layer left alone: `exclude=('head/*',)`.
+Clashes: optimizers that normalize their updates (Lion, LAMB, Muon) hardly notice it. Under loss scaling it acts on the unscaled
+gradient. In the paper `adaptive` did better without the last linear layer: `exclude=('head/*',)`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,12 +32,12 @@ CLIPS = {
 
 
 def value(max_value: Any) -> optax.GradientTransformation:
-    """Each entry is cut to [-max_value, max_value]."""
+    """Clips each entry to [-max_value, max_value]."""
     return optax.clip(max_value)
 
 
 def parameter_norm(max_norm: Any) -> optax.GradientTransformation:
-    """Each parameter's gradient is shortened to a norm of at most `max_norm`, whatever the others do."""
+    """Shortens each parameter's gradient by itself to a norm of at most `max_norm`."""
 
     def shorten(g: jax.Array) -> jax.Array:
         return _shortened(g, jnp.linalg.norm(g.reshape(-1)), max_norm)
@@ -46,15 +46,15 @@ def parameter_norm(max_norm: Any) -> optax.GradientTransformation:
 
 
 def adaptive(clipping: Any = 0.01, eps: Any = 1e-3, exclude: Sequence[str] = ()) -> optax.GradientTransformation:
-    """The gradient of each output unit is shortened to `clipping` times the norm of that unit's weights.
+    """Shortens the gradient of each output unit to `clipping` times the norm of the unit's weights.
 
-    The units of a kernel [..., D] are its D outputs; any other parameter is one unit. (optax goes by rank instead: it would cut
-    a table of positions entry by entry.)
+    The units of a kernel [..., D] are its D outputs; any other parameter is one unit. (optax goes by rank instead and would
+    clip a table of positions entry by entry.)
 
     Args:
       clipping: lambda of the paper, 0.01 for large batches.
-      eps: least norm that weights are taken to have, so that those that begin at 0 can move.
-      exclude: shell patterns over parameter paths ('head/*') that are left alone.
+      eps: lower bound on the norm of the weights, so that weights that start at 0 can move.
+      exclude: shell patterns over parameter paths ('head/*') that are not clipped.
 
     Raises:
       ConfigError: from `init`, a pattern that matches no parameter.
@@ -81,19 +81,19 @@ def adaptive(clipping: Any = 0.01, eps: Any = 1e-3, exclude: Sequence[str] = ())
 
 
 def _shortened(g: jax.Array, norm: jax.Array, most: Any) -> jax.Array:
-    """g where its norm is at most `most`, to the last bit, or else as long as `most`."""
+    """g itself, bit for bit, if its norm is at most `most`, else g scaled to this norm."""
     return jnp.where(norm > most, g * (most / jnp.where(norm > 0, norm, 1)), g).astype(g.dtype)
 
 
 class Observed(NamedTuple):
-    """A transformation's state, and what is to be seen of its last update: names with a slash -> float32 []."""
+    """A transformation's state, and observations of its last update: name with a slash -> float32 []."""
 
     inner: optax.OptState
     observed: dict[str, jax.Array]
 
 
 def counted(clip: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The clip, with 'clip/steps' (1 where it changed anything) and 'clip/entries' (the share that it changed) beside it."""
+    """The clip; observes 'clip/steps' (1 if it changed anything) and 'clip/entries' (the share changed), float32 []."""
 
     def init(params: Any) -> Observed:
         return Observed(clip.init(params), {name: jnp.zeros([], jnp.float32) for name in ('clip/steps', 'clip/entries')})
@@ -109,13 +109,13 @@ def counted(clip: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 def observations(state: optax.OptState) -> dict[str, jax.Array]:
-    """What the last update left to be seen, wherever it stands in an optimizer state; {} where nothing does."""
-    found = {}
+    """Observations of the last update anywhere in an optimizer state: name -> float32 []."""
+    observed = {}
     for part in found_in(state, lambda part: isinstance(part, Observed)):
-        found |= {**part.observed, **observations(part.inner)}
-    return found
+        observed |= {**part.observed, **observations(part.inner)}
+    return observed
 
 
 def found_in(state: optax.OptState, wanted: Callable[[Any], bool]) -> list[Any]:
-    """The outermost parts of an optimizer state that `wanted` takes."""
+    """The outermost parts of an optimizer state for which `wanted` is true."""
     return [part for part in jax.tree.leaves(state, is_leaf=wanted) if wanted(part)]

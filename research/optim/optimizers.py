@@ -1,31 +1,31 @@
 """Stage 5: gradient -> update, an optax chain `clip -> optimizer -> decay -> rates -> average` whose numbers are data.
 
 Learning rate, weight decay, clipping norm and the weight of averaging live in the optimizer state
-(`optax.inject_hyperparams`); everything else is static. Configs that differ in these numbers alone share one program.
+(`optax.inject_hyperparams`); everything else is static. Configs that differ only in these numbers share one program.
 
-Idea: momentum averages gradients, adaptive methods divide by their size, sign methods keep their direction alone.
+Idea: momentum averages gradients, adaptive methods divide by their size, sign methods keep only their sign.
 
 Config: {'optimizer.name': 'adamw', 'optimizer.learning_rate': 1e-3, 'optimizer.weight_decay': 0.01, 'optimizer.b2': 0.98}
 
-Sources: optax's own documentation names the paper of each. Cost: a copy of the parameters a moment (momentum one, Adam two),
-and for Muon some matrix products a step. Claim: each of its paper, on its own tuned baseline; tune the rate of every one
-(`study.tune`) before comparing. Clashes: `create` refuses what cannot be had together, with the reason.
+Sources: optax's own documentation names the paper of each. Cost: a copy of the parameters per moment (momentum one, Adam
+two), and for Muon some matrix products per step. Claim: that of each paper, on its own tuned baseline; tune the rate of each
+(`study.tune`) before comparing. Clashes: `create` refuses what cannot be combined, with the reason.
 
-Full-batch gradient descent is sgd with {'data.batch_size': 0}. Against torch.optim, over 100 steps in float64, the paths are
-the same to 1e-10 where the conventions are (tests/optim/test_trajectories.py):
+Full-batch gradient descent is sgd with {'data.batch_size': 0}. Over 100 steps in float64 the trajectories are torch.optim's to
+1e-10 where the conventions are the same (tests/optim/test_trajectories.py):
   momentum, nesterov: torch's without dampening.
   adagrad: optax begins its sum of squares at initial_accumulator_value (0.1) and adds eps (1e-7) inside the root; torch begins
     at 0 and adds eps (1e-10) to the root. So optax's (a, eps) is torch's (initial_accumulator_value=a + eps, eps=0), and a
-    torch eps above 0 has no equal: the closest is (0, 0), whose updates are longer by 1 + eps / root.
+    torch eps above 0 has no equivalent: the closest is (0, 0), whose updates are longer by a factor of 1 + eps / root.
   rmsprop: torch's alpha (0.99) is `decay` (0.9); torch adds eps to the root, optax inside it unless eps_in_sqrt=False.
-  adam, adamw: the same eps, added to the root after the correction of the bias; adamw's weight_decay is 0.01 in torch, here
-    optimizer.weight_decay, which reaches kernels alone.
+  adam, adamw: the same eps, added to the root after bias correction; adamw's weight_decay is 0.01 in torch, here
+    optimizer.weight_decay, which only applies to kernels.
 """
 
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ OPTIMIZERS = {
     'nesterov': 'research.optim.optimizers:nesterov',
     'adam': 'optax:adam',
 }
-# Arguments of optimizers that are filled in here, where one takes them, or that would leave the schedule and the decay of all.
+# Arguments of optimizers that are filled in here, or would bypass the shared schedule and decay.
 GIVEN = (
     'learning_rate',
     'weight_decay',
@@ -57,7 +57,7 @@ GIVEN = (
     'adam_weight_decay',
     'muon_weight_dimension_numbers',
 )
-# Fields of the group that no optimizer is handed.
+# Fields of the group that are not arguments of the optimizer.
 OWN = ('learning_rate', 'weight_decay', 'clip', 'rate_multipliers', 'decay_multipliers', 'average')
 
 
@@ -66,69 +66,26 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
 
     `optimizer.name` is one of `OPTIMIZERS`, any optimizer of optax or optax.contrib by its own name, or an import path.
     Weight decay is decoupled (Loshchilov and Hutter 2019): each update loses learning rate * weight decay * parameter, on
-    leaves called `kernel` only, unless `decay_multipliers` say otherwise. An optimizer with a weight decay and a mask of its
-    own (adamw, lion, lamb, lars, ...) is handed `optimizer.weight_decay` and that mask, because where it decays is part of
-    its definition; then nothing is added behind it. `rate_multipliers` multiply the whole update of what they match; so they
-    also set what Muon leaves to Adam to a rate of its own.
+    leaves called `kernel` only, unless `decay_multipliers` say otherwise. An optimizer with its own weight decay and mask
+    (adamw, lion, lamb, lars, ...) gets `optimizer.weight_decay` and that mask, because its decay is part of its definition;
+    then no decay is added after it. `rate_multipliers` multiply the whole update of what they match; so they also give what
+    Muon leaves to Adam its own rate.
 
     Args:
       config: the whole config; reads `optimizer {name, learning_rate, weight_decay, clip, rate_multipliers,
-        decay_multipliers, average, **kwargs}`, `train.precision`, and `schedule` where `total` is given.
-      total: number of updates of the run. With it the learning rate follows `schedule` over its own count of updates, and
-        the average its own. Without, these numbers are what the state holds, until `inject` sets others.
+        decay_multipliers, average, **kwargs}`, `train.precision`, and `schedule` if `total` is given.
+      total: number of updates of the run. With it the learning rate and the average follow their schedules over the
+        optimizer's own count of updates. Without it these numbers stay in the state until `inject` sets others.
 
     Returns:
       A transformation whose update needs `params`. Its state names the parts: `clip`, `optimizer`, `decay`, `rates`,
-      `average`, each absent where there is nothing of it.
+      `average`, each absent if unused.
 
     Raises:
       ConfigError: unknown name (with the nearest valid one) or one that no config can describe, unknown or missing argument,
         decay that the optimizer cannot have. From `init`: a pattern that matches no parameter.
     """
-    optimizer, numbers = config['optimizer'], hyperparameters(config)
-    name, pairs = optimizer['name'], optimizer['decay_multipliers']
-    known = name.removeprefix('optax.contrib:').removeprefix('optax:')
-    if known in _ASKS_FOR_MORE:
-        raise catalogue.ConfigError(f"Optimizer '{name}' {_ASKS_FOR_MORE[known]}.")
-    rule = catalogue.resolve('optimizer', name, entries())
-    takes = inspect.signature(rule).parameters
-    if 'learning_rate' not in takes:
-        raise catalogue.ConfigError(f"Optimizer '{name}' takes no learning_rate, expected one that does.")
-    settings = {key: value for key, value in optimizer.items() if key not in ('name', *OWN)}
-    catalogue.check('optimizer', name, rule, settings, given=GIVEN)
-    if known in _NOT_FROM_0 and not settings.get('safeguard_warmup') and not _first_rate(config):
-        raise catalogue.ConfigError(f"Optimizer '{name}' cannot begin at a rate of 0: {_NOT_FROM_0[known]}.")
-    given = {key: multipliers.decayed(pairs) for key in ('mask', 'weight_decay_mask') if key in takes}
-    decays = 'weight_decay' in takes or 'weight_decay_rate' in settings
-    if decays and not given and (numbers['weight_decay'] or pairs):
-        raise catalogue.ConfigError(
-            f"Optimizer '{name}' decays every parameter and cannot be told where to, and weight decay here is on kernels only. "
-            'Set optimizer.weight_decay to 0 and optimizer.decay_multipliers to (), or take another optimizer.'
-        )
-    graded = any(factor not in (0, 1) for _, factor in pairs)
-    muon = 'muon_weight_dimension_numbers' in takes
-    # Muon's mask leaves out what it hands to Adam, whose biases and norms would decay.
-    if muon or graded and known in _DECOUPLED:
-        given = {'weight_decay': 0.0}
-    elif graded and decays:
-        raise catalogue.ConfigError(
-            f"Optimizer '{name}' has its own weight decay, which can be on or off: expected factors 0 and 1 in "
-            f'optimizer.decay_multipliers. Any factor goes with an optimizer without one, and with {", ".join(_DECOUPLED)}.'
-        )
-    own = {key: numbers[key] for key in ('learning_rate', 'weight_decay') if key in takes and key not in given}
-    if muon:
-        given = {**given, 'muon_weight_dimension_numbers': multipliers.matrices}
-
-    stages = [] if optimizer['clip']['name'] == 'none' else [('clip', _clip(**optimizer['clip']))]
-    stages.append(('optimizer', _traced(rule, own)(**settings, **given)))
-    if 'weight_decay' not in own:
-        decay = functools.partial(multipliers.decay, pairs)
-        stages.append(('decay', _traced(decay, {k: numbers[k] for k in ('learning_rate', 'weight_decay')})()))
-    if optimizer['rate_multipliers']:
-        stages.append(('rates', multipliers.rates(optimizer['rate_multipliers'])))
-    if optimizer['average']['name'] != 'none':
-        stages.append(('average', _traced(average, {'average_weight': 1.0})()))
-    chain = optax.named_chain(*stages)
+    chain = optax.named_chain(*_stages(config))
     if config['train']['precision'] == 'float16':
         chain = dynamic(chain)
     if total is None:
@@ -137,6 +94,75 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     weights = average_weight(config, total, per_step=1)
     rates = {'learning_rate': schedule(config, total, per_step=1)(steps)}
     return _follow(chain, rates if weights is None else rates | {'average_weight': weights(steps)})
+
+
+def _stages(config: Mapping[str, Any]) -> list[tuple[str, optax.GradientTransformation]]:
+    """The parts of the chain by name, without those that are unused."""
+    optimizer, numbers = config['optimizer'], hyperparameters(config)
+    rule, settings = _rule(config)
+    takes = inspect.signature(rule).parameters
+    given = _decay_arguments(optimizer, takes, 'weight_decay' in takes or 'weight_decay_rate' in settings)
+    own = {key: numbers[key] for key in ('learning_rate', 'weight_decay') if key in takes and key not in given}
+    if 'muon_weight_dimension_numbers' in takes:
+        given = {**given, 'muon_weight_dimension_numbers': multipliers.matrices}
+    stages = [] if optimizer['clip']['name'] == 'none' else [('clip', _clip(**optimizer['clip']))]
+    stages.append(('optimizer', _traced(rule, own)(**settings, **given)))
+    if 'weight_decay' not in own:
+        decay = functools.partial(multipliers.decay, optimizer['decay_multipliers'])
+        stages.append(('decay', _traced(decay, {k: numbers[k] for k in ('learning_rate', 'weight_decay')})()))
+    if optimizer['rate_multipliers']:
+        stages.append(('rates', multipliers.rates(optimizer['rate_multipliers'])))
+    if optimizer['average']['name'] != 'none':
+        stages.append(('average', _traced(average, {'average_weight': 1.0})()))
+    return stages
+
+
+def _rule(config: Mapping[str, Any]) -> tuple[Callable[..., optax.GradientTransformation], dict[str, Any]]:
+    """The optimizer's constructor, and its arguments in the config."""
+    optimizer = config['optimizer']
+    name, known = optimizer['name'], _known(optimizer['name'])
+    if known in _ASKS_FOR_MORE:
+        raise catalogue.ConfigError(f"Optimizer '{name}' {_ASKS_FOR_MORE[known]}.")
+    rule = catalogue.resolve('optimizer', name, entries())
+    if 'learning_rate' not in inspect.signature(rule).parameters:
+        raise catalogue.ConfigError(f"Optimizer '{name}' takes no learning_rate, expected one that does.")
+    settings = {key: value for key, value in optimizer.items() if key not in ('name', *OWN)}
+    catalogue.check('optimizer', name, rule, settings, given=GIVEN)
+    if known in _NOT_FROM_0 and not settings.get('safeguard_warmup') and not _first_rate(config):
+        raise catalogue.ConfigError(f"Optimizer '{name}' cannot begin at a rate of 0: {_NOT_FROM_0[known]}.")
+    return rule, settings
+
+
+def _decay_arguments(optimizer: Mapping[str, Any], takes: Collection[str], decays: bool) -> dict[str, Any]:
+    """The optimizer's arguments for weight decay; a 'weight_decay' among them leaves decay to the stage `decay`.
+
+    Args:
+      optimizer: the group of the config.
+      takes: names of the constructor's arguments.
+      decays: whether the optimizer has its own weight decay.
+    """
+    name, pairs = optimizer['name'], optimizer['decay_multipliers']
+    masks = {key: multipliers.decayed(pairs) for key in ('mask', 'weight_decay_mask') if key in takes}
+    if decays and not masks and (optimizer['weight_decay'] or pairs):
+        raise catalogue.ConfigError(
+            f"Optimizer '{name}' decays every parameter and takes no mask, but weight decay here is for kernels only. "
+            'Set optimizer.weight_decay to 0 and optimizer.decay_multipliers to (), or take another optimizer.'
+        )
+    graded = any(factor not in (0, 1) for _, factor in pairs)
+    # Muon's mask excludes what it leaves to Adam, whose biases and norms would decay.
+    if 'muon_weight_dimension_numbers' in takes or graded and _known(name) in _DECOUPLED:
+        return {'weight_decay': 0.0}
+    if graded and decays:
+        raise catalogue.ConfigError(
+            f"Optimizer '{name}' has its own weight decay, which can only be on or off: expected factors 0 and 1 in "
+            f'optimizer.decay_multipliers. Any factor goes with an optimizer without one, and with {", ".join(_DECOUPLED)}.'
+        )
+    return masks
+
+
+def _known(name: str) -> str:
+    """An optimizer's name without optax's modules."""
+    return name.removeprefix('optax.contrib:').removeprefix('optax:')
 
 
 def _clip(name: str, **arguments: Any) -> optax.GradientTransformation:
@@ -149,7 +175,7 @@ def _clip(name: str, **arguments: Any) -> optax.GradientTransformation:
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, float]:
-    """The traced numbers of a config, under the names that `inject` takes."""
+    """The traced numbers of a config, under the names that `inject` takes; all become float32 []."""
     optimizer = config['optimizer']
     clip = {} if optimizer['clip']['name'] == 'none' else {k: v for k, v in optimizer['clip'].items() if _number(v)}
     numbers = {'learning_rate': optimizer['learning_rate'], 'weight_decay': optimizer['weight_decay'], **clip}
@@ -157,14 +183,14 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def traced(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Dotted config keys, or whole groups, that change the numbers in the state and never the program."""
+    """Dotted config keys, or whole groups, that only change numbers in the state, never the program."""
     clip = (f'optimizer.clip.{key}' for key, value in config['optimizer']['clip'].items() if _number(value))
     average = (f'optimizer.average.{key}' for key in config['optimizer']['average'] if key != 'name')
     return ('schedule', 'optimizer.learning_rate', 'optimizer.weight_decay', *clip, *average)
 
 
 def inject(state: optax.OptState, **values: Any) -> optax.OptState:
-    """Sets traced numbers wherever the optimizer state holds them, shapes and dtypes kept, so that nothing recompiles."""
+    """The state with traced numbers set everywhere; shapes and dtypes stay, so nothing recompiles."""
 
     def put(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         inside, name = (getattr(path[-2], 'name', None), getattr(path[-1], 'key', None)) if len(path) > 1 else (None, None)
@@ -185,19 +211,19 @@ def nesterov(learning_rate: Any, momentum: float = 0.9) -> optax.GradientTransfo
 
 @functools.cache
 def entries() -> dict[str, str]:
-    """Every optimizer by name: `OPTIMIZERS`, those of optax and optax.contrib, and what `create` refuses with a reason."""
-    found = {
+    """Every optimizer by name: `OPTIMIZERS`, those of optax and optax.contrib, and those that `create` refuses."""
+    library = {
         name: f'{module.__name__}:{name}'
         for module in (optax.contrib, optax)
         for name, value in vars(module).items()
         if isinstance(value, types.FunctionType | functools.partial) and not name.startswith(('_', 'scale_by_'))
         if 'learning_rate' in inspect.signature(value).parameters
     }
-    return found | dict.fromkeys(_ASKS_FOR_MORE, 'research.optim.optimizers:asks_for_more') | OPTIMIZERS
+    return library | dict.fromkeys(_ASKS_FOR_MORE, 'research.optim.optimizers:asks_for_more') | OPTIMIZERS
 
 
 def asks_for_more(**settings: Any) -> None:
-    """Stands in the catalogue for the optimizers that no config can describe: `create` refuses them before it comes here."""
+    """Placeholder for optimizers that no config can describe; `create` refuses them before calling it."""
 
 
 _LOSS = 'needs the loss at every update, which is not handed to optimizers here; take another'
@@ -216,17 +242,17 @@ _ASKS_FOR_MORE = {
     'schedule_free': "wraps another optimizer; expected 'schedule_free_adamw' or 'schedule_free_sgd'",
     'sophia': _LOSS_FUNCTION,
 }
-# These divide by the sum of how far their gradients moved them, and 0 / 0 is what they make of a first rate of 0.
+# These divide by the distance that their gradients have moved them; with a first rate of 0 this is 0 / 0.
 _NOT_FROM_0 = {
     'dadapt_adamw': "set schedule.warmup to '0st', with a schedule that begins above 0",
     'prodigy': 'set optimizer.safeguard_warmup to True, which leaves the rate out of that sum',
 }
-# Their own weight decay is what the stage `decay` does, rounding aside, so that it can take its place.
+# Their own weight decay equals the stage `decay` up to rounding, so the stage can replace it.
 _DECOUPLED = ('acprop', 'adamaxw', 'adamw', 'adan', 'ademamix', 'galore', 'lion', 'nadamw', 'simplified_ademamix')
 
 
 def _first_rate(config: Mapping[str, Any]) -> float:
-    """Of a run so long that no warm-up can be longer."""
+    """The first rate of a run so long that no warm-up can be longer."""
     return float(schedule(config, total=1e12, epoch=1e6, per_step=1)(0))
 
 
@@ -244,7 +270,7 @@ def _traced(
 
 
 class FollowState(NamedTuple):
-    """Of a chain that follows its own schedule: `count` int32 [], updates so far, and the chain's own state."""
+    """State of a chain that follows its own schedule: `count` int32 [], updates so far, and the chain's state."""
 
     count: jax.Array
     inner: optax.OptState
@@ -253,7 +279,7 @@ class FollowState(NamedTuple):
 def _follow(
     chain: optax.GradientTransformationExtraArgs, numbers: Mapping[str, np.ndarray]
 ) -> optax.GradientTransformationExtraArgs:
-    """`chain` with the numbers of its own count of updates; the last ones stay."""
+    """`chain` with `numbers`, name -> [total], indexed by its own count of updates; the last ones stay."""
 
     def init(params: Any) -> FollowState:
         return FollowState(jnp.zeros([], jnp.int32), chain.init(params))

@@ -10,17 +10,17 @@ from research import catalogue
 
 
 def path_of(path: tuple[Any, ...]) -> str:
-    """'block1_conv1/kernel' of a key path of jax."""
+    """A key path of jax as text, such as 'block1_conv1/kernel'."""
     return '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
 
 
 def matches(path: tuple[Any, ...], pattern: str) -> bool:
-    """Whether a shell pattern takes a key path of jax."""
+    """Whether a shell pattern matches a key path of jax."""
     return fnmatch.fnmatchcase(path_of(path), pattern)
 
 
 def reaches(pattern: str, params: Any) -> bool:
-    """Whether a shell pattern takes some parameter."""
+    """Whether a shell pattern matches any parameter."""
     return any(matches(path, pattern) for path, _ in jax.tree_util.tree_leaves_with_path(params))
 
 

@@ -1,15 +1,15 @@
-"""Reduce on plateau: what happens when the validation score has not been better for a while.
+"""Reduce on plateau: act when the validation score has stopped improving.
 
-Idea: count the evaluations without a new best; after `patience` of them in a row the level rises by one and the count begins
-anew. The learning rate is multiplied by `factor` a level; the batch size that shrinks (research.data.batch_sizes) listens to
-the same kind of watcher.
+Idea: count the evaluations without a new best; after `patience` of them in a row the level rises by one and the count starts
+again. Each level multiplies the learning rate by `factor`; a shrinking batch size (research.data.batch_sizes) uses the same
+kind of watcher.
 
 Source: PyTorch's ReduceLROnPlateau, which acts when its count exceeds its patience: its patience k is k + 1 here.
 
 Config: {'schedule.name': 'plateau', 'schedule.factor': 0.1, 'schedule.patience': 5}
 
-Claim: the rate falls when it has done what it could, without a length to be known before. Cost: none. Clashes: with comparing
-at equal schedules; the score is read on the validation split, so there must be one.
+Claim: the rate falls once it brings no more progress, without knowing the length of the run. Cost: none. Clashes: comparisons
+at equal schedules; it needs a validation split for the score.
 """
 
 import math
@@ -20,12 +20,12 @@ import numpy as np
 
 from research import catalogue
 
-# Levels of the watchers before one has acted: of the learning rate and of the batch size.
+# Initial levels of the watchers of the learning rate and of the batch size.
 START = {'rate': 0, 'size': 0}
 
 
 class Plateau(NamedTuple):
-    """Where a watcher stands: the best score so far, evaluations since, and how often it has acted."""
+    """State of a watcher: the best score so far, evaluations since, and how often it has acted."""
 
     best: float | None = None
     waited: int = 0
@@ -33,7 +33,7 @@ class Plateau(NamedTuple):
 
 
 def watch(plateau: Plateau, score: float, higher_is_better: bool, patience: int) -> Plateau:
-    """The watcher after one more evaluation; a score that is not a number is no better, whatever came before."""
+    """The watcher after one more evaluation; a score of NaN never counts as better."""
     best = plateau.best
     if not math.isnan(score) and (best is None or (score > best if higher_is_better else score < best)):
         return Plateau(score, 0, plateau.level)
@@ -42,15 +42,15 @@ def watch(plateau: Plateau, score: float, higher_is_better: bool, patience: int)
     return Plateau(best, 0, plateau.level + 1)
 
 
-def constant(
+def plateau(
     position: np.ndarray, total: float, convert: Any, factor: float = 0.1, patience: int = 5, floor: float = 0.0
 ) -> np.ndarray:
-    """1 everywhere: the position has no say, the trainer multiplies by `reduced`.
+    """A factor of 1 at every position, float64 [N]: the trainer multiplies it by `reduced`.
 
     Args:
-      factor: of the rate, a level.
-      patience: evaluations without a better score, from 1.
-      floor: share of the peak below which the rate does not fall.
+      factor: of the rate per level, in (0, 1).
+      patience: evaluations without a better score, at least 1.
+      floor: lowest rate as a share of the peak.
     """
     if patience < 1 or not 0 < factor < 1:
         raise catalogue.ConfigError(
@@ -60,13 +60,13 @@ def constant(
 
 
 def reduced(config: Mapping[str, Any], level: int) -> float:
-    """What the group `schedule` makes of the rate at a level: 1 at level 0, and in any schedule but this."""
+    """The factor of the rate at a level: 1 at level 0, and for any other schedule. `config` is the group `schedule`."""
     if not level:
         return 1.0
-    arguments = catalogue.arguments(constant, config)
+    arguments = catalogue.arguments(plateau, config)
     return max(arguments['factor'] ** level, arguments['floor'])
 
 
 def patience(config: Mapping[str, Any]) -> int | None:
-    """How many evaluations the group `schedule` waits; None where it does not watch."""
-    return catalogue.arguments(constant, config)['patience'] if config['name'] == 'plateau' else None
+    """How many evaluations the group `schedule` waits; None unless it is this schedule."""
+    return catalogue.arguments(plateau, config)['patience'] if config['name'] == 'plateau' else None

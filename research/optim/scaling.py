@@ -1,14 +1,13 @@
 """Dynamic loss scaling, for float16.
 
-Idea: gradients too small for float16 become 0; so the loss is multiplied by a large number before the backward pass and its
-gradient divided by it after. Where that overflows the step is skipped and the number halved; after `period` good steps it is
-doubled.
+Idea: gradients too small for float16 become 0. So the loss is multiplied by a large scale before the backward pass, and the
+gradient divided by it after. A step that overflows is skipped and the scale halved; after `period` good steps it is doubled.
 
 Source: Micikevicius et al. 2018 (Mixed precision training, sections 3.2 and 3.3). Config: {'train.precision': 'float16'}.
-The loss here is a sum over the batch, so it begins at 2^9, about what 2^15 is to the mean over 64 examples.
+Here the loss is a sum over the batch, so the scale starts at 2^9, like 2^15 for the mean over 64 examples.
 
-Claim: float16 trains to float32's accuracy where it would not without. Cost: a pass over the gradients. Clashes: none; how many
-steps were skipped is in the report ('scale/skipped').
+Claim: float16 reaches float32's accuracy where it otherwise would not. Cost: a pass over the gradients. Clashes: none; the
+report says how many steps were skipped ('scale/skipped').
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from research.optim.clipping import Observed, found_in
 
 
 class ScaleState(NamedTuple):
-    """float32 [] the scale, int32 [] good steps since it was changed."""
+    """The scale, float32 [], and good steps since it last changed, int32 []."""
 
     scale: jax.Array
     good: jax.Array
@@ -30,7 +29,7 @@ class ScaleState(NamedTuple):
 def dynamic(
     chain: optax.GradientTransformationExtraArgs, start: float = 2.0**9, period: int = 2000
 ) -> optax.GradientTransformationExtraArgs:
-    """The chain under loss scaling: takes scaled gradients; a step that overflows leaves its state and the parameters alone."""
+    """The chain for scaled gradients; a step that overflows changes neither its state nor the parameters."""
 
     def init(params: Any) -> Observed:
         scale = ScaleState(jnp.float32(start), jnp.int32(0))
@@ -43,7 +42,7 @@ def dynamic(
         moved, new = chain.update(jax.tree.map(lambda g: jnp.where(finite, g, 0), updates), inner, params, **extra)
         moved = jax.tree.map(lambda u: jnp.where(finite, u, 0), moved)
         new = jax.tree.map(lambda n, old: jnp.where(finite, n, old), new, inner)
-        # From a scale without end (gradients that are 0 for days) there would be no way back.
+        # An infinite scale (after many steps of zero gradients) could never recover.
         grows = finite & (good + 1 >= period) & jnp.isfinite(scale * 2)
         scale = jnp.where(finite, jnp.where(grows, scale * 2, scale), jnp.maximum(scale / 2, 1))
         good = jnp.where(finite & ~grows, good + 1, 0)
@@ -53,6 +52,6 @@ def dynamic(
 
 
 def loss_scale(state: optax.OptState) -> Any:
-    """What the loss is multiplied by: float32 [], or 1.0 where nothing scales it."""
+    """The loss scale, float32 []; 1.0 without loss scaling."""
     parts = found_in(state, lambda part: isinstance(part, ScaleState))
     return parts[0].scale if parts else 1.0

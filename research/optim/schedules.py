@@ -1,13 +1,13 @@
 """Learning-rate schedules: position -> learning rate, computed on the host in float64.
 
 The trainer feeds the rates to the compiled chunk as data, so every schedule shares one program. To add a schedule, write
-a function `(position, total, convert, **kwargs) -> factor` and name it in `SCHEDULES`: position and total are counted
-from the end of the warm-up, `convert` turns a duration text into the same unit, and the factor multiplies
+a function `(position, total, convert, **kwargs) -> factor` and name it in `SCHEDULES`. Position, float64 [N], and total count
+from the end of the warm-up, `convert` turns a duration text into the same unit, and the factor, float64 [N], multiplies
 `optimizer.learning_rate`.
 
-Durations among the arguments begin at the end of the warm-up, and '1run' is the whole run, warm-up included.
+Durations in the arguments start at the end of the warm-up, but '1run' is the whole run, including the warm-up.
 
-Idea: large steps find a region, small ones its bottom; a warm-up keeps the first, largest gradients from throwing it away.
+Idea: large steps find a region, small ones its bottom; a warm-up keeps the first, largest gradients from diverging.
 
 Config: {'schedule.name': 'cosine', 'schedule.warmup': '0.1run'}, and likewise for the others in `SCHEDULES`.
 
@@ -15,8 +15,8 @@ Sources: cosine and restarts Loshchilov and Hutter 2017 (SGDR, equation 5); warm
 Smith and Topin 2018 (Super-convergence); inverse square root Vaswani et al. 2017 (equation 3); plateau research.optim.plateau.
 
 Cost: none. Claim: warm restarts 2 to 4 times fewer epochs to the same error (SGDR), one-cycle an order of magnitude fewer steps
-(Super-convergence). Clashes: averages of weights want a rate that has not decayed; schedule-free optimizers want 'constant';
-Prodigy and D-Adaptation a first rate above 0.
+(Super-convergence). Clashes: averages of weights need a rate that has not decayed; schedule-free optimizers need
+'constant'; Prodigy and D-Adaptation need a first rate above 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ SCHEDULES = {
     'inverse_sqrt': 'research.optim.schedules:inverse_sqrt',
     'linear': 'research.optim.schedules:linear',
     'one_cycle': 'research.optim.schedules:one_cycle',
-    'plateau': 'research.optim.plateau:constant',
+    'plateau': 'research.optim.plateau:plateau',
     'polynomial': 'research.optim.schedules:polynomial',
     'step': 'research.optim.schedules:step',
 }
@@ -44,18 +44,18 @@ Schedule = Callable[[Any], np.ndarray]
 
 
 def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None, per_step: float | None = None) -> Schedule:
-    """The learning rate as a function of the position in the run, linear warm-up from 0 to where the schedule begins.
+    """The learning rate as a function of the position in the run, with a linear warm-up from 0 to the start of the schedule.
 
     Args:
       config: the whole config; reads `schedule {name, warmup, **kwargs}`, `optimizer.learning_rate`, `data.batch_size`.
       total: length of the run. Position, total and epoch share one unit.
-      epoch: length of an epoch; needed only where a duration counts epochs.
-      per_step: how far a step moves the position. When left out positions count examples and a step moves
-        `data.batch_size` of them; 1 says that positions count steps. Durations in `run` are the same either way.
+      epoch: length of an epoch; needed only if a duration counts epochs.
+      per_step: how far a step moves the position. None: positions count examples, `data.batch_size` per step. 1: positions
+        count steps. Durations in `run` are the same either way.
 
     Returns:
       position (a number or an array) -> learning rate, float64 of the same shape. The rate at position p is that of the
-      update that starts there, as in optax: the first update of a warmed-up run has rate 0. Past the end it stays.
+      update that starts there, as in optax: the first update of a warmed-up run has rate 0. Past the end it stays constant.
 
     Raises:
       ConfigError: unknown name or argument, a bad duration or number, a warm-up that is longer than the run.
@@ -78,7 +78,7 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
         factor = shape(np.maximum(position - warmup, 0), total - warmup, convert, **settings)
         return (peak * factor * np.minimum(1, position / warmup if warmup else 1)).reshape(asked.shape)[()]
 
-    rate(0.0)  # a bad argument is refused now, not at the first step
+    rate(0.0)  # raises for a bad argument now, not at the first step
     return rate
 
 
@@ -126,7 +126,7 @@ def polynomial(position: np.ndarray, total: float, convert: Convert, power: floa
 def inverse_sqrt(position: np.ndarray, total: float, convert: Convert, timescale: str = '0.1run') -> np.ndarray:
     """1 for `timescale`, then the inverse square root of position / timescale.
 
-    The decay of Vaswani et al. 2017, section 5.3, who count from the beginning of the warm-up; here it is from its end.
+    The decay of Vaswani et al. 2017, section 5.3, but counted from the end of the warm-up, not from its start.
     """
     return np.minimum(1, np.sqrt(_lasting('timescale', timescale, convert) / np.maximum(position, 1e-12)))
 
@@ -146,13 +146,13 @@ def cosine_restarts(
     peak_decay: float = 1.0,
     alpha: float = 0.0,
 ) -> np.ndarray:
-    """Cosine annealing with warm restarts (Loshchilov and Hutter 2017, SGDR, eq. 5), exponentially decayed where asked.
+    """Cosine annealing with warm restarts (Loshchilov and Hutter 2017, SGDR, eq. 5); peaks may decay exponentially.
 
     Args:
       cycle: length of the first cycle.
-      stretch: each cycle is so many times as long as the one before (T_mult of the paper).
-      peak_decay: each cycle's peak is this share of the one before; below 1 the annealing is exponentially decayed.
-      alpha: where a cycle ends, as a share of its peak.
+      stretch: length of a cycle divided by that of the one before (T_mult of the paper), at least 1.
+      peak_decay: a cycle's peak divided by the one before.
+      alpha: end of a cycle as a share of its peak.
     """
     _not_negative(stretch=stretch, peak_decay=peak_decay, alpha=alpha)
     length = _lasting('cycle', cycle, convert)
@@ -179,11 +179,11 @@ def one_cycle(
 ) -> np.ndarray:
     """Up from `start` to 1 in the share `rise` of the run, then down to `end` (Smith 2018, 1cycle); a warm-up of its own.
 
-    The momentum, which the paper lets fall and rise in turn, stays. PyTorch's OneCycleLR has these defaults as
+    The paper also cycles the momentum; here it stays constant. PyTorch's OneCycleLR has these defaults as
     div_factor 25 and final_div_factor 1e4, and reaches the ends on its last step.
 
     Args:
-      rise: share of the run, behind `schedule.warmup`, that goes up.
+      rise: share of the run after `schedule.warmup` in which the rate goes up.
       start, end: shares of the peak.
       anneal: 'cosine', half of one up and half of one down, or 'linear', which is the paper's.
     """
@@ -206,7 +206,7 @@ def exponential(
     transition: str = '0.5run',
     staircase: bool = False,
 ) -> np.ndarray:
-    """`decay_rate ** (position / transition)`; with `staircase` the exponent is a whole number, and the rate falls in steps."""
+    """`decay_rate ** (position / transition)`; with `staircase` the exponent is rounded down, so the rate falls in steps."""
     _not_negative(decay_rate=decay_rate)
     exponent = position / _lasting('transition', transition, convert)
     return decay_rate ** (np.floor(exponent) if staircase else exponent)

@@ -1,4 +1,4 @@
-"""Everybody's weights: timm's, torchvision's and Hugging Face's `.safetensors` in and out, with no torch installed."""
+"""Pretrained weights: reads and writes `.safetensors` of timm, torchvision and Hugging Face without torch."""
 
 import os
 import pathlib
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+from flax.traverse_util import unflatten_dict
 
 from research import models
 from research.catalogue import ConfigError, nearest
@@ -16,21 +17,21 @@ from research.pretrained import files, mapping
 def load(
     name: str, path: str | os.PathLike, *, num_classes: int = 0, channels: int = 0, size: int = 0, **kwargs: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A network with weights of timm, torchvision or Hugging Face, which of them is seen from the parameters' names.
+    """A network with weights of timm, torchvision or Hugging Face; the source is recognized by the parameters' names.
 
     Args:
       name: in `research.models.names()`.
       path: a `.safetensors` file, or a folder with a `model.safetensors`.
-      num_classes: of the network; 0 = as many as the file has. Where the file has another number the head is drawn anew, and a
-        warning says so.
-      channels: of the images; 0 = as many as the file has. One channel instead of three gets the sum over these.
-      size: side of the images that the network is for; 0 = the source's own. Where parameters depend on it (a ViT's positions)
-        they are resampled from the file's, as the family's `resized` says.
-      **kwargs: to `research.models.create`; they stand above what the source asks for.
+      num_classes: of the network; 0 = as in the file. If the file has another number the head is newly drawn, with a
+        warning.
+      channels: of the images; 0 = as in the file. For one channel instead of three, kernels are summed over the three.
+      size: side of the images in pixels; 0 = the source's own. Parameters that depend on it (a ViT's positions) are
+        resampled from the file's by the family's `resized`.
+      **kwargs: to `research.models.create`; they override what the source needs.
 
     Returns:
-      (module, variables), variables as `module.init` gives them, float32. Beside these the collection 'foreign' holds what has
-      no place in a network, such as counters of batches; `save` writes it back.
+      (module, variables), variables as from `module.init`, float32. The collection 'foreign' holds tensors without a place in
+      the network, such as counters of batches; `save` writes them back.
 
     Raises:
       ConfigError: no such model or file; tensors that are missing, left over, or of another shape, each by its name.
@@ -42,7 +43,7 @@ def load(
 
 
 def arguments(name: str, path: str) -> dict[str, Any]:
-    """What the constructor of a model takes beside a config so that weights of a file mean what they did; {} for path ''.
+    """Arguments that a model's constructor needs so that a file's weights compute what they did at the source; {} for path ''.
 
     Raises:
       ConfigError: no such file, or not this model's.
@@ -54,18 +55,18 @@ def arguments(name: str, path: str) -> dict[str, Any]:
 
 
 def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...]) -> dict[str, Any]:
-    """The weights of a file for a network, `{'params': ..., 'batch_stats': ...}`, without those of a head that has to be drawn.
+    """A file's weights for a network, float32 `{'params': ..., 'batch_stats': ...}`, without a head that has to be drawn.
 
     Args:
-      module: the network, made with the `arguments` that the file asks for.
+      module: the network, made with the `arguments` that the file needs.
       name, path: as in `load`.
-      image: shape of the images [B, H, W, C]; with one channel kernels over three are summed.
+      image: shape of the images [B, H, W, C]; for one channel, kernels are summed over three.
 
     Raises:
       ConfigError: what does not fit, by its name.
     """
     tensors = files.read(pathlib.Path(path))
-    return mapping.nested(mapping.into(module, mapping.recognized(name, tensors), tensors, image).leaves)
+    return unflatten_dict(mapping.into(module, mapping.recognized(name, tensors), tensors, image).leaves)
 
 
 def digest(path: str) -> str:
@@ -74,8 +75,8 @@ def digest(path: str) -> str:
 
 
 def save(module: nn.Module, variables: Mapping[str, Any], path: str | os.PathLike, source: str = 'timm') -> None:
-    """Writes variables under another library's names and shapes; float32 that `load` has read comes out as it was,
-    tensor by tensor, and half precision as float32.
+    """Writes variables under another library's names and shapes. Float32 tensors that `load` has read are written back
+    unchanged, half precision as float32.
 
     Args:
       module, variables: a network of this package and its variables.
@@ -94,7 +95,7 @@ def preprocessing(name: str, source: str = 'timm') -> Preprocessing:
     Raises:
       ConfigError: no such model, or the source has no weights for it.
     """
-    found = mapping.source_of(models.create(name), source)
-    if name not in found.names:
-        raise ConfigError(f"'{source}' has no '{name}'.{nearest(name, found.names)}")
-    return found.preprocessing(name)
+    origin = mapping.source_of(models.create(name), source)
+    if name not in origin.names:
+        raise ConfigError(f"'{source}' has no '{name}'.{nearest(name, origin.names)}")
+    return origin.preprocessing(name)

@@ -16,7 +16,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Every tensor of a file, or of the files of a folder, by name.
 
     Raises:
-      ConfigError: there is none, or it is no such file.
+      ConfigError: no such file, or it is not safetensors.
     """
     tensors = {}
     for file in _files(path):
@@ -26,12 +26,12 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def names(path: pathlib.Path) -> set[str]:
-    """The names alone, from the head of each file; errors as of `read`."""
-    found = set()
+    """Only the names, from the header of each file; raises as `read` does."""
+    tensors = set()
     for file in _files(path):
         with _explained(file), safetensors.safe_open(file, 'np') as opened:
-            found |= set(opened.keys())
-    return found
+            tensors |= set(opened.keys())
+    return tensors
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def _explained(file: pathlib.Path) -> Iterator[None]:
         yield
     except safetensors.SafetensorError as error:
         raise ConfigError(
-            f"'{file}' is no safetensors file ({error}). Weights in another format (.pth, .bin) are converted where they "
+            f"'{file}' is not a safetensors file ({error}). Weights in another format (.pth, .bin) are converted where they "
             'come from: safetensors.torch.save_file(model.state_dict(), PATH).'
         ) from error
 
@@ -52,10 +52,10 @@ def digest(path: pathlib.Path) -> str:
 
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
-    found = sorted(path.glob('*.safetensors')) if path.is_dir() else [path]
-    if not found or not found[0].exists():
+    files = sorted(path.glob('*.safetensors')) if path.is_dir() else [path]
+    if not files or not files[0].exists():
         raise ConfigError(f"No weights at '{path}': expected a .safetensors file, or a folder with a model.safetensors in it.")
-    return found
+    return files
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:

@@ -1,6 +1,6 @@
-"""Parameters of ours and of others, one to one: `research.models.network.Layer` says which, this file moves them.
+"""Our parameters and another library's, one to one: `research.models.network.Layer` pairs them, this file converts them.
 
-A path is a tuple with the collection in front: ('params', 'stage1_block1', 'conv1', 'kernel').
+A path is a tuple, collection first: ('params', 'stage1_block1', 'conv1', 'kernel').
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ from research.models.network import Layer, Network, Source
 
 Path = tuple[str, ...]
 
-# What PyTorch calls a leaf of ours.
+# PyTorch's name of our leaf.
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
-# Tensors that are no part of what a network computes: counters, tables that follow from sizes, a head that is never called.
+# Tensors that do not affect a network's output: counters, tables that follow from sizes, a head that is never called.
 _NO_PLACE = re.compile(r'num_batches_tracked$|position_ids$|relative_position_index$|pooler\.dense\.(weight|bias)$')
 _SHOWN = 8
 
 
 class Entry(NamedTuple):
-    """A leaf of ours, `shape`, and the names of the tensors of theirs that it is made of."""
+    """Our leaf, of `shape`, and the names of their tensors that make it up."""
 
     path: Path
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     form: str
 
     def outward(self, leaf: Any) -> list[Any]:
-        """The leaf as their tensors."""
+        """The leaf, an array of `shape`, as their tensors, of shapes `expected`."""
         width = leaf.shape[-1] // len(self.theirs)
         parts = [leaf[..., i * width : (i + 1) * width] for i in range(len(self.theirs))]
         if self.path[-1] != 'kernel':
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
         return [part[..., None, None] for part in turned] if self.form == 'pointwise' else turned
 
     def inward(self, tensors: list[np.ndarray]) -> np.ndarray:
-        """Their tensors as the leaf."""
+        """Their tensors, of shapes `expected`, as the leaf, of `shape`."""
         if self.path[-1] == 'kernel':
             if self.form == 'flat':
                 height, width, channels, _ = self.shape
@@ -67,13 +67,13 @@ class Entry(NamedTuple):
 
 @dataclasses.dataclass
 class Weights:
-    """What was read for a network.
+    """Weights read for a network.
 
     Attributes:
       leaves: path -> array, float32.
-      fresh: paths that are to be drawn: heads of another number of classes.
-      image: shape of the images.
-      foreign: what has no place in a network, by its name.
+      fresh: paths to be drawn: heads of another number of classes.
+      image: shape of the images [1, H, W, C].
+      foreign: tensors without a place in the network, by name.
     """
 
     leaves: dict[Path, np.ndarray]
@@ -82,7 +82,7 @@ class Weights:
     foreign: dict[str, np.ndarray]
 
     def completed(self, module: nn.Module) -> dict[str, Any]:
-        """Variables of the module: what was read, and the rest drawn with key 0."""
+        """Variables of the module: those read, and the rest drawn with key 0."""
         leaves = dict(self.leaves)
         if self.fresh:
 
@@ -90,34 +90,29 @@ class Weights:
                 variables = flatten_dict(module.init(rng, jnp.zeros(self.image)))
                 return {'/'.join(path): variables[path] for path in self.fresh}
 
-            found = jax.jit(drawn)(jax.random.key(0))
-            leaves |= {path: np.asarray(found['/'.join(path)]) for path in self.fresh}
+            heads = jax.jit(drawn)(jax.random.key(0))
+            leaves |= {path: np.asarray(heads['/'.join(path)]) for path in self.fresh}
         return unflatten_dict(leaves) | ({'foreign': self.foreign} if self.foreign else {})
 
 
 def source_of(module: nn.Module, source: str) -> Source:
-    """The named source of a network's family."""
+    """The named source of a network's family; raises ConfigError if it has none."""
     sources = module.SOURCES if isinstance(module, Network) else {}
     if source not in sources:
         raise ConfigError(f"No weights for a {type(module).__name__} from '{source}'.{nearest(source, sources)}")
     return sources[source]
 
 
-def nested(leaves: Mapping[Path, np.ndarray]) -> dict[str, Any]:
-    """Leaves by path as variables."""
-    return unflatten_dict(leaves)
-
-
 def recognized(name: str, tensors: Collection[str]) -> Source:
-    """Whose tensors these are: the source most of whose names are there.
+    """The source of these tensors: the one most of whose names are there.
 
     Raises:
-      ConfigError: nobody's.
+      ConfigError: no name of any source is there.
     """
     module = models.create(name)
     sources = module.SOURCES if isinstance(module, Network) else {}
     if not sources:
-        raise ConfigError(f"Nobody's weights are known for '{name}'.")
+        raise ConfigError(f"No pretrained weights are known for '{name}'.")
 
     def known(source: Source) -> int:
         return sum(theirs in tensors for entry in entries(module, source, shapes_of(module)) for theirs in entry.theirs)
@@ -134,7 +129,7 @@ def recognized(name: str, tensors: Collection[str]) -> Source:
 def network(
     name: str, tensors: Mapping[str, np.ndarray], num_classes: int, kwargs: Mapping[str, Any]
 ) -> tuple[nn.Module, Source]:
-    """The network that tensors are of, and whose they are."""
+    """The network that tensors belong to, and their source."""
     source = recognized(name, tensors)
     given = dict(source.arguments(name, tensors)) | dict(kwargs)
     module = models.create(name)
@@ -149,33 +144,30 @@ def _classes(module: Network, source: Source, tensors: Mapping[str, np.ndarray])
 
 
 def entries(module: Network, source: Source, shapes: Mapping[Path, tuple[int, ...]]) -> list[Entry]:
-    """Every leaf of a network, of these shapes, with its names in a source.
+    """Every leaf of a network, given their shapes, with its names in a source.
 
     Raises:
-      ConfigError: a leaf has none.
+      ConfigError: a leaf has no name there.
     """
     layers = {layer.ours: layer for layer in (Layer(*row) for row in source.layers(module))}
-    found, nameless = [], []
+    named, nameless = [], []
     for path, shape in shapes.items():
-        ours, leaf = '/'.join(path[1:-1]), path[-1]
         if whole := layers.get('/'.join(path[1:])):
-            theirs = whole.theirs
-            found.append(Entry(path, shape, (theirs,) if isinstance(theirs, str) else theirs, whole.form))
-        elif ours in layers and leaf in _LEAVES:
-            theirs = layers[ours].theirs
-            theirs = (theirs,) if isinstance(theirs, str) else theirs
-            found.append(Entry(path, shape, tuple(f'{name}.{_LEAVES[leaf]}' for name in theirs), layers[ours].form))
+            named.append(Entry(path, shape, whole.names, whole.form))
+        elif (layer := layers.get('/'.join(path[1:-1]))) and path[-1] in _LEAVES:
+            theirs = tuple(f'{name}.{_LEAVES[path[-1]]}' for name in layer.names)
+            named.append(Entry(path, shape, theirs, layer.form))
         else:
             nameless.append('/'.join(path))
     if nameless:
         raise ConfigError(
-            f'No name elsewhere for {_listed(nameless)}: the network has been changed beyond what weights are for.'
+            f'No pretrained name for {_listed(nameless)}: the network differs too much from the one of the weights.'
         )
-    return found
+    return named
 
 
 def shapes_of(module: nn.Module, image: tuple[int, ...] = (1, 224, 224, 3)) -> dict[Path, tuple[int, ...]]:
-    """Of the parameters and running statistics of a network, leaf by leaf, for images of this shape."""
+    """Path -> shape of a network's parameters and running statistics, for images [B, H, W, C] of this shape."""
     variables = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image, jnp.float32))
     return {path: leaf.shape for path, leaf in flatten_dict(variables).items() if path[0] in ('params', 'batch_stats')}
 
@@ -183,22 +175,22 @@ def shapes_of(module: nn.Module, image: tuple[int, ...] = (1, 224, 224, 3)) -> d
 def image(
     module: Network, name: str, source: Source, tensors: Mapping[str, np.ndarray], channels: int, size: int = 0
 ) -> tuple[int, ...]:
-    """The shape of the images that a network with these weights takes: [1, H, W, C]; 0 stands for as the weights have it."""
+    """Shape [1, H, W, C] of the images of a network with these weights; 0 channels or size: as in the weights."""
     size = size or source.preprocessing(name).size
     return (1, size, size, channels or _channels(module, source, tensors, size))
 
 
 def _channels(module: Network, source: Source, tensors: Mapping[str, np.ndarray], size: int) -> int:
-    """Of the images that the weights were trained on: where the first kernel's input is."""
-    module = module.clone(low_rank=0.0)  # whose layers have their names
-    found = entries(module, source, shapes_of(module, (1, size, size, 3)))
+    """Channels of the images that the weights were trained on: those of the first kernel's input."""
+    module = module.clone(low_rank=0.0)  # factorized layers have no names there
+    known = entries(module, source, shapes_of(module, (1, size, size, 3)))
     other = shapes_of(module, (1, size, size, 4))
-    stems = [e for e in found if e.shape != other[e.path] and e.theirs[0] in tensors]
+    stems = [e for e in known if e.shape != other[e.path] and e.theirs[0] in tensors]
     return tensors[stems[0].theirs[0]].shape[1] if stems else 3
 
 
 def into(module: Network, source: Source, tensors: Mapping[str, np.ndarray], image: tuple[int, ...]) -> Weights:
-    """Tensors as leaves of a network, each used once.
+    """Tensors as float32 leaves of a network for images [B, H, W, C], each used once.
 
     Raises:
       ConfigError: tensors that are missing, left over or of another shape, by name.
@@ -231,7 +223,7 @@ def into(module: Network, source: Source, tensors: Mapping[str, np.ndarray], ima
     _complain(missing, misfits, sorted(set(tensors) - used - set(foreign)), tensors)
     if drawn:
         warnings.warn(
-            f'Drawn anew, because the weights are of another number of classes than {module.num_classes} or have no head: '
+            f'Drawn anew, because the weights have another number of classes than {module.num_classes} or no head: '
             f'{_listed(sorted(drawn))}.',
             stacklevel=3,
         )
@@ -241,39 +233,39 @@ def into(module: Network, source: Source, tensors: Mapping[str, np.ndarray], ima
 
 
 def _statistics(module: Network, source: Source, leaves: Mapping[Path, np.ndarray]) -> set[str]:
-    """Running statistics of theirs where the norm layers of ours, by the config's choice, keep none."""
+    """Their running statistics whose norm layers, by choice of the config, keep none here."""
     layers = [layer for row in source.layers(module) if isinstance((layer := Layer(*row)).theirs, str)]
     plain = [layer.theirs for layer in layers if ('params', *layer.ours.split('/'), 'scale') in leaves]
     return {f'{name}.{leaf}' for name in plain for leaf in ('running_mean', 'running_var')}
 
 
 def _resized(module: Network, entry: Entry, given: list[np.ndarray]) -> np.ndarray | None:
-    """A parameter of the network's own at another size of the images, if its family knows how."""
+    """A parameter that depends on the image size, resampled, if its family can."""
     if entry.path[-1] in _LEAVES or len(given) > 1 or given[0].ndim != len(entry.shape):
         return None
     return module.resized(entry.path, given[0], entry.shape)
 
 
 def _of_one_channel(tensor: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:
-    """A kernel over colours as one over a gray image, which is the same image in every colour."""
+    """A kernel over RGB summed to one over gray images, which have the same value in every colour."""
     gray = tensor.ndim == 4 and expected == (len(tensor), 1, *tensor.shape[2:]) and tensor.shape[1] == 3
     return tensor.sum(1, keepdims=True) if gray else tensor
 
 
 def _factored(leaves: dict[Path, np.ndarray], shapes: Mapping[Path, tuple[int, ...]]) -> dict[Path, np.ndarray]:
-    """Kernels that a network has in two factors, see research.layers.low_rank."""
-    found = dict(leaves)
+    """Leaves with the kernels of low-rank layers in two factors, see research.layers.low_rank."""
+    factored = dict(leaves)
     for path, shape in shapes.items():
         if path[-2].endswith('_in') and path[-1] == 'kernel' and path not in leaves:
             layer = path[-2].removesuffix('_in')
-            if (kernel := found.pop((*path[:-2], layer, 'kernel'), None)) is None:
-                continue  # of a head that is drawn
+            if (kernel := factored.pop((*path[:-2], layer, 'kernel'), None)) is None:
+                continue  # a head to be drawn
             first, last = low_rank.factors(kernel, shape[-1])
-            behind = (*path[:-2], f'{layer}_out')
-            found |= {path: first, (*behind, 'kernel'): last.reshape(shapes[*behind, 'kernel'])}
-            if (bias := found.pop((*path[:-2], layer, 'bias'), None)) is not None:
-                found[*behind, 'bias'] = bias
-    return found
+            out = (*path[:-2], f'{layer}_out')
+            factored |= {path: first, (*out, 'kernel'): last.reshape(shapes[*out, 'kernel'])}
+            if (bias := factored.pop((*path[:-2], layer, 'bias'), None)) is not None:
+                factored[*out, 'bias'] = bias
+    return factored
 
 
 def _complain(
@@ -281,12 +273,9 @@ def _complain(
 ) -> None:
     if not (missing or misfits or left):
         return
-    lines = []
-    for name, expected in sorted(missing.items()):
-        lines.append(f"'{name}' {list(expected)} is not in the file.{nearest(name, left) if left else ''}")
+    lines = [f"'{n}' {list(e)} is not in the file.{nearest(n, left) if left else ''}" for n, e in sorted(missing.items())]
     lines += [f'{misfit}.' for misfit in misfits]
-    for name in left:
-        lines.append(f"'{name}' {list(tensors[name].shape)} has no place.{nearest(name, missing) if missing else ''}")
+    lines += [f"'{n}' {list(tensors[n].shape)} has no place.{nearest(n, missing) if missing else ''}" for n in left]
     raise ConfigError('The weights do not fit:\n  ' + '\n  '.join(_cut(lines)))
 
 
@@ -299,7 +288,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def out_of(module: nn.Module, variables: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
-    """Variables as another library's tensors by name."""
+    """Variables as another library's tensors by name; raises as `entries` does."""
     family = source_of(module, source)
     leaves = flatten_dict({kind: variables.get(kind, {}) for kind in ('params', 'batch_stats')})
     tensors = dict(variables.get('foreign', {}))

@@ -43,7 +43,7 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
       planned_seeds; added_seeds: those that were added after a report was read.
       contrasts: a list of {name, weights, null, n, failed, errors, difference, interval, p_value, p_corrected, verdict, note,
         spread, detectable, descriptive, ..., crossed_interval, differences, time_to_quality, cost, mismatch}.
-      variants: a list of {name, overrides, scores, mean, spread, failed, cost, observed, train_seconds_interval, latency,
+      variants: a list of {name, overrides, scores, mean, spread, failed, cost, gap, observed, train_seconds_interval, latency,
         time_to_quality}.
       tuning: {points, seeds, metric, budget, read_test, variants}, the last a list of {name, space, points, chosen,
         train_seconds, compile_seconds} with a point's {values, score, runs, diverged, failed}; None if nothing was tuned.
@@ -69,6 +69,7 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
                 'scores': scores[variant].tolist(),
                 **_moments(scores[variant]),
                 'cost': costs.of_variant(records, variant),
+                'gap': _gap(records, variant),
                 'observed': _observed(records, variant),
                 'train_seconds_interval': costs.interval(costs.by_seed(records, variant, 'train_seconds'), study['alpha']),
                 'latency': records.latency.get(variant, {}),
@@ -167,6 +168,17 @@ def _moments(scores: np.ndarray) -> dict[str, Any]:
         'failed': failed,
         'spread': float(scores.std(ddof=1)) if whole and scores.size > 1 else None,
     }
+
+
+def _gap(records: Records, variant: str) -> dict[str, Any] | None:
+    """How much better runs are on training examples than on those they are scored on; None unless every run measured it."""
+    metric, sign = records.study['metric'], 1 if records.study['higher_is_better'] else -1
+    fitted = f'fitted/{metric.partition("/")[2]}'
+    results = [records.results[variant][seed] for seed in records.seeds]
+    if not results or any(r['status'] != 'finished' or fitted not in r['metrics'] for r in results):
+        return None
+    gaps = np.array([sign * (r['metrics'][fitted] - r['metrics'][metric]) for r in results], np.float64)
+    return {'mean': float(gaps.mean()), 'interval': costs.interval(gaps, records.study['alpha'])}
 
 
 def _observed(records: Records, variant: str) -> dict[str, float]:

@@ -17,6 +17,10 @@ _QUALITY_CAPTION = (
     'in four of five studies like this one. Time to quality: median until the validation score first reaches {target}, the '
     "worst final one among the baseline's seeds."
 )
+_GAP_CAPTION = (
+    ' Gap: how much better the scored weights are on training examples than on {split} examples; a large gap is overfitting, a '
+    'small one beside a low score underfitting.'
+)
 _COST_CAPTION = (
     'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
     'A multiply-add is two FLOPs. FLOPs are of the plain formulation; an inference is one example. A variant that shares '
@@ -116,10 +120,16 @@ def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
         'p': lambda row: words.probability(row.contrast.get('p_value')),
         'p, Holm': lambda row: words.probability(row.contrast.get('p_corrected')),
         'verdict': _verdict,
+        'gap to training data': lambda row: _gap(row, score),
         'could have detected': lambda row: score.value(row.contrast.get('detectable')),
         'time to quality': _time_to_quality,
     }
-    return _filled(columns, summary, _QUALITY_CAPTION.format(n=len(summary['seeds']), target=score.value(target)))
+    caption = _QUALITY_CAPTION.format(n=len(summary['seeds']), target=score.value(target))
+    if any(variant['gap'] for variant in summary['variants']):
+        caption += _GAP_CAPTION.format(split=summary['metric'].partition('/')[0])
+    else:
+        del columns['gap to training data']
+    return _filled(columns, summary, caption)
 
 
 def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +153,7 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def observed(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """headings, rows of text and caption: what training steps observed; no rows if they observed nothing."""
+    """headings, rows of text and caption: what training steps observed; no rows if nothing."""
     variants = [variant for variant in summary['variants'] if variant['observed']]
     known = [key for key in dict.fromkeys(key for v in variants for key in v['observed']) if key not in _STEPS]
     keys = sorted(known, key=lambda key: list(_OBSERVED).index(key) if key in _OBSERVED else len(_OBSERVED))
@@ -160,20 +170,13 @@ def unfinished(summary: Mapping[str, Any]) -> dict[str, Any]:
     body = []
     for run in summary['unfinished']:
         diverged = run['diverged'] or {}
-        checkpoint = diverged.get('checkpoint_step') if diverged else words.MISSING
+        saved = diverged.get('checkpoint_step') if diverged else words.MISSING
         norms = ', '.join('not finite' if norm is None else f'{norm:.3g}' for norm in diverged.get('gradient_norms', []))
         message = run['message'] or ''
-        body.append(
-            [
-                run['variant'],
-                str(run['seed']),
-                run['status'],
-                *(str(diverged.get(key, words.MISSING)) for key in ('step', 'layer')),
-                norms or words.MISSING,
-                'none' if checkpoint is None else str(checkpoint),
-                message.partition(';')[0] if diverged else message,
-            ]
-        )
+        cells = [run['variant'], str(run['seed']), run['status']]
+        cells += [str(diverged.get(key, words.MISSING)) for key in ('step', 'layer')]
+        cells += [norms or words.MISSING, 'none' if saved is None else str(saved)]
+        body.append([*cells, message.partition(';')[0] if diverged else message])
     headings = ['run', 'seed', 'status', 'step', 'first seen in', 'norms of its last gradients', 'last good checkpoint, step']
     return {'headings': [*headings, 'message'], 'rows': body}
 
@@ -218,6 +221,7 @@ def spreadsheet(summary: Mapping[str, Any]) -> str:
 def _line(row: Row) -> dict[str, Any]:
     variant, contrast = row.variant, row.contrast
     time, reached = contrast.get('cost', {}).get('train_seconds', {}), variant.get('time_to_quality', {})
+    compared = ('difference', 'n', 'failed', 'errors', 'p_value', 'p_corrected', 'verdict', 'note', 'detectable')
     pairs = {
         '': contrast.get('interval'),
         'crossed_': contrast.get('crossed_interval'),
@@ -227,10 +231,8 @@ def _line(row: Row) -> dict[str, Any]:
     return {
         'name': row.name,
         **{key: variant.get(key) for key in ('mean', 'spread')},
-        **{
-            key: contrast.get(key)
-            for key in ('difference', 'n', 'failed', 'errors', 'p_value', 'p_corrected', 'verdict', 'note', 'detectable')
-        },
+        'gap': (variant.get('gap') or {}).get('mean'),
+        **{key: contrast.get(key) for key in compared},
         **{
             f'{prefix}{end}': bound
             for prefix, pair in pairs.items()
@@ -252,6 +254,12 @@ def _filled(columns, summary: Mapping[str, Any], caption: str) -> dict[str, Any]
 def _mean(row: Row, score: words.Unit) -> str:
     spread = row.variant.get('spread')
     return score.value(row.variant.get('mean')) + (f' ± {score.value(spread)}' if spread is not None else '')
+
+
+def _gap(row: Row, score: words.Unit) -> str:
+    gap = row.variant.get('gap') or {}
+    interval = gap.get('interval')
+    return score.difference(gap.get('mean')) + (f' ({score.span(interval)})' if interval else '')
 
 
 def _difference(row: Row, score: words.Unit) -> str:

@@ -12,8 +12,8 @@ def load(workdir: str, variant: str, seed: int) -> tuple[Any, dict[str, Any]]:
       seed: of the run.
 
     Returns:
-      (linen module, variables): `module.apply(variables, images)` gives the scored outputs; images are standardized as in
-      training (`research.data.load(...).normalize`).
+      (linen module, variables): `module.apply(variables, inputs)` gives the scored outputs; inputs are standardized as in
+      training (facts 'mean' and 'std' of `research.data.load(...)`).
 
     Raises:
       ConfigError: no such variant or seed, or a run that is not finished.

@@ -1,50 +1,117 @@
-"""A budget of seconds, made repeatable: measured once a program on this machine, then pinned as examples."""
+"""Budgets are rewritten before anything is built, so that the rest of the code knows examples alone.
+
+A budget in seconds or FLOPs becomes a number of examples; a budget in bytes becomes a micro-batch size and a remat policy,
+chosen once for each program. Data from a loader function get their checksum: other content is another run.
+"""
 
 import dataclasses
+import functools
 import pathlib
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from research import cost, durations, models
+from research.catalogue import ConfigError
+from research.config.files import located
+from research.data import batch_sizes
 from research.report import records
 from research.study import identity
-from research.study.plan import Plan, Run, trial, verify
+from research.study.measure import trial
+from research.study.plan import Plan, Run, the_same
+from research.study.verify import verify
 from research.train import experiment as experiments
-from research.train import record
+from research.train import flops, memory, parallel, record
 from research.train.clock import Clock
-from research.train.experiment import Experiment, Session
+from research.train.experiment import Experiment
 from research.train.feed import Feed
+from research.train.program import Session
 
 # Steps are timed over at least this long.
 _SECONDS = 2.0
+# Long enough for the mean over a run whose length is not known yet.
+_MANY_STEPS = 10_000
+_SECONDS_TEXT, _FLOPS_TEXT = re.compile(r'([0-9]*\.?[0-9]+)s'), re.compile(r'([0-9]*\.?[0-9]+(?:e\+?[0-9]+)?)flops')
 
 
-def in_examples(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
-    """The plan with `study.budget = '60s'` turned into examples for each run; any other plan as it is.
+def settle(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
+    """The plan with every budget rewritten; any other plan as it is.
 
     A clock that ended runs would make them unrepeatable, and the schedule could not know its end. So the step rate of each
     program is measured first, kept in DIR/budget.json, and every launch of the study trains that many examples.
+
+    Raises:
+      ConfigError: with the variant's name in front.
     """
-    match = re.fullmatch(r'([0-9]*\.?[0-9]+)s', plan.study['budget'])
-    if not match:
-        return plan
-    verify(dataclasses.replace(plan, runs=[_with(run, '1st') for run in plan.runs]), session)
-    path = workdir / 'budget.json'
-    pinned = {key: n for key, n in records.derived(path).items() if isinstance(n, int)}
     runs = []
     for run in plan.runs:
-        key = f'{run.key} {plan.study["budget"]}'  # tuning may have a budget of its own
-        if key not in pinned:
-            experiment = experiments.build(_with(run, '1st').config, session, run.key)
-            steps = float(match[1]) / _seconds_per_step(experiment)
-            pinned[key] = max(1, int(steps)) * experiment.batch_size
-            if workdir.exists():
-                record.write_json(path, pinned)
-        runs.append(_with(run, f'{pinned[key]}ex'))
-    return dataclasses.replace(plan, runs=runs)
+        with located(plan.source, run.variant):
+            runs.append(_with_flops(_within_memory(_with_checksum(run, session), session), session))
+    _refuse_twins(plan, runs)
+    plan = dataclasses.replace(plan, runs=runs)
+    if not any(_SECONDS_TEXT.fullmatch(run.config['study']['budget']) for run in runs):
+        return plan
+    # What would be refused is refused before anything is timed.
+    verify(dataclasses.replace(plan, runs=[_settled(run, 'study', budget='1st') for run in runs]), session)
+    return dataclasses.replace(plan, runs=[_with_seconds(run, session, workdir) for run in runs])
 
 
-def _with(run: Run, budget: str) -> Run:
-    config = {**run.config, 'study': {**run.config['study'], 'budget': budget}}
-    return dataclasses.replace(run, config=config, id=identity.run_id(config))
+def _refuse_twins(plan: Plan, runs: list[Run]) -> None:
+    """Raises ConfigError where data of one's own turn out to be the same, so that two variants are the same runs."""
+    owners: dict[str, str] = {}
+    for run in runs:
+        other = owners.setdefault(run.id, run.name)
+        if other != run.name:
+            raise ConfigError(f'{plan.source.at(run.variant, run.variant)}{the_same(run.name, other)}')
+
+
+def _settled(run: Run, group: str, **fields: Any) -> Run:
+    """The run trained with other fields in a group."""
+    return dataclasses.replace(run, config=_with(run.config, group, fields))
+
+
+def _asked(run: Run, group: str, **fields: Any) -> Run:
+    """The run asked for, and trained, with other fields in a group: another id."""
+    asked = _with(run.asked, group, fields)
+    return dataclasses.replace(run, config=_with(run.config, group, fields), asked=asked, id=identity.run_id(asked))
+
+
+def _with(config: Mapping[str, Any], group: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, group: {**config[group], **fields}}
+
+
+def _with_checksum(run: Run, session: Session) -> Run:
+    """Data of one's own are known by their content."""
+    if not identity.own_data(run.config) or run.config['data']['checksum']:
+        return run
+    run = _asked(run, 'data', checksum=experiments.load_data(run.config, session).checksum)
+    return dataclasses.replace(run, key=identity.compile_key(run.config))
+
+
+def _with_flops(run: Run, session: Session) -> Run:
+    match = _FLOPS_TEXT.fullmatch(run.config['study']['budget'])
+    if not match:
+        return run
+    dataset = experiments.load_data(run.config, session)
+    batch = experiments.batch_size(run.config, dataset)
+    examples = float(match[1]) / flops.per_example(run.config, dataset, batch, batch * _MANY_STEPS)
+    return _settled(run, 'study', budget=f'{max(1, int(examples / batch)) * batch}ex')
+
+
+def _with_seconds(run: Run, session: Session, workdir: pathlib.Path) -> Run:
+    """Examples measured on this machine are part of the run's id."""
+    text = run.config['study']['budget']
+    match = _SECONDS_TEXT.fullmatch(text)
+    if not match:
+        return run
+    path, key = workdir / 'budget.json', f'{run.key} {text}'  # tuning may have a budget of its own
+    session.pinned |= {key: n for key, n in records.derived(path).items() if isinstance(n, int)}
+    if key not in session.pinned:
+        experiment = experiments.build(_settled(run, 'study', budget='1st').config, session, run.key)
+        session.pinned[key] = max(1, int(float(match[1]) / _seconds_per_step(experiment))) * experiment.batch_size
+        if workdir.exists():
+            record.write_json(path, session.pinned)
+    return _asked(run, 'study', budget=f'{session.pinned[key]}ex')
 
 
 def _seconds_per_step(experiment: Experiment) -> float:
@@ -52,3 +119,57 @@ def _seconds_per_step(experiment: Experiment) -> float:
     while (seconds := took(steps)) < _SECONDS and steps < capacity:
         steps = min(capacity, steps * 4)
     return seconds / steps
+
+
+def _within_memory(run: Run, session: Session) -> Run:
+    """The run with the micro-batch and rematerialization that fit; programs that were only looked at are let go."""
+    if not run.config['train']['memory_budget']:
+        return run
+    if run.key not in session.fits:
+        session.fits[run.key] = within_memory(run.config, session)
+    chosen = session.fits[run.key]
+    return dataclasses.replace(
+        _settled(_settled(run, 'train', **_remat(chosen.remat)), 'gradient', micro_batch=chosen.micro_batch),
+        key=f'{run.key} {chosen.micro_batch} {chosen.remat}',
+        memory_plan=chosen,
+    )
+
+
+def _remat(policy: str) -> dict[str, str]:
+    return {'memory_budget': '', 'remat': policy}
+
+
+def within_memory(config: Mapping[str, Any], session: Session) -> memory.Fit:
+    """Micro-batch and rematerialization for `train.memory_budget`, read off the programs of runs with either.
+
+    Raises:
+      ConfigError: nothing fits, or the config chooses one of them itself.
+    """
+    if config['gradient']['micro_batch'] or config['train']['remat'] != 'none':
+        raise ConfigError(
+            "train.memory_budget chooses gradient.micro_batch and train.remat: leave them at 0 and 'none', or it at ''."
+        )
+    dataset = experiments.load_data(config, session)
+    batch, epoch = experiments.batch_size(config, dataset), len(dataset.splits['train'])
+    text = config['study']['budget']
+    unknown = _SECONDS_TEXT.fullmatch(text) or _FLOPS_TEXT.fullmatch(text)  # settled after this
+    total = durations.examples(f'{_MANY_STEPS}st' if unknown else text, batch, epoch)
+    convert: Callable[[str], int] = functools.partial(durations.examples, batch_size=batch, epoch=epoch, total=total)
+    rungs = batch_sizes.create({**config['data'], 'batch_size': batch}, convert).rungs
+    whole, engine = max(rungs), parallel.create(config['train']['engine'], config['train']['devices'])
+    for rung in rungs:
+        parallel.check_shares(engine, rung)
+    looked_at = Session(datasets=session.datasets, placed=session.placed)  # its programs are let go
+
+    @functools.cache
+    def need(size: int, policy: str) -> memory.Need:
+        gradient = {**config['gradient'], 'micro_batch': 0 if size == whole else size}
+        study = {**config['study'], 'budget': f'{total}ex'}
+        changed = {**config, 'gradient': gradient, 'train': {**config['train'], **_remat(policy)}, 'study': study}
+        experiment = experiments.build(changed, looked_at, f'{size} {policy}')
+        peak = memory.predicted(cost.memory(experiment.prepared()), engine.devices[0].platform)
+        return memory.Need(peak, memory.time(flops.train(changed, dataset, batch, total)[0], size))
+
+    shares, least = len(engine.devices) if engine.axis_name else 1, 2 if config['gradient']['noise_scale'] else 1
+    sizes, remats = memory.candidates(rungs, shares, least), models.rematerializes(config['model']['name'])
+    return memory.fit(config['train']['memory_budget'], sizes, whole, remats, need)

@@ -1,37 +1,27 @@
 """Runs what is not finished in DIR, seed by seed, and keeps what a report needs."""
 
 import contextlib
-import errno
-import fcntl
+import dataclasses
 import io
 import json
 import pathlib
 import signal
-import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from research import cost, files, pretrained
-from research.catalogue import ConfigError
 from research.config import overrides
-from research.report import records
 from research.study import identity
-from research.study.plan import Plan, Run, costs, schedules
-from research.study.progress import Progress
+from research.study.display import Display
+from research.study.folder import NO_ROOM, RULES
+from research.study.measure import costs
+from research.study.plan import Plan, Run
 from research.train import checkpoint, judge, loop, record
 from research.train import experiment as experiments
-from research.train.experiment import Experiment, Session
-
-# Of the rules of comparison ("How a number is made" in the README); a change of them is a new version.
-RULES = '1.0'
-# A full disk, a quota that is used up, a file system that went read-only.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# Seconds in which the other writes of a checkpoint that failed print their errors, so that the one that helps comes last.
-_LAST_WORDS = 1.0
+from research.train.program import Session
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -40,158 +30,6 @@ class Interrupted(Exception):  # noqa: N818
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
         self.number = number
-
-
-@contextlib.contextmanager
-def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
-    """Holds the workdir against a second launch, after checking that it is this study's and can be written.
-
-    Raises:
-      ConfigError: another study's workdir, one that cannot be written or is full, another platform, a launch that is under
-        way.
-    """
-    own_platform(plan)
-    try:
-        (workdir / 'runs').mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / '.lock', 'a')  # noqa: SIM115 - held to the end of the launch
-    except OSError as error:
-        raise ConfigError(f"Cannot write to workdir '{workdir}': {error.strerror}. Choose another --workdir.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"Another launch is at work in '{workdir}'. Wait for it, or choose another --workdir.") from error
-        own_study(workdir, plan)
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            time.sleep(_LAST_WORDS)
-            raise ConfigError(
-                f"{error.strerror}: '{error.filename or workdir}'. Make room and give the same command again: finished runs "
-                'are kept, and the run under way goes on from its last checkpoint.'
-            ) from error
-
-
-def own_platform(plan: Plan) -> None:
-    """Refuses another platform than the study's."""
-    try:
-        platform = jax.default_backend()
-    except RuntimeError as error:  # JAX_PLATFORMS asks for what is not there
-        raise ConfigError(f'jax finds no device: {" ".join(str(error).split())}') from error
-    if platform != plan.study['platform']:
-        raise ConfigError(
-            f"This study declares the platform '{plan.study['platform']}', but jax runs on '{platform}'. Numbers of two "
-            f'platforms are not comparable: launch it there, or make it another study (--config.study.platform={platform} '
-            'and another workdir).'
-        )
-
-
-def own_study(workdir: pathlib.Path, plan: Plan) -> None:
-    """Refuses the workdir of another study; identity is `study.name`."""
-    known = records.derived(workdir / 'study.json', {'study': str})  # a torn one is written anew
-    if known and (found := known['study']) != plan.study['name']:
-        raise ConfigError(
-            f"'{workdir}' holds the study '{found}', and this is '{plan.study['name']}'. Choose another --workdir."
-        )
-
-
-def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experiment], command: str, notes: list[str]) -> None:
-    """study.json: what was asked, and where; the report reads it and the runs, nothing else."""
-    study, baseline = plan.study, built['baseline']
-    runs: dict[str, dict[str, str]] = {name: {} for name in plan.variants}
-    for run in plan.runs:
-        runs[run.variant][str(run.seed)] = run.id
-    earlier = records.derived(workdir / 'study.json')
-    content = {
-        'study': study['name'],
-        'question': plan.question,
-        **{k: study[k] for k in ('metric', 'higher_is_better', 'alpha', 'margin', 'budget', 'score', 'platform')},
-        'budget_note': f'equal budget: {study["budget"]}, {baseline.total} examples for the baseline',
-        'seeds': list(plan.seeds),
-        'variants': plan.variants,
-        'contrasts': plan.contrasts,
-        'config': plan.config,
-        'config_folder': str(plan.source.path.parent.resolve()),
-        'runs': runs,
-        'command': command,
-        'environment': identity.environment(workdir, plan.source.path.parent),
-        'rules': RULES,
-        'notes': notes,
-        'schedules': schedules(built),
-        'tuning': plan.tuning,
-    }
-    record.write_json(workdir / 'study.json', content | {k: earlier[k] for k in ('reported_seeds',) if k in earlier})
-
-
-def finished(workdir: pathlib.Path, plan: Plan) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Results on disk by run id. A torn or foreign record is kept aside, named, and its run is done again."""
-    done, problems = {}, []
-    for run in plan.runs:
-        path = workdir / 'runs' / run.id / 'result.json'
-        try:
-            _adopt(path, run)
-            result = records.read_result(
-                path, {'study': plan.study['name'], 'metric': plan.study['metric']}, run.variant, run.seed
-            )
-        except records.BadRecord as bad:
-            aside = records.set_aside(path)
-            problems.append(f'{path}: {bad}; kept as {aside.name}, the run is done again')
-            continue
-        if result is not None and result['status'] != 'failed':
-            done[run.id] = result
-    return done, problems
-
-
-def _adopt(path: pathlib.Path, run: Run) -> None:
-    """A variant that got another name keeps its runs: the id says that they are the same.
-
-    Raises:
-      BadRecord: it is not the same, because a default in configs/base.py has changed, which no id shows.
-    """
-    try:
-        config, result = (json.loads(file.read_text()) for file in (path.with_name('config.json'), path))
-        different = identity.changed(config, run.config)
-        renamed = result['id'] == run.id and result['seed'] == run.seed and result['variant'] != run.variant
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return  # nothing there, or for `read_result` to refuse
-    if different:
-        raise records.BadRecord(f'it was made when the default of {", ".join(different)} was another')
-    if renamed:
-        record.write_json(path, result | {'variant': run.variant})
-
-
-def settle_stale(done: dict[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], choice: str) -> list[str]:
-    """Applies --stale to finished runs whose code, versions, data or device have changed; returns notes for the report.
-
-    Args:
-      done: run id -> result; what is to be done again is taken out.
-      fingerprints: variant -> what its runs depend on now.
-      choice: '', 'rerun' or 'keep'.
-
-    Raises:
-      ConfigError: there are such runs and nothing was chosen.
-    """
-    changed = {i: _changed(result['fingerprint'], fingerprints[result['variant']]) for i, result in done.items()}
-    old = {i: keys for i, keys in changed.items() if keys}
-    if not old:
-        return []
-    what = ', '.join(sorted({k for keys in old.values() for k in keys}))
-    if choice == 'rerun':
-        for i in old:
-            del done[i]
-        return []
-    if choice == 'keep':
-        return [f'{len(old)} of {len(done)} finished runs were kept though this had changed since: {what} (--stale=keep).']
-    raise ConfigError(
-        f'{len(old)} finished runs were made with another {what}. Their numbers may not be comparable: --stale=rerun does '
-        'them again, --stale=keep keeps them and says so in the report.'
-    )
-
-
-def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [key for key in now if then.get(key) != now[key]]
 
 
 def execute(
@@ -211,6 +49,39 @@ def execute(
     if plan.study['keep'] == 'scored':
         for i in done:
             checkpoint.remove(workdir / 'runs' / i / 'checkpoints')  # where a kill came between the result and this
+    failures: list[str] = []
+    row = 0
+    with _signals() as caught, Display(len(plan.runs), todo) as progress:
+        runner = _Runner(workdir, plan, session, lambda: bool(caught))
+        for run in todo:
+            if caught:
+                raise Interrupted(caught[0])
+            progress.begin(run)
+            try:
+                result = runner.one(run, fingerprints[run.variant], progress)
+            except loop.Stopped:
+                raise Interrupted(caught[0]) from None
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
+                    raise  # no fault of the run's
+                message = f'{type(error).__name__}: {error}'
+                row = row + 1 if failures and failures[-1] == message else 1
+                failures.append(message)
+                runner.failed(run, message, fingerprints[run.variant])
+                progress.end(run, 'failed')
+                if run.variant == 'baseline' or row == 3:
+                    raise
+            else:
+                row = 0
+                progress.end(run, result['status'])
+        if caught:
+            raise Interrupted(caught[0])
+    return len(failures)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Gives the numbers of the signals that came, in place of ending the process."""
     caught: list[int] = []
 
     def catch(number, _):
@@ -219,81 +90,73 @@ def execute(
             signal.signal(number, handlers[number])  # a second Ctrl-C does not wait
 
     handlers = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
-    failures: list[str] = []
-    row = 0
-    counted: dict[str, dict[str, int]] = {}
     try:
-        with Progress(len(plan.runs), todo) as progress:
-            for run in todo:
-                if caught:
-                    raise Interrupted(caught[0])
-                progress.begin(run)
-                fingerprint = fingerprints[run.variant]
-                try:
-                    result = _one(workdir, plan, run, session, counted, fingerprint, progress, lambda: bool(caught))
-                except loop.Stopped:
-                    raise Interrupted(caught[0]) from None
-                except Exception as error:
-                    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                        raise  # no fault of the run's
-                    message = f'{type(error).__name__}: {error}'
-                    row = row + 1 if failures and failures[-1] == message else 1
-                    failures.append(message)
-                    _failed(workdir, plan, run, message, fingerprint)
-                    progress.end(run, 'failed')
-                    if run.variant == 'baseline' or row == 3:
-                        raise
-                else:
-                    row = 0
-                    progress.end(run, result['status'])
-            if caught:
-                raise Interrupted(caught[0])
+        yield caught
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return len(failures)
 
 
-def _one(workdir, plan: Plan, run: Run, session, counted, fingerprint, progress, stop) -> dict[str, Any]:
-    directory = workdir / 'runs' / run.id
-    directory.mkdir(exist_ok=True)
-    experiment = experiments.build(run.config, session, run.key)
-    experiment = judge.equipped(experiment, _resolved, session, workdir / 'judges', fingerprint, stop)
-    _own_checkpoints(directory, run, fingerprint)
-    group = run.config['model']
-    model = {**pretrained.arguments(group['name'], group['init_from']), **group, 'num_classes': experiment.num_classes}
-    record.write_json(directory / 'config.json', {**run.config, 'model': model})
-    outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), stop)
-    if run.key not in counted:
-        counted[run.key] = costs(experiment)
-    # None if the run resumed past this phase or never reached it.
-    executable = experiment.program.chunk(experiment.largest).executable
-    result = {
-        **_header(plan, run),
-        'status': outcome.status,
-        'message': outcome.message,
-        'metrics': outcome.metrics,
-        'cost': {
-            **counted[run.key],
-            **({'predicted_bytes': cost.memory(executable)['total']} if executable else {}),
-            **outcome.cost,
-        },
-        'observed': outcome.observed,
-        **({'memory_plan': experiment.memory_plan._asdict()} if experiment.memory_plan else {}),
-        **({'judge': experiment.judge_name} if experiment.judge_name else {}),
-        'fingerprint': fingerprint,
-    }
-    if outcome.diverged is not None:
-        result['diverged'] = outcome.diverged
-    if outcome.correct is not None:
-        result['test_examples'] = len(outcome.correct)
-        packed = io.BytesIO()
-        np.save(packed, np.packbits(outcome.correct))
-        files.write(directory / 'correct.npy', packed.getvalue())
-    record.write_json(directory / 'result.json', result)
-    if plan.study['keep'] == 'scored':
-        checkpoint.remove(directory / 'checkpoints')  # after the result: a kill in between costs nothing
-    return result
+@dataclasses.dataclass
+class _Runner:
+    """Trains runs of a plan into DIR/runs; costs are counted once a program."""
+
+    workdir: pathlib.Path
+    plan: Plan
+    session: Session
+    stop: Callable[[], bool]
+    counted: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+    def one(self, run: Run, fingerprint: Mapping[str, Any], progress: Display) -> dict[str, Any]:
+        """The result of a run, on disk when this returns. Raises loop.Stopped, and whatever fails in it."""
+        directory = self.workdir / 'runs' / run.id
+        directory.mkdir(exist_ok=True)
+        experiment = experiments.build(run.config, self.session, run.key)
+        experiment = judge.equipped(experiment, _resolved, self.session, self.workdir / 'judges', fingerprint, self.stop)
+        _own_checkpoints(directory, run, fingerprint)
+        group = run.config['model']
+        model = {**pretrained.arguments(group['name'], group['init_from']), **group, 'num_classes': experiment.num_classes}
+        record.write_json(directory / 'config.json', {**run.asked, 'model': model})
+        outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), self.stop)
+        if run.key not in self.counted:
+            self.counted[run.key] = costs(experiment)
+        # None if the run resumed past its largest phase or never reached it.
+        executable = experiment.program.chunk(experiment.largest).executable
+        predicted = {'predicted_bytes': cost.memory(executable)['total']} if executable else {}
+        result = {
+            **self._header(run),
+            'status': outcome.status,
+            'message': outcome.message,
+            'metrics': outcome.metrics,
+            'cost': {**self.counted[run.key], **predicted, **outcome.cost},
+            'observed': outcome.observed,
+            **({'memory_plan': run.memory_plan._asdict()} if run.memory_plan else {}),
+            **({'judge': experiment.judge_name} if experiment.judge_name else {}),
+            'fingerprint': fingerprint,
+        }
+        if outcome.diverged is not None:
+            result['diverged'] = outcome.diverged
+        if outcome.correct is not None:
+            result['test_examples'] = len(outcome.correct)
+            packed = io.BytesIO()
+            np.save(packed, np.packbits(outcome.correct))
+            files.write(directory / 'correct.npy', packed.getvalue())
+        record.write_json(directory / 'result.json', result)
+        if self.plan.study['keep'] == 'scored':
+            checkpoint.remove(directory / 'checkpoints')  # after the result: a kill in between costs nothing
+        return result
+
+    def failed(self, run: Run, message: str, fingerprint: Mapping[str, Any]) -> None:
+        """Keeps the traceback and a result without numbers."""
+        directory = self.workdir / 'runs' / run.id
+        directory.mkdir(exist_ok=True)
+        (directory / 'traceback.txt').write_text(traceback.format_exc())
+        result = {**self._header(run), 'status': 'failed', 'message': message, 'metrics': {}, 'cost': {}}
+        record.write_json(directory / 'result.json', {**result, 'fingerprint': fingerprint})
+
+    def _header(self, run: Run) -> dict[str, Any]:
+        header = {'id': run.id, 'variant': run.variant, 'seed': run.seed, 'study': self.plan.study['name'], 'key': run.key}
+        return {**header, 'rules': RULES, **({} if run.point is None else {'tuning_point': run.point})}
 
 
 def _resolved(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,30 +167,10 @@ def _own_checkpoints(directory: pathlib.Path, run: Run, fingerprint: Mapping[str
     """A run goes on only where the same config, code, versions, data and device left it; else it begins again."""
     try:
         made, config = (json.loads((directory / name).read_text()) for name in ('fingerprint.json', 'config.json'))
-        same = made == fingerprint and not identity.changed(config, run.config)
+        same = made == fingerprint and not identity.changed(config, run.asked)
     except (OSError, ValueError):
         same = False
     if not same and (directory / 'checkpoints').exists():
         print(f'{run.variant}, seed {run.seed}: begins again, its checkpoint was made by other code or elsewhere ({run.id})')
         checkpoint.remove(directory / 'checkpoints')
     record.write_json(directory / 'fingerprint.json', fingerprint)
-
-
-def _header(plan: Plan, run: Run) -> dict[str, Any]:
-    header = {'id': run.id, 'variant': run.variant, 'seed': run.seed, 'study': plan.study['name'], 'key': run.key}
-    return {**header, 'rules': RULES, **({} if run.point is None else {'tuning_point': run.point})}
-
-
-def _failed(workdir, plan, run, message, fingerprint) -> None:
-    directory = workdir / 'runs' / run.id
-    directory.mkdir(exist_ok=True)
-    (directory / 'traceback.txt').write_text(traceback.format_exc())
-    result = {
-        **_header(plan, run),
-        'status': 'failed',
-        'message': message,
-        'metrics': {},
-        'cost': {},
-        'fingerprint': fingerprint,
-    }
-    record.write_json(directory / 'result.json', result)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from research import optim, pretrained
+from research import files, optim, pretrained
 from research.config.overrides import defaults, flatten
 
 # Fields that cannot change a run's numbers, its times among them: where data lies, how often a state is saved.
@@ -69,7 +69,18 @@ def _that_matter(config: Mapping[str, Any]) -> dict[str, Any]:
     loud = _LOUD_FOR_BEST if config['study']['score'] == 'best' or steered else _LOUD
     if not config['study']['metric'].startswith('test/'):  # then the test split is not read
         loud = (*loud, 'study.metric')
-    return {k: v for k, v in flatten(config).items() if _within(k, loud) or not _within(k, _SILENT)}
+    silent = _SILENT if own_data(config) else (*_SILENT, 'data.checksum')  # of data with a name it only verifies
+    return {k: v for k, v in flatten(config).items() if _within(k, loud) or not _within(k, silent)}
+
+
+def own_data(config: Mapping[str, Any]) -> bool:
+    """Whether the data come from a loader function of the user's own, so that only their content tells them apart."""
+    return ':' in config['data']['name']
+
+
+def unread(config: Mapping[str, Any]) -> str:
+    """What tells runs apart before own data are read: the id, and the path that the loader gets."""
+    return f'{run_id(config)} {config["data"]["path"] if own_data(config) else ""}'
 
 
 def compile_key(config: Mapping[str, Any]) -> str:
@@ -169,7 +180,7 @@ def _git(folder: pathlib.Path | str, *arguments: str) -> str:
 
 def _kept(workdir: pathlib.Path, stem: str, content: str) -> str:
     name = f'{stem}-{_digest(content)}.txt'
-    (workdir / name).write_text(content)
+    files.write(workdir / name, content)
     return name
 
 

@@ -8,7 +8,7 @@ from research.report import records
 from research.study.plan import Plan, Run
 from research.train import checkpoint, record
 from research.train import experiment as experiments
-from research.train.experiment import Session
+from research.train.program import Session
 
 # Each round calls every variant once, in a new order.
 _ROUNDS = 60
@@ -39,4 +39,4 @@ def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) ->
     experiment = experiments.build(run.config, session, run.key)
     variables = checkpoint.load_variables(workdir / 'runs' / run.id / 'scored')
     collections = {k: v for k, v in variables.items() if k != 'params'}
-    return experiment.program.predict, (variables['params'], collections, experiment.program.inputs(batch))
+    return experiment.program.predict, (variables['params'], collections, experiment.program.step.inputs(batch))

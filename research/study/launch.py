@@ -52,26 +52,26 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
 
     study = plan.make(spec, parsed)  # ... and errors against signatures before the rest is
     before = tuning.before(study)
-    from research.study import budget, execute, preview
+    from research.study import budget, execute, folder, preview, verify
     from research.train import compilation
-    from research.train.experiment import Session
+    from research.train.program import Session
 
     session = Session()
     if mode == 'prepare':
-        plan.prepare(study, session)
+        verify.prepare(study, session)
         print(f'The data of {study.study["name"]} is ready: {", ".join(sorted(d.name for d in session.datasets.values()))}')
         return OK
     if mode == 'plan':
-        execute.own_platform(study)
-        execute.own_study(workdir, study)
+        folder.own_platform(study)
+        folder.own_study(workdir, study)
         compilation.enable_cache()
         if before is not None:
-            before = budget.in_examples(before, workdir, session)
+            before = budget.settle(before, workdir, session)
             tuned = tuning.after(study, before, preview.recorded(before, workdir))
             study = tuned if tuned.runs else study
-        preview.show(budget.in_examples(study, workdir, session), before, workdir, session, _console(140))
+        preview.show(budget.settle(study, workdir, session), before, workdir, session, _console(140))
         return OK
-    with execute.claim(workdir, study):
+    with folder.claim(workdir, study):
         for name in compilation.enable_cache():
             print(f'Removed a truncated entry of the compilation cache: {name}')
         try:
@@ -85,7 +85,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
 
 def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: str, command: str) -> int:
     """Tunes if the study asks for it, then trains; returns how many runs failed."""
-    from research.study import budget, execute, identity, latency, plan, tuning
+    from research.study import budget, execute, folder, identity, latency, plan, tuning, verify
     from research.train.experiment import load_data
 
     def standing(stage: plan.Plan) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -94,27 +94,27 @@ def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: 
         fingerprints = {
             name: identity.fingerprint([run.config], load_data(run.config, session).checksum) for name, run in first.items()
         }
-        done, problems = execute.finished(workdir, stage)
+        done, problems = folder.finished(workdir, stage)
         for problem in problems:
             print(problem, file=sys.stderr)
-        return fingerprints, done, execute.settle_stale(done, fingerprints, stale) + problems
+        return fingerprints, done, folder.settle_stale(done, fingerprints, stale) + problems
 
-    study, notes = budget.in_examples(study, workdir, session), []
-    built = plan.verify(study, session)  # errors are reported before tuning, not after it
+    study, notes = budget.settle(study, workdir, session), []
+    built = verify.verify(study, session)  # what would be refused after tuning is refused before it
     if before is not None:
-        before = budget.in_examples(before, workdir, session)
-        plan.verify(before, session)
+        before = budget.settle(before, workdir, session)
+        verify.verify(before, session)
         fingerprints, done, notes = standing(before)
         if len(done) < len(before.runs):
-            execute.write_study(workdir, tuning.after(study, before, []), built, command, notes)
+            folder.write_study(workdir, tuning.after(study, before, []), built, command, notes)
             if failed := execute.execute(workdir, before, session, done, fingerprints):
                 print(f'{failed} runs of tuning failed, so nothing is compared yet; the same command tries them again.')
                 return failed
-        study = tuning.after(study, before, execute.finished(workdir, before)[0].values())
-        study = budget.in_examples(study, workdir, session)
-        built = plan.verify(study, session)
+        study = tuning.after(study, before, folder.finished(workdir, before)[0].values())
+        study = budget.settle(study, workdir, session)
+        built = verify.verify(study, session)
     fingerprints, done, more = standing(study)
-    execute.write_study(workdir, study, built, command, notes + more)
+    folder.write_study(workdir, study, built, command, notes + more)
     failed = execute.execute(workdir, study, session, done, fingerprints)
     latency.measure(workdir, study, session, anew=len(done) < len(study.runs))
     return failed

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +14,13 @@ import rich.table
 
 from research import cost
 from research.report import figures, records, words
-from research.study.plan import Plan, costs, schedules, trial, verify
+from research.study.measure import costs, schedules, trial
+from research.study.plan import Plan
+from research.study.verify import verify
 from research.train.clock import Clock
-from research.train.experiment import Experiment, Session
+from research.train.experiment import Experiment
+from research.train.program import Session
+from research.train.state import Variables
 
 # Bytes and files that a finished run leaves besides its variables (config, metrics, result, correctness); files of these.
 _RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 44_000, 6, 12
@@ -48,12 +51,12 @@ def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) ->
     else:
         took(1)
         seconds, source = took(3) / 3, '3 timed steps'
-    variables = program.shapes.params, program.shapes.masks, program.shapes.collections
+    variables = Variables(program.shapes.params, program.shapes.masks, program.shapes.collections)
     kept_bytes, kept_files = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables)), _VARIABLE_FILES
     if program.samples is not None:
-        pictures = jax.eval_shape(functools.partial(program.kind.samples, program.stages, program.engine), *variables)
+        pictures = sum(rows.size for rows in jax.tree.leaves(jax.eval_shape(program.step.samples, variables)))
         evaluations = -(-experiment.total // experiment.eval_every)
-        kept_bytes, kept_files = kept_bytes + evaluations * pictures.size, kept_files + evaluations
+        kept_bytes, kept_files = kept_bytes + evaluations * pictures, kept_files + evaluations
     return Prediction(
         seconds,
         source,

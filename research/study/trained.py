@@ -11,7 +11,7 @@ from research.catalogue import ConfigError, nearest
 from research.config import files
 from research.report import records
 from research.train import checkpoint
-from research.train import experiment as experiments
+from research.train.steps import players, supervised
 
 
 def load(workdir: str, variant: str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -37,5 +37,5 @@ def load(workdir: str, variant: str, seed: int) -> tuple[nn.Module, dict[str, An
 def module(config: dict[str, Any]) -> nn.Module:
     """The network of a run's config.json, which names the number of classes."""
     group = files.plain('model', config['model'])
-    kind = experiments.kind_of(tasks.create(files.plain('task', config['task'])))
+    kind = players if tasks.generative(config) else supervised
     return kind.network({**group, 'init_from': ''}, group['num_classes'])

@@ -22,11 +22,11 @@ from typing import Any
 
 from research.catalogue import ConfigError, nearest
 from research.config import overrides, signatures
-from research.config.files import Misfit
+from research.config.files import Misfit, located
 from research.report.records import BASELINE, NULL
 from research.report.trials import best, point_score
 from research.study import identity
-from research.study.plan import Plan, expand, located, seeded
+from research.study.plan import Plan, expand, seeded
 
 KINDS = ('log', 'linear', 'int')
 # Seed of the scrambling; changing it changes every study's points.
@@ -151,7 +151,7 @@ def before(plan: Plan) -> Plan | None:
                 resolved = overrides.apply(config, {**plan.variants[name], **changes[point]})
                 overrides.check_values(resolved)
                 signatures.check(resolved)
-            other = owner.setdefault(identity.run_id(resolved), name)
+            other = owner.setdefault(identity.unread(resolved), name)
             if other != name:
                 raise ConfigError(
                     f"{plan.source.at(name, name)}Variant '{name}' is the same as '{other}' at point {point} of tuning: it "

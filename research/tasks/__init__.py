@@ -1,9 +1,15 @@
 """Losses and metrics as sums and counts, so that padding, accumulation and sharding cannot average averages."""
 
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from research import catalogue
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research import catalogue, models
+from research.data import Dataset
 
 TASKS = {
     'classification': 'research.tasks.classification:create',
@@ -11,27 +17,56 @@ TASKS = {
 }
 
 
+def _as_it_is(keys: Any, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    del keys
+    return batch
+
+
+def _nothing(rows: Mapping[str, Any]) -> dict[str, Any]:
+    del rows
+    return {}
+
+
 class Task(NamedTuple):
-    """What a model is trained and judged by.
+    """What a model is trained and judged by. A batch is {field: [B, ...]} with 'valid' float32 [B], 0 on padding.
+
+    Facts given to a constructor are static; numbers among them (`research.data.NUMBERS`: class counts, mean, std) belong in
+    `constants`, since runs of other numbers share the program.
 
     Attributes:
-      sums: (outputs [B, ...], batch of [B, ...]) -> {'loss', 'count', ...}: float32 sums over the rows where `batch['mask']`
-        is 1; what an evaluation is made of.
+      fields: names that a batch must have.
+      inputs: (batch, constants) -> (args, kwargs) of the module's `apply`.
+      sums: (outputs [B, ...], batch, constants) -> {'loss', 'count', ...}: float32 sums over the valid rows; what an
+        evaluation is made of.
       train_sums: the same in training, where `loss / count` is what is trained on.
-      losses: (outputs, batch) -> float32 [B], each row's share of the training loss.
-      correct: (outputs, batch) -> bool [B], for intervals over examples.
-      metrics: sums, added up over batches on the host -> {name: float}, one division each.
-      judge: what an evaluation found row by row -> {name: float}; for what is no mean over rows.
+      losses: (outputs, batch, constants) -> float32 [B], each row's share of the training loss.
+      rows: (outputs, batch) -> {name: [B, ...]}, kept of each example of an evaluation; bool 'correct' gives intervals over
+        examples.
+      metrics: sums, added up over batches on the host -> {name: float}, one division each, 'loss' among them.
+      constants: arrays beside the examples, by name.
+      prepare: (keys [B], batch) -> batch; draws that an evaluation needs too, such as masked targets. In training a key is of
+        the seed and the position, in an evaluation of the row alone.
+      judge: rows of a whole split -> {name: float}; for what is no mean over rows.
+      judged: the names that `judge` gives.
+      show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
       falls: whether a training loss that does not fall means that nothing was learnt.
+      fits: whether scores on training examples tell how well these were fitted, at a price worth paying.
     """
 
-    sums: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
-    train_sums: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
-    losses: Callable[[Any, Mapping[str, Any]], Any]
-    correct: Callable[[Any, Mapping[str, Any]], Any]
+    fields: tuple[str, ...]
+    inputs: Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+    sums: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+    train_sums: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+    losses: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], Any]
+    rows: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
-    judge: Callable[[Mapping[str, Any]], dict[str, float]] = lambda rows: {}
+    constants: Mapping[str, Any] = types.MappingProxyType({})
+    prepare: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
+    judge: Callable[[Mapping[str, Any]], dict[str, float]] = _nothing
+    judged: tuple[str, ...] = ()
+    show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     falls: bool = True
+    fits: bool = True
 
 
 def check_smoothing(share: float) -> None:
@@ -40,6 +75,37 @@ def check_smoothing(share: float) -> None:
         raise catalogue.ConfigError(f'task.label_smoothing is {share}, expected a share from 0 below 1, such as 0.1.')
 
 
-def create(config: Mapping[str, Any]) -> Task:
-    """The task named by the group `config.task`."""
-    return catalogue.build('task', config, TASKS)
+def check_fields(name: str, fields: Iterable[str], dataset: Dataset, num_classes: int) -> None:
+    """Raises ConfigError where a task of this name reads fields that the data lack, or labels that are no classes."""
+    if missing := [field for field in fields if field not in dataset.fields]:
+        raise catalogue.ConfigError(
+            f"task '{name}' reads the fields {', '.join(fields)}, and data '{dataset.name}' has "
+            f'{", ".join(sorted(dataset.fields))}: no {missing[0]}. Choose another task or data.'
+        )
+    if 'label' in fields and not num_classes and 'classes' not in dataset.facts:
+        label = dataset.fields['label']
+        raise catalogue.ConfigError(
+            f"Data '{dataset.name}' has no classes: an example's label is {label.dtype} {label.shape}, expected a whole "
+            'number. Cast it, or set model.num_classes.'
+        )
+
+
+def standardization(facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Constants 'mean' and 'std' of images, float32 [1, 1, 1, C]."""
+    return {name: np.asarray(facts[name], np.float32).reshape(1, 1, 1, -1) for name in ('mean', 'std')}
+
+
+def standardize(images: jax.Array, constants: Mapping[str, Any]) -> jax.Array:
+    """Stored images [B, H, W, C] -> float32 of mean 0 and deviation 1 over the training data, by channel."""
+    return (images.astype(jnp.float32) - constants['mean']) / constants['std']
+
+
+def generative(config: Mapping[str, Any]) -> bool:
+    """Whether a whole config is for two players: of the task 'generation', or of one's own task with a network of theirs."""
+    name = config['task']['name']
+    return name == 'generation' or ':' in name and config['model']['name'] in models.GENERATORS
+
+
+def create(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Task:
+    """The task named by the group `config.task`, for data with these facts (`research.data.Dataset.facts`)."""
+    return catalogue.build('task', config, TASKS, facts=facts)

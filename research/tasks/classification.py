@@ -8,13 +8,15 @@ al. 2019).
 """
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from research import catalogue
-from research.tasks import Task, check_smoothing
+from research.tasks import Task, check_smoothing, standardization, standardize
 
 
 def _softmax(logits, labels, smoothing=0.0):
@@ -35,13 +37,22 @@ def _smooth(logits, labels, smoothing):
 LOSSES = {'softmax': 'research.tasks.classification:_softmax', 'sigmoid': 'research.tasks.classification:_sigmoid'}
 
 
-def create(loss: str, label_smoothing: float) -> Task:
+def _inputs(batch, constants):
+    if 'mean' not in constants:
+        raise catalogue.ConfigError(
+            f"The field 'image' is {batch['image'].dtype} {batch['image'].shape[1:]}: expected uint8 or float32 [H, W, C]."
+        )
+    return (standardize(batch['image'], constants),), {}
+
+
+def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
     """A task of one class an example.
 
     Args:
       loss: 'softmax' (one class an example) or 'sigmoid' (K yes-or-no questions; the largest logit is the answer). One's own
         is (logits [B, K], labels [B]) -> [B], and takes a third, `smoothing`, where it is to be smoothed.
       label_smoothing: share of the target that is spread over all classes, from 0 below 1.
+      facts: of the data; 'mean' and 'std' are asked for.
 
     Raises:
       ConfigError: no such loss, no such share, a loss that cannot be smoothed.
@@ -58,20 +69,27 @@ def create(loss: str, label_smoothing: float) -> Task:
     def correct(logits, batch):
         return jnp.argmax(logits, axis=-1) == batch['label']
 
-    def masked(loss_of, logits, batch):
-        return loss_of(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), batch['label']) * batch['mask']
+    def losses(loss_of, logits, batch, constants):
+        del constants
+        return loss_of(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), batch['label']) * batch['valid']
 
-    def summed(loss_of):
-        def sums(logits, batch):
-            return {
-                'loss': jnp.sum(masked(loss_of, logits, batch)),
-                'correct': jnp.sum(correct(logits, batch) * batch['mask']),
-                'count': jnp.sum(batch['mask']),
-            }
-
-        return sums
+    def sums(loss_of, logits, batch, constants):
+        return {
+            'loss': jnp.sum(losses(loss_of, logits, batch, constants)),
+            'correct': jnp.sum(correct(logits, batch) * batch['valid']),
+            'count': jnp.sum(batch['valid']),
+        }
 
     def metrics(total):
         return {'loss': total['loss'] / total['count'], 'accuracy': total['correct'] / total['count']}
 
-    return Task(summed(per_example), summed(trained), functools.partial(masked, trained), correct, metrics)
+    return Task(
+        fields=('image', 'label'),
+        inputs=_inputs,
+        sums=functools.partial(sums, per_example),
+        train_sums=functools.partial(sums, trained),
+        losses=functools.partial(losses, trained),
+        rows=lambda logits, batch: {'correct': correct(logits, batch)},
+        metrics=metrics,
+        constants=standardization(facts) if 'mean' in facts else {},
+    )

@@ -10,6 +10,8 @@ Kynkäänniemi et al. 2019, Improved precision and recall metric for assessing g
 compare as many generated examples as real ones, and depend on how many: compare at one count, and by one classifier.
 """
 
+import functools
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research import catalogue
-from research.tasks import check_smoothing
+from research import catalogue, models
+from research.data import Dataset
+from research.tasks import check_smoothing, standardize
 
 # The classifier whose features are compared; trained once a study and data set (research.train.judge).
 JUDGE = {'name': 'cnn', 'widths': (16, 32), 'hidden': (64,)}
@@ -31,6 +34,8 @@ MEANS = {
     'caught': 'discriminator_accuracy',
     'judge_correct': 'judge_accuracy',
 }
+# Stored pixels 0 to 255 are what the players see as -1 to 1.
+_HALF = 127.5
 # Distances are held for so many rows at a time; from products they are exact to this share of the largest square.
 _ROWS, _ROUNDING = 1024, 1e-13
 
@@ -39,43 +44,101 @@ class Generation(NamedTuple):
     """What two players are trained and judged by.
 
     Attributes:
+      fields: as in `research.tasks.Task`.
       discriminator: (logits of real, of generated examples, float32 [B] each) -> losses [B].
       generator: logits of generated examples [B] -> losses [B].
+      real: batch -> its examples as the players see them, float32 [B, H, W, C] in [-1, 1].
+      stored: generated examples in [-1, 1] -> as the data store them.
+      recognized: (constants, examples in [-1, 1], batch) -> (features [B, F], whether the classes are right bool [B]), by the
+        classifier in the constants.
+      check: (name of the network, shape of what it makes, Dataset); raises ConfigError where these do not fit.
       metrics: sums, added up over batches on the host -> {name: float}.
       judge: {'real', 'generated': features [N, F]} -> {name: float}.
-      judged: the names that `judge` gives.
-      least: examples that it can judge by, 0 aside.
-      falls: as in `research.tasks.Task`.
+      show: {'samples': stored examples} -> {'samples': a picture of them in rows}.
+      constants, judged, falls, fits: as in `research.tasks.Task`.
     """
 
+    fields: tuple[str, ...]
     discriminator: Callable[[jax.Array, jax.Array], jax.Array]
     generator: Callable[[jax.Array], jax.Array]
+    real: Callable[[Mapping[str, jax.Array]], jax.Array]
+    stored: Callable[[jax.Array], jax.Array]
+    recognized: Callable[..., tuple[jax.Array, jax.Array]]
+    check: Callable[[str, tuple[int, ...], Dataset], None]
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
     judge: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
-    least: int
+    show: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+    constants: Mapping[str, Any] = types.MappingProxyType({})
     judged: tuple[str, ...] = ('frechet', 'precision', 'recall')
     falls: bool = False
+    fits: bool = False  # distances between sets would cost as much again
 
 
-def create(loss: str, label_smoothing: float, neighbours: int = 3) -> Generation:
+def create(loss: str, label_smoothing: float, facts: Mapping[str, Any], neighbours: int = 3) -> Generation:
     """The task of a generator and a discriminator.
 
     Args:
       loss: 'non_saturating', or an import path of `smoothing -> (discriminator, generator)`, as in `Generation`.
       label_smoothing: what the target of real examples is short of 1, from 0 below 1.
+      facts: of the data; 'classes' is asked for.
       neighbours: k, how far an example's surroundings reach in precision and recall.
     """
     players = catalogue.resolve('loss', loss, LOSSES)
     check_smoothing(label_smoothing)
     if neighbours < 1:
         raise catalogue.ConfigError(f'task.neighbours is {neighbours}, expected 1 or more, such as 3.')
+    features = penultimate(models.create(num_classes=facts.get('classes', 0), **JUDGE))
+
+    def recognized(constants, examples, batch):
+        judge = constants['judge']
+        stored = jnp.round((examples + 1) * _HALF)  # as an image file holds them
+        of_examples, logits = features(judge['variables'], standardize(stored, judge))
+        return of_examples, jnp.argmax(logits, -1) == batch['label']
 
     def judge(features: Mapping[str, np.ndarray]) -> dict[str, float]:
         real, generated = features['real'], features['generated']
         precision, recall = precision_and_recall(real, generated, neighbours)
         return {'frechet': frechet(*moments(real), *moments(generated)), 'precision': precision, 'recall': recall}
 
-    return Generation(*players(label_smoothing), metrics, judge, neighbours + 1)
+    discriminator, generator = players(label_smoothing)
+    return Generation(
+        fields=('image', 'label'),
+        discriminator=discriminator,
+        generator=generator,
+        real=lambda batch: batch['image'].astype(jnp.float32) / _HALF - 1,
+        stored=lambda made: jnp.round((made + 1) * _HALF).astype(jnp.uint8),
+        recognized=recognized,
+        check=functools.partial(_check, neighbours + 1),
+        metrics=metrics,
+        judge=judge,
+        show=lambda rows: {'samples': grid(rows['samples'])},
+    )
+
+
+def _check(least: int, name: str, made: tuple[int, ...], dataset: Dataset) -> None:
+    """Refuses splits of fewer examples than `least`, and images that the network does not make."""
+    for split in ('validation', 'test'):
+        if 0 < (count := len(dataset.splits[split])) < least:
+            raise catalogue.ConfigError(
+                f'The {split} split has {count} examples, and generated ones are judged by at least {least}: make it '
+                'larger, or lower task.neighbours.'
+            )
+    image = dataset.fields['image']
+    if made != image.shape or image.dtype != np.uint8:
+        raise catalogue.ConfigError(
+            f"'{name}' makes uint8 images of {made}, and data '{dataset.name}' has {image.dtype} {image.shape}: "
+            'set model.side and model.channels to the data.'
+        )
+
+
+def grid(images: np.ndarray, columns: int = 10) -> np.ndarray:
+    """Images [N, H, W, C] in rows of `columns`, a white pixel between: uint8 [rows (H + 1) - 1, columns (W + 1) - 1, C]."""
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    padded = np.full((rows * columns, height + 1, width + 1, channels), 255, np.uint8)
+    padded[:count, :height, :width] = images
+    table = padded.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
+    return table.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
 
 
 def non_saturating(smoothing: float) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:

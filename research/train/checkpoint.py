@@ -74,8 +74,8 @@ def _system_errors(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if found := re.search(r"os_error_code='(\d+)'", str(error)):
-            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        if match := re.search(r"os_error_code='(\d+)'", str(error)):
+            raise OSError(int(match[1]), os.strerror(int(match[1])), str(path)) from error
         raise
 
 

@@ -9,34 +9,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.optim.paths import path_of
-from research.train import parallel
-from research.train.chunks import standardize, training_batch
+from research.train import parallel, steps
+from research.train.batches import training_batch
 from research.train.experiment import Experiment
 from research.train.phases import Phase
+from research.train.state import Chunk, State
 
 
-def locate(experiment: Experiment, phase: Phase, state: Any, chunk: tuple[Any, ...]) -> str:
+def locate(experiment: Experiment, phase: Phase, state: State, chunk: Chunk) -> str:
     """Does one step again, operation by operation.
 
     Args:
       state: before the step that failed, on one device.
-      chunk: arguments of a chunk of this one step, on one device.
+      chunk: of this one step, on one device.
 
     Returns:
       "parameter 'x/kernel'", "output of 'x'" or "gradient of 'x/kernel'", the first in the order of the computation.
     """
-    data, reference, indices, starts, controls, *_ = chunk
     if bad := _not_finite(state.params):
         return f"parameter '{bad[0]}'"
-    program, engine = experiment.program, parallel.Jit(jax.local_devices()[:1])
-    _, stages, _ = program.kind.create(experiment.config, experiment.dataset, program.task, engine.axis_name)
-    phase = phase._replace(micro_batches=1)
-    batch = training_batch(engine, 1, data, indices[0], starts[0])
-    now = {name: values[0] for name, values in controls.items()}
-    updates = program.kind.updates(stages, engine, phase, state, batch, data, standardize(reference, data), now)
+    # One micro-batch has no noise scale.
+    config = {**experiment.config, 'gradient': {**experiment.config['gradient'], 'noise_scale': False}}
+    step = steps.create(config, experiment.dataset, parallel.Jit(jax.local_devices()[:1]))
+    constants = chunk.data['constants']
+    batch = training_batch(step.engine, step.fields, 1, chunk.data['examples'], chunk.rows[0], chunk.starts[0])
+    controls = {name: values[0] for name, values in chunk.controls.items()}
+    reference = step.reference(chunk.reference, constants)
+    updates = step.updates(phase._replace(micro_batches=1), state, batch, reference, constants, controls)
     for update in updates:
-        if found := _located(batch, *update):
-            return found
+        if layer := _located(batch, *update):
+            return layer
     return 'not found again outside of the training program'
 
 
@@ -70,11 +72,11 @@ def _located(batch: Any, loss_fn: Callable[..., Any], params: Any, collections: 
     return f"gradient of '{bad[-1]}'" if bad else ''
 
 
-def sentence(found: dict[str, Any]) -> str:
+def sentence(where: dict[str, Any]) -> str:
     """What a reader of the report needs beside the step."""
-    norms = ', '.join(f'{norm:.3g}' for norm in found['gradient_norms'][-5:])
-    saved = found['checkpoint_step']
-    parts = [f'first seen in {found["layer"]}'] if 'layer' in found else []
+    norms = ', '.join(f'{norm:.3g}' for norm in where['gradient_norms'][-5:])
+    saved = where['checkpoint_step']
+    parts = [f'first seen in {where["layer"]}'] if 'layer' in where else []
     parts += [f'norms of the last gradients {norms}'] if norms else []
     parts += [f'last good checkpoint at step {saved}' if saved is not None else 'no checkpoint before it']
     return '; '.join(parts)

@@ -1,6 +1,6 @@
-"""Arguments of the compiled chunk and of the evaluation: index rows into resident data, or streamed data with its rows.
+"""What the compiled chunk and the evaluation take: places in resident data, or streamed data with theirs.
 
-Either way the program gathers `data['image'][indices[i]]`, so that the same config read both ways gives the same bits.
+Either way the program gathers `examples[field][rows[i]]`, so that the same config read both ways gives the same bits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from research.data import order, reader
+from research.data import reader, sampling
+from research.train.state import Block, Chunk
 
 # Index, control and sum buffers of a chunk have one size, so that every chunk of a phase is the same program.
 _CHUNK_STEPS, _CHUNK_ROWS = 1024, 1 << 20
@@ -23,8 +24,10 @@ class Feed:
         self.experiment, self.dataset = experiment, experiment.dataset
         self.data_config, self.engine = experiment.config['data'], experiment.program.engine
         self.resident = not self.data_config['streaming']
-        example = int(np.prod(self.dataset.example_shape)) * np.dtype(self.dataset.dtype).itemsize
-        self._bound = max(1, _STREAM_BYTES // example)
+        # Rows that a position takes: () for one, (k,) for several.
+        self._several = experiment.sampler(experiment.order_seed, 0, 1).shape[1:]
+        example = sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in self.dataset.fields.values())
+        self._bound = max(1, _STREAM_BYTES // (example * int(np.prod(self._several))))
         self._stream: Iterator[Any] | None = None
         self._place = (-1, 0)  # position and batch size that the stream goes on with
 
@@ -33,8 +36,8 @@ class Feed:
         steps = max(1, min(_CHUNK_STEPS, _CHUNK_ROWS // batch_size))
         return steps if self.resident else max(1, min(steps, self._bound // batch_size))
 
-    def chunk(self, first: int, position: int, steps: int, batch_size: int, levels: Mapping[str, int]) -> tuple[Any, ...]:
-        """What `chunks.train_chunk` takes behind the state, for `steps` steps from step `first` on, at a position."""
+    def chunk(self, first: int, position: int, steps: int, batch_size: int, levels: Mapping[str, int]) -> Chunk:
+        """What `chunks.train_chunk` takes for `steps` steps from step `first` on, at a position."""
         experiment, capacity = self.experiment, self.capacity(batch_size)
         starts = position + np.arange(steps, dtype=np.int64) * batch_size
         controls = {}
@@ -43,36 +46,38 @@ class Feed:
             controls[name][:steps] = values
         halves = np.zeros((capacity, 2), np.uint32)
         halves[:steps] = np.stack([starts >> 32, starts & 0xFFFFFFFF], axis=-1)
-        indices = np.zeros((capacity, batch_size), np.int32)
+        rows = np.zeros((capacity, batch_size, *self._several), np.int32)
         if self.resident:
-            train = self.dataset.splits['train']
-            rows = order.batches(experiment.order_seed, position, steps, batch_size, len(train))
-            indices[:steps], data = train[rows], experiment.placed
+            rows[:steps] = sampling.batches(experiment.sampler, experiment.order_seed, position, steps, batch_size)
+            data = experiment.data
         else:
-            indices[:steps] = np.arange(steps * batch_size).reshape(steps, batch_size)
-            data = self._placed(self._batches(position, steps, batch_size), capacity * batch_size)
-        return data, experiment.reference, *self.engine.replicate((indices, halves, controls, np.int32(first), np.int32(steps)))
+            places = np.arange(steps * batch_size * int(np.prod(self._several)))
+            rows[:steps] = places.reshape(rows[:steps].shape)
+            data = self._placed(self._batches(position, steps, batch_size), rows.size)
+        told = self.engine.replicate((rows, halves, controls, np.int32(first), np.int32(steps)))
+        return Chunk(data, experiment.background.reference, *told)
 
-    def blocks(self, split: str) -> Iterator[tuple[Any, np.ndarray, np.ndarray, int, int]]:
-        """A whole split as (data, indices [E, B], mask [E, B], batches, first): each example once, padding masked.
+    def blocks(self, rows: np.ndarray) -> Iterator[tuple[Any, Block]]:
+        """These rows of the data set, once each, as (data, Block on the host).
 
         One shape for every split, so that one compiled evaluation serves all; streamed data come in bounded blocks.
         """
-        rows, size = self.dataset.splits[split], self.data_config['eval_batch_size']
-        batches = -(-max(len(self.dataset.splits[s]) for s in ('validation', 'test')) // size)
+        size, lengths = self.data_config['eval_batch_size'], [len(self.dataset.splits[s]) for s in ('validation', 'test')]
+        batches = max(1, -(-max(lengths) // size))
         capacity = batches if self.resident else max(1, min(batches, self._bound // size))
         for first in range(0, len(rows), capacity * size):
-            block = rows[first : first + capacity * size]
-            indices, mask = np.zeros(capacity * size, np.int32), np.zeros(capacity * size, np.float32)
-            mask[: len(block)] = 1
-            if self.resident:
-                indices[: len(block)], data = block, self.experiment.placed
-            else:
-                indices[: len(block)] = np.arange(len(block))
-                examples = reader.read(self.dataset, block, size, workers=self.data_config['workers'])
-                data = self._placed(list(examples), len(mask))
-            data = {**data, **self.experiment.judge}
-            yield data, indices.reshape(capacity, size), mask.reshape(capacity, size), -(-len(block) // size), first
+            numbers = rows[first : first + capacity * size]
+            valid = np.zeros(capacity * size, np.float32)
+            valid[: len(numbers)] = 1
+            padded = np.zeros((2, capacity * size), np.int32)
+            padded[:, : len(numbers)] = numbers
+            data = self.experiment.data
+            if not self.resident:
+                padded[0, : len(numbers)] = np.arange(len(numbers))
+                examples = reader.read(self.dataset, numbers, size, workers=self.data_config['workers'])
+                data = self._placed(list(examples), len(valid))
+            places, numbered, valid = (x.reshape(capacity, size) for x in (*padded, valid))
+            yield data, Block(places, numbered, valid, np.int32(-(-len(numbers) // size)), np.int32(first))
 
     def close(self) -> None:
         """Ends the reader's threads or processes."""
@@ -83,15 +88,18 @@ class Feed:
     def _batches(self, position: int, steps: int, batch_size: int) -> list[Any]:
         if self._stream is None or (position, batch_size) != self._place:
             self.close()
-            workers = self.data_config['workers']
-            self._stream = reader.stream(self.dataset, self.experiment.order_seed, position, batch_size, workers=workers)
+            experiment, workers = self.experiment, self.data_config['workers']
+            self._stream = reader.stream(
+                self.dataset, experiment.sampler, experiment.order_seed, position, batch_size, workers=workers
+            )
         self._place = (position + steps * batch_size, batch_size)
         return [next(self._stream) for _ in range(steps)]
 
-    def _placed(self, batches: list[Any], capacity: int) -> Any:
-        arrays = {}
-        for name in ('image', 'label'):
-            rows = np.concatenate([b[name] for b in batches])
-            arrays[name] = np.zeros((capacity, *rows.shape[1:]), rows.dtype)
-            arrays[name][: len(rows)] = rows
-        return {**self.experiment.placed, **self.engine.replicate(arrays)}
+    def _placed(self, batches: list[Any], capacity: int) -> dict[str, Any]:
+        """Streamed batches on the devices, padded to `capacity` rows: as resident data are."""
+        examples = {}
+        for name, field in self.dataset.fields.items():
+            rows = np.concatenate([b[name].reshape(-1, *field.shape) for b in batches])
+            examples[name] = np.zeros((capacity, *field.shape), field.dtype)
+            examples[name][: len(rows)] = rows
+        return {**self.experiment.data, 'examples': self.engine.replicate(examples)}

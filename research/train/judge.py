@@ -11,12 +11,12 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
+from research import tasks
 from research.tasks import generation
 from research.train import checkpoint, loop
 from research.train import experiment as experiments
-from research.train.experiment import Experiment, Session
+from research.train.experiment import Experiment
+from research.train.program import Session
 
 # No study's seed is as large as this by chance.
 _SEED = 2**31
@@ -45,7 +45,7 @@ def equipped(
     fingerprint: Mapping[str, Any],
     stop: Callable[[], bool],
 ) -> Experiment:
-    """The experiment with the judge that its evaluations need, trained where there is none; others as they are.
+    """Adds the judge if the task needs one, training it first if missing.
 
     Args:
       resolve: dotted overrides -> configs/base.py with them.
@@ -57,7 +57,7 @@ def equipped(
     Raises:
       Stopped: training is saved; the same call goes on from there.
     """
-    if not isinstance(experiment.program.task, generation.Generation):
+    if not isinstance(experiment.program.step.task, generation.Generation):
         return experiment
     data = {f'data.{key}': experiment.config['data'][key] for key in _DATA}
     own = experiments.build(resolve(OVERRIDES | data), session, f'judge {data}')
@@ -72,6 +72,6 @@ def equipped(
             raise RuntimeError(f'the classifier that judges has {outcome.status}: {outcome.message}')
         checkpoint.remove(aside / 'checkpoints')
         aside.rename(kept)
-    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, -1) for v in own.dataset.normalize)
-    judge = {'variables': checkpoint.load_variables(kept / 'scored'), 'mean': mean, 'std': std}
-    return dataclasses.replace(experiment, judge={'judge': experiment.program.engine.replicate(judge)}, judge_name=name)
+    judge = {'variables': checkpoint.load_variables(kept / 'scored'), **tasks.standardization(own.dataset.facts)}
+    constants = {**experiment.data['constants'], 'judge': experiment.program.engine.replicate(judge)}
+    return dataclasses.replace(experiment, data={**experiment.data, 'constants': constants}, judge_name=name)

@@ -1,7 +1,7 @@
 """Which micro-batch and rematerialization fit a memory budget and cost the least time; read off programs, running none.
 
 Idea: the compiler knows what a program takes before it runs, so the largest micro-batch that fits can be looked up. A run whose
-batch or images grow is measured where it takes most.
+batch or inputs grow is measured where it takes most.
 
 Config: {'train.memory_budget': '6GiB'}; a budget a device, of what training holds: state, data, batches and activations.
 
@@ -36,7 +36,7 @@ class Need(NamedTuple):
     time: float
 
 
-class Plan(NamedTuple):
+class Fit(NamedTuple):
     """A choice: micro-batch (0: the whole batch) and remat, with what it needs."""
 
     micro_batch: int
@@ -84,7 +84,7 @@ def candidates(rungs: Sequence[int], shares: int, least: int) -> list[int]:
     return [size for size in range(max(rungs), 0, -1) if max(rungs) % size == 0 and fits(size)]
 
 
-def fit(budget: str, sizes: Sequence[int], whole: int, rematerializes: bool, need: Callable[[int, str], Need]) -> Plan:
+def fit(budget: str, sizes: Sequence[int], whole: int, rematerializes: bool, need: Callable[[int, str], Need]) -> Fit:
     """The plan that fits and costs the least time.
 
     Args:
@@ -100,7 +100,7 @@ def fit(budget: str, sizes: Sequence[int], whole: int, rematerializes: bool, nee
     limit = parse(budget)
     if not sizes:
         raise ConfigError('No micro-batch divides every batch size of the run: choose sizes with a common divisor.')
-    found, smallest = [], None
+    plans, smallest = [], None
     for remat in ('none', *POLICIES) if rematerializes else ('none',):
         last = need(sizes[-1], remat)
         if smallest is None or last.bytes < smallest.bytes:
@@ -112,19 +112,19 @@ def fit(budget: str, sizes: Sequence[int], whole: int, rematerializes: bool, nee
             middle = (low + high) // 2
             low, high = (low, middle) if need(sizes[middle], remat).bytes <= limit else (middle + 1, high)
         micro = 0 if sizes[high] == whole else sizes[high]
-        found.append(Plan(micro, remat, need(sizes[high], remat)))
+        plans.append(Fit(micro, remat, need(sizes[high], remat)))
         if high == 0 and remat == 'none':
             break  # as much as can be at once: nothing is faster
-    if not found:
+    if not plans:
         raise ConfigError(
             f"Nothing fits train.memory_budget '{budget}': micro-batches of {sizes[-1]}"
             f'{" with rematerialization" if rematerializes else ""} take {smallest.bytes / 2**20:.0f} MiB. Allow as much, or '
             'take a smaller network or fewer resident examples (data.streaming).'
         )
-    return min(found, key=lambda plan: plan.need.time)
+    return min(plans, key=lambda plan: plan.need.time)
 
 
-def sentence(plan: Plan, budget: str) -> str:
+def sentence(plan: Fit, budget: str) -> str:
     """What a reader should know of a plan."""
     micro = f'micro-batches of {plan.micro_batch}' if plan.micro_batch else 'the whole batch at once'
     return f'{micro}, remat {plan.remat}: {plan.need.bytes / 2**20:.0f} MiB predicted of {budget}'

@@ -1,16 +1,16 @@
-"""What is fixed in a program and yet changes during a run: batch size, image side, frozen layers. Each set is a phase.
+"""What is fixed in a program and yet changes during a run: batch size, input side, frozen layers. Each set is a phase.
 
 A phase is a program of its own, compiled once. Its changes are read off the position, which counts examples, or off the
 level of a watcher of the validation score; the order of the data knows nothing of it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from research import catalogue, data, durations, gradients
 from research.augment import resize
@@ -25,7 +25,7 @@ class Phase(NamedTuple):
     Attributes:
       batch_size: B, examples a step, over all devices.
       micro_batches: n, in which the gradient of a step is added up.
-      side: of the images (or the length of sequences) that the network sees; 0 is as they are.
+      side: height (or length) of the inputs that the network sees; 0 is as they are.
       frozen: top-level names of parameters that do not learn.
     """
 
@@ -55,23 +55,23 @@ class Phases:
 
     def spans(self, total: int) -> list[tuple[Phase, int]]:
         """(phase, steps) in their order over `total` examples, at level 0; a run has one step at least."""
-        found, position = [], 0
+        spans, position = [], 0
         while (steps := (total - position) // (phase := self.at(position, 0)).batch_size) > 0:
             change = self.next_change(position)
             if change is not None:
                 steps = min(steps, -(-(change - position) // phase.batch_size))
-            found.append((phase, steps))
+            spans.append((phase, steps))
             position += steps * phase.batch_size
-        return found or [(phase, 1)]
+        return spans or [(phase, 1)]
 
 
-def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, module: nn.Module, total: int) -> Phases:
+def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, step: Any, total: int) -> Phases:
     """The phases of a run.
 
     Args:
       config: the whole config; reads `data.batch`, `augment.resize`, `gradient.freeze` and `gradient.micro_batch`.
       batch_size: examples of the first step.
-      module: whose layers may freeze.
+      step: a research.train.steps.Step; its network tells the full side, and which layers may freeze.
       total: examples of the run.
 
     Raises:
@@ -81,11 +81,11 @@ def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, mo
     def convert(text: str) -> int:
         return durations.examples(text, batch_size, len(dataset.splits['train']), total)
 
-    full, micro = dataset.example_shape[0], config['gradient']['micro_batch']
+    full, micro = side_of(step.inputs(1)), config['gradient']['micro_batch']
     sizes = batch_sizes.create({**config['data'], 'batch_size': batch_size}, convert)
     sides = resize.create(config['augment'], full, convert)
     freeze = freezing.create(config['gradient'], convert)
-    layers = _layers(module, dataset) if freeze.changes else ()
+    layers = _layers(step) if freeze.changes else ()
 
     def phase(size: int, position: int) -> Phase:
         side = sides.at(position)
@@ -128,26 +128,37 @@ def check(experiment: Any) -> None:
                 'padding would enter the statistics of batch normalization. Choose a divisor, or another norm layer.'
             )
         if phase.side:
-            height, width, channels = experiment.dataset.example_shape
-            images = jnp.zeros((2, phase.side, max(1, round(width * phase.side / height)), channels))
             try:
-                jax.eval_shape(program.stages.predict, program.shapes.params, program.shapes.collections, images)
+                jax.eval_shape(
+                    functools.partial(_predicted, program.step, phase.side),
+                    *(program.shapes.params, program.shapes.collections, program.step.inputs(2)),
+                )
             except Exception as error:
                 raise catalogue.ConfigError(
-                    f"Model '{config['model']['name']}' cannot take images of side {phase.side}, which augment.resize makes: "
+                    f"Model '{config['model']['name']}' cannot take inputs of side {phase.side}, which augment.resize makes: "
                     f'{str(error).splitlines()[0]}'
                 ) from error
 
 
-def _layers(module: nn.Module, dataset: data.Dataset) -> tuple[str, ...]:
+def side_of(inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
+    """Height (or length) of (args, kwargs) of a network, whose first array is [B, H or T, ...]; 1 where it is [B]."""
+    return (*jax.tree.leaves(inputs)[0].shape, 1)[1]
+
+
+def _predicted(step: Any, side: int, params: Any, collections: Any, inputs: Any) -> Any:
+    return step.predict(params, collections, resize.resized(inputs, side))
+
+
+def _layers(step: Any) -> tuple[str, ...]:
     """Top-level names of a network's parameters, in the order in which the input meets them."""
     met: dict[str, None] = {}
+    args, kwargs = step.inputs(2)
 
-    def note(call, args, kwargs, context):
+    def note(call, positional, keywords, context):
         if context.module.path:
             met[context.module.path[0]] = None
-        return call(*args, **kwargs)
+        return call(*positional, **keywords)
 
     with nn.intercept_methods(note):
-        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((2, *dataset.example_shape)))
+        shapes = jax.eval_shape(lambda key: step.module.init(key, *args, **kwargs), jax.random.key(0))
     return tuple(name for name in met if name in shapes['params'])

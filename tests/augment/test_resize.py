@@ -36,6 +36,7 @@ def test_nonsense_is_refused(group):
 
 @settings(max_examples=25)
 @given(height=st.integers(2, 40), width=st.integers(1, 40), share=st.floats(0.1, 1))
+@pytest.mark.long
 def test_images_keep_their_proportions_and_a_flat_colour(height, width, share):
     side = max(1, round(height * share))
     small = resize.resize(jnp.full((2, height, width, 3), 0.7), side)

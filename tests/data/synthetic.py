@@ -22,6 +22,17 @@ def load(path: str) -> dict:
     return {'train': (images(TRAIN, 1), labels(TRAIN, 2)), 'test': (images(TEST, 3), labels(TEST, 4))}
 
 
+def texts(count: int, seed: int) -> dict:
+    """Token rows of several lengths, padded to 5."""
+    draw = np.random.default_rng(seed)
+    mask = np.arange(5) < draw.integers(1, 6, (count, 1))
+    return {'tokens': draw.integers(1, 99, (count, 5)) * mask, 'mask': mask, 'label': draw.integers(0, 3, count)}
+
+
+def load_texts(path: str) -> dict:
+    return {'train': texts(TRAIN, 1), 'test': texts(TEST, 2)}
+
+
 def write_idx(path: pathlib.Path, array: np.ndarray) -> None:
     content = bytes([0, 0, 8, array.ndim]) + struct.pack(f'>{array.ndim}I', *array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(content) if path.suffix == '.gz' else content)

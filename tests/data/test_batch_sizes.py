@@ -33,10 +33,10 @@ def test_shrinking_is_by_level_alone_and_stops_at_the_floor():
 @given(batch_size=st.integers(1, 4096), factor=st.floats(0.01, 0.99), floor=st.integers(1, 300))
 def test_sizes_fall_to_the_floor_and_never_below(batch_size, factor, floor):
     sizes = made(batch_size, name='shrink', factor=factor, floor=floor)
-    found = [sizes.at(0, level) for level in range(2000)]
-    assert found == sorted(found, reverse=True)
-    assert (found[0], found[-1]) == (batch_size, min(floor, batch_size))
-    assert sizes.rungs == tuple(dict.fromkeys(found))
+    reached = [sizes.at(0, level) for level in range(2000)]
+    assert reached == sorted(reached, reverse=True)
+    assert (reached[0], reached[-1]) == (batch_size, min(floor, batch_size))
+    assert sizes.rungs == tuple(dict.fromkeys(reached))
 
 
 def test_a_factor_near_one_is_not_rounded_away():

@@ -26,21 +26,6 @@ def test_a_restart_anywhere_goes_on_where_it_stopped(seed, n, start, first, seco
     assert whole.shape == (first + second,)
 
 
-@given(seed=SEEDS, start=st.integers(0, 500), steps=st.integers(0, 9), rows=st.integers(1, 9), hosts=st.sampled_from([1, 2, 4]))
-def test_hosts_side_by_side_are_one_host(seed, start, steps, rows, hosts):
-    whole = order.batches(seed, start, steps, rows * hosts, 97)
-    parts = [order.batches(seed, start, steps, rows * hosts, 97, host, hosts) for host in range(hosts)]
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
-    np.testing.assert_array_equal(whole.ravel(), order.indices(seed, start, start + steps * rows * hosts, 97))
-
-
-@given(seed=SEEDS, sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8))
-def test_a_batch_size_changed_inside_an_epoch_leaves_the_order(seed, sizes):
-    ends = np.cumsum(sizes)
-    read = [order.batches(seed, end - size, 1, size, 101)[0] for end, size in zip(ends.tolist(), sizes, strict=True)]
-    np.testing.assert_array_equal(np.concatenate(read), order.indices(seed, 0, int(ends[-1]), 101))
-
-
 def test_seeds_epochs_and_redraws_differ():
     orders = [
         order.indices(0, 0, 97, 97),
@@ -122,11 +107,6 @@ def test_an_impossible_cut_is_refused(validation, examples, said):
     with pytest.raises(ConfigError) as caught:
         order.split(200, validation, examples, 0)
     assert said in str(caught.value)
-
-
-def test_a_batch_that_hosts_cannot_share_is_refused():
-    with pytest.raises(ConfigError, match='batch_size=10'):
-        order.batches(0, 0, 1, 10, 97, host=0, hosts=4)
 
 
 @pytest.mark.parametrize('start, stop, n', [(-1, 3, 5), (3, 2, 5), (0, 1, 0)])

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import json
 import os
 import shutil
 import signal
@@ -36,14 +37,23 @@ def sorted_rows(images, labels):
     return rows[np.lexsort(rows.T)]
 
 
+def assert_facts_are_of_the_training_split(dataset, classes):
+    training = dataset.splits['train']
+    images, labels = dataset.arrays['image'][training], dataset.arrays['label'][training]
+    assert dataset.facts['classes'] == classes
+    assert dataset.facts['counts'] == tuple(int((labels == k).sum()) for k in range(classes))
+    np.testing.assert_allclose(dataset.facts['mean'], images.mean((0, 1, 2), np.float64), rtol=1e-12)
+    np.testing.assert_allclose(dataset.facts['std'], images.std((0, 1, 2), np.float64), rtol=1e-9)
+
+
 def test_idx_files_come_through_unchanged(tmp_path):
     dataset = data.load(config(synthetic.write_folder(tmp_path / 'raw'), validation=0.2))
-    arrays, parts = dataset.resident(), synthetic.load('')
+    arrays, parts = dataset.arrays, synthetic.load('')
     training = np.concatenate([dataset.splits['train'], dataset.splits['validation']])
     for examples, part in ((training, 'train'), (dataset.splits['test'], 'test')):
         assert np.array_equal(sorted_rows(arrays['image'][examples], arrays['label'][examples]), sorted_rows(*parts[part]))
-    assert (dataset.example_shape, dataset.dtype, arrays['label'].dtype) == ((6, 6, 1), np.uint8, np.int32)
-    assert dataset.num_classes == parts['train'][1].max() + 1
+    assert dataset.fields == {'image': data.Field((6, 6, 1), np.dtype(np.uint8)), 'label': data.Field((), np.dtype(np.int32))}
+    assert_facts_are_of_the_training_split(dataset, parts['train'][1].max() + 1)
     for index in (0, 30, len(dataset.source) - 1):
         assert np.array_equal(dataset.source[index]['image'], arrays['image'][index])
         assert dataset.source[index]['label'] == arrays['label'][index]
@@ -77,6 +87,18 @@ def test_what_a_dead_process_left_is_done_again(tmp_path, data_dir):
     assert not torn.exists()
 
 
+def test_the_names_on_disk_are_frozen(tmp_path, data_dir):
+    data.prepare(config(synthetic.write_folder(tmp_path / 'raw')))
+    decoded = next(data_dir.rglob('decoded'))
+    why = 'Folders that older versions have prepared can no longer be read.'
+    assert {path.name for path in decoded.iterdir()} == {'image.npy', 'label.npy', 'moments.npy', 'content.json'}, why
+    assert json.loads((decoded / 'content.json').read_text()) == {
+        'train': synthetic.TRAIN,
+        'num_classes': 10,
+        'checksum': 'b847efe345824e2c',
+    }, why
+
+
 PREPARE = """
 import sys
 sys.path.insert(0, sys.argv[2])
@@ -103,18 +125,20 @@ def processes(count, folder):
         process.communicate()
 
 
-def test_four_processes_at_once_prepare_it_once(tmp_path, data_dir):
-    with processes(4, synthetic.write_folder(tmp_path / 'raw')) as started:
+@pytest.mark.parametrize('count', [2, pytest.param(4, marks=pytest.mark.long)])
+def test_processes_at_once_prepare_it_once(tmp_path, data_dir, count):
+    with processes(count, synthetic.write_folder(tmp_path / 'raw')) as started:
         for process in started:
             process.stdin.write('go\n')
             process.stdin.flush()
         said = [process.communicate(timeout=100)[0] for process in started]
-        assert [process.returncode for process in started] == [0] * 4
+        assert [process.returncode for process in started] == [0] * count
     assert len({text.splitlines()[-1] for text in said}) == 1
     assert sum('Downloading and preparing' in text for text in said) == 1
     assert not list(data_dir.rglob('*incomplete*'))
 
 
+@pytest.mark.long
 def test_a_lock_is_free_once_its_holder_is_killed(tmp_path, data_dir):
     holder = subprocess.Popen(
         [
@@ -143,7 +167,7 @@ def test_a_lock_is_free_once_its_holder_is_killed(tmp_path, data_dir):
 def test_a_builder_of_the_catalogue_needs_no_tensorflow(tmp_path):
     raw = catalogue_builder.write_folder(tmp_path / 'raw')
     dataset = data.load(config(raw, name='frugal_toy'))
-    arrays = dataset.resident()
+    arrays = dataset.arrays
     for part, files in (('train', 'train'), ('test', 'test')):
         expected = [np.load(file) for file in sorted((raw / files).iterdir())]
         examples = dataset.splits[part]
@@ -151,7 +175,8 @@ def test_a_builder_of_the_catalogue_needs_no_tensorflow(tmp_path):
             sorted_rows(arrays['image'][examples], arrays['label'][examples]),
             sorted_rows(expected, np.arange(len(expected)) % 10),
         )
-    assert (dataset.num_classes, dataset.example_shape) == (10, (6, 6, 3))
+    assert dataset.fields['image'].shape == (6, 6, 3)
+    assert_facts_are_of_the_training_split(dataset, 10)
     assert 'tensorflow' not in sys.modules
 
 
@@ -173,12 +198,12 @@ def test_mnist_of_the_catalogue_needs_no_tensorflow(tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, '_TEST_EXAMPLES', 12)
     monkeypatch.setattr(prepared, '_IDX_FOLDERS', {})
     dataset = data.load(config(''))
-    arrays = dataset.resident()
+    arrays = dataset.arrays
     assert np.array_equal(
         sorted_rows(arrays['image'][:30], arrays['label'][:30]),
         sorted_rows(synthetic.images(30, 30, 28), synthetic.labels(30, 30)),
     )
-    assert dataset.example_shape == (28, 28, 1)
+    assert dataset.fields['image'].shape == (28, 28, 1)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +212,7 @@ def test_mnist_of_the_catalogue_needs_no_tensorflow(tmp_path, monkeypatch):
         ('frugal_decoder', 'tf.io.decode_jpeg'),
         ('frugal_jpeg', 'expected uint8 as png'),
         ('frugal_sizes', 'expected one size'),
-        ('frugal_texts', 'no classification'),
+        ('frugal_texts', 'not a classification'),
         ('emnist/balancd', 'balanced'),
         ('frugal_toi', "Did you mean 'frugal_toy'?"),
     ],

@@ -17,7 +17,8 @@ import synthetic
 
 from research import data
 from research.catalogue import ConfigError
-from research.data import order, reader
+from research.data import reader, sampling
+from research.data.dataset import take
 
 
 @pytest.fixture
@@ -32,35 +33,72 @@ def prepared(tmp_path, monkeypatch):
     return data.load({**synthetic.BASE, 'name': 'mnist', 'path': str(path), 'validation': 6})
 
 
-def assert_streamed_is_resident(dataset, start, steps, batch_size, host=0, hosts=1, workers=0):
-    examples = dataset.splits['train'][order.batches(5, start, steps, batch_size, len(dataset.splits['train']), host, hosts)]
-    stream = reader.stream(dataset, 5, start, batch_size, host, hosts, workers)
+@pytest.fixture
+def texts():
+    return data.load({**synthetic.BASE, 'name': 'synthetic:load_texts', 'validation': 6})
+
+
+def assert_streamed_is_resident(dataset, sampler, start, steps, batch_size, host=0, hosts=1, workers=0):
+    rows = sampling.batches(sampler, 5, start, steps, batch_size, host, hosts)
+    stream = reader.stream(dataset, sampler, 5, start, batch_size, host, hosts, workers)
     count = 0
-    for batch, expected in zip(itertools.islice(stream, steps), examples, strict=True):
-        for field, array in dataset.resident().items():
-            np.testing.assert_array_equal(batch[field], array[expected])
-            assert batch[field].dtype == array.dtype
+    for batch, expected in zip(itertools.islice(stream, steps), rows, strict=True):
+        assert_equal(batch, take(dataset, expected, streaming=False))
         count += 1
     stream.close()
     assert count == steps
 
 
+def assert_equal(batch, expected):
+    assert set(batch) == set(expected)
+    for field, array in expected.items():
+        np.testing.assert_array_equal(batch[field], array)
+        assert batch[field].dtype == array.dtype
+
+
+def shuffled(dataset):
+    return sampling.Shuffled(dataset.splits['train'])
+
+
+def in_pairs(dataset):
+    """A sampler whose positions take three rows, of which the last, or the last two, are empty."""
+    rows = dataset.splits['train'][: len(dataset.splits['train']) // 2 * 2].reshape(-1, 2).copy()
+    rows[::5, 1] = -1
+    return sampling.Shuffled(np.column_stack([rows, np.full(len(rows), -1)]))
+
+
 @pytest.mark.parametrize('start, batch_size, host, hosts', [(0, 16, 0, 1), (46, 5, 0, 1), (2**40 + 1, 64, 0, 1), (8, 8, 3, 4)])
 def test_a_stream_is_a_gather(dataset, start, batch_size, host, hosts):
-    assert_streamed_is_resident(dataset, start, 9, batch_size, host, hosts)
+    assert_streamed_is_resident(dataset, shuffled(dataset), start, 9, batch_size, host, hosts)
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('workers', [0, 1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_stream_of_records_is_a_gather_whatever_reads_it(prepared, workers):
-    assert_streamed_is_resident(prepared, 30, 7, 12, host=1, hosts=2, workers=workers)
+    assert_streamed_is_resident(prepared, shuffled(prepared), 30, 7, 12, host=1, hosts=2, workers=workers)
+
+
+def test_several_rows_at_a_position_are_streamed_as_gathered(dataset, texts):
+    for examples in (dataset, texts):
+        assert_streamed_is_resident(examples, in_pairs(examples), 20, 3, 8, host=1, hosts=2)
 
 
 def test_a_list_is_read_once_in_its_order(dataset):
     test = dataset.splits['test']
     batches = list(reader.read(dataset, test[::-1], 5))
     assert [len(batch['label']) for batch in batches] == [5, 5, 5, 2]
-    for field, array in dataset.resident().items():
+    for field, array in dataset.arrays.items():
         np.testing.assert_array_equal(np.concatenate([batch[field] for batch in batches]), array[test[::-1]])
+
+
+def test_an_empty_row_is_read_as_the_fill_of_its_field(texts):
+    tokens = texts.fields['tokens']._replace(fill=9)
+    texts = dataclasses.replace(texts, fields={**texts.fields, 'tokens': tokens})
+    rows = np.array([[3, -1], [-1, -1], [60, 7]])
+    [batch] = reader.read(texts, rows, 5)
+    assert_equal(batch, take(texts, rows, streaming=False))
+    assert np.all(batch['tokens'][1] == 9) and not batch['label'][1].any()
+    [batch] = reader.read(texts, rows[:, 1], 5)
+    assert_equal(batch, take(texts, rows[:, 1], streaming=False))
 
 
 def test_validation_and_test_examples_are_never_trained_on(dataset):
@@ -76,7 +114,7 @@ def test_validation_and_test_examples_are_never_trained_on(dataset):
             return dataset.source[index]
 
     watched = Watched()
-    stream = reader.stream(dataclasses.replace(dataset, source=watched), 0, 0, 47)
+    stream = reader.stream(dataclasses.replace(dataset, source=watched), shuffled(dataset), 0, 0, 47)
     next(stream)
     stream.close()
     assert watched.seen == set(dataset.splits['train'].tolist())
@@ -84,7 +122,7 @@ def test_validation_and_test_examples_are_never_trained_on(dataset):
 
 def test_hosts_that_do_not_divide_the_batch_are_refused_before_reading(dataset):
     with pytest.raises(ConfigError, match='batch_size=10'):
-        reader.stream(dataset, 0, 0, 10, host=0, hosts=4)
+        reader.stream(dataset, shuffled(dataset), 0, 0, 10, host=0, hosts=4)
 
 
 def test_an_example_that_cannot_be_decoded_is_no_silence(dataset):
@@ -96,7 +134,7 @@ def test_an_example_that_cannot_be_decoded_is_no_silence(dataset):
             raise OSError('torn record')
 
     with pytest.raises(OSError, match='torn record'):
-        next(reader.stream(dataclasses.replace(dataset, source=Broken()), 0, 0, 8))
+        next(reader.stream(dataclasses.replace(dataset, source=Broken()), shuffled(dataset), 0, 0, 8))
 
 
 def test_shared_memory_of_the_dead_is_removed_and_no_other(tmp_path, monkeypatch):
@@ -115,11 +153,11 @@ import sys, time
 sys.path[:0] = {paths!r}
 import synthetic
 from research import data
-from research.data import reader
+from research.data import reader, sampling
 
 if __name__ == '__main__':
     dataset = data.load({{**synthetic.BASE, 'name': 'synthetic:load'}})
-    stream = reader.stream(dataset, 0, 0, 4096, workers=2)
+    stream = reader.stream(dataset, sampling.Shuffled(dataset.splits['train']), 0, 0, 4096, workers=2)
     next(stream)
     print('ready', flush=True)
     time.sleep(100)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 from jax import lax
 
 from research import cost
@@ -13,20 +14,26 @@ from research.catalogue import ConfigError
 from research.layers import formulation
 from research.models.dcgan import DCGAN, conv_transpose
 
-NORMS = ['batch', 'virtual_batch', {'name': 'ghost_batch', 'virtual_batch_size': 4}, 'none']
+NORMS = ['batch', 'virtual_batch', FrozenDict({'name': 'ghost_batch', 'virtual_batch_size': 4}), 'none']
 
 
 def arrays(*shapes):
     return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
 
 
+@functools.cache
 def made(**kwargs):
     module = DCGAN(**{'latents': 6, 'side': 8, 'widths': (4, 3), **kwargs})
     return module, jax.jit(module.init)(jax.random.key(0), jnp.zeros((2, module.latents)))
 
 
 def value_and_gradients(f, *args):
-    return f(*args), jax.grad(lambda *args: jnp.sum(jnp.sin(f(*args))), range(len(args)))(*args)
+    def weighted(*args):
+        y = f(*args)
+        return jnp.sum(jnp.sin(y)), y
+
+    (_, y), gradients = jax.jit(jax.value_and_grad(weighted, range(len(args)), has_aux=True))(*args)
+    return y, gradients
 
 
 class TestConvTranspose:
@@ -117,6 +124,7 @@ def test_weights_are_drawn_with_a_deviation_of_2_hundredths():
 
 
 @pytest.mark.parametrize('norm', NORMS[1:], ids=str)
+@pytest.mark.long
 def test_every_norm_begins_with_the_same_weights(norm):
     (_, expected), (_, found) = made(), made(norm=norm, discriminator_norm='none' if norm == 'virtual_batch' else norm)
     for player, layer in (('generator', 'project'), ('generator', 'up2'), ('discriminator', 'down2')):
@@ -126,11 +134,12 @@ def test_every_norm_begins_with_the_same_weights(norm):
 def test_images_fill_their_range():
     module, variables = made()
     z = 1e4 * jax.random.normal(jax.random.key(2), (20, 6))
-    images = module.apply(variables, z)
+    images = jax.jit(module.apply)(variables, z)
     assert -1 <= images.min() < -0.99 and 0.99 < images.max() <= 1
 
 
 @pytest.mark.parametrize(('norm', 'alone'), [('batch', False), ('virtual_batch', True), ('none', True)])
+@pytest.mark.long
 def test_whether_an_image_depends_on_the_others_of_its_batch(norm, alone):
     module, variables = made(norm=norm)
     z = jax.random.normal(jax.random.key(2), (4, 6))
@@ -138,7 +147,7 @@ def test_whether_an_image_depends_on_the_others_of_its_batch(norm, alone):
     def first(z):
         return jnp.sum(module.apply(variables, z, train=True, mutable=['batch_stats'])[0][0] ** 2)
 
-    gradient = jax.grad(first)(z)
+    gradient = jax.jit(jax.grad(first))(z)
     assert jnp.abs(gradient[0]).max() > 0
     assert (not gradient[1:].any()) == alone
 

@@ -1,6 +1,7 @@
 """What every model promises: names, channels, counts, the same initial weights whatever the norm layer, errors at the door."""
 
 import functools
+import itertools
 import re
 
 import flax.linen as nn
@@ -34,72 +35,70 @@ class Tiny(nn.Module):
 FAMILIES = {path.partition(':')[0]: name for name, path in reversed(models.MODELS.items())}.values()
 
 
-def images(name, channels=3):
+def images(name):
     side = SIDES.get(name, 32)
-    return jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
+    return jax.ShapeDtypeStruct((2, side, side, 5), jnp.float32)
 
 
 @functools.cache
-def shapes(name, channels=3, norm=None, **kwargs):
-    model = models.create(name, 10, **({} if norm is None else {'norm': norm}), **kwargs)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images(name, channels))
+def shapes(name, norm=None, **kwargs):
+    model = models.create(name, 7, **({} if norm is None else {'norm': norm}), **kwargs)
+    with formulation.plain():
+        variables = jax.eval_shape(model.init, jax.random.key(0), images(name))
     return model, variables
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+def some(*chosen):
+    """Every family with every norm layer, those of `chosen` in the default suite: a family hands the choice on to a layer."""
+    cases = itertools.product(FAMILIES, NORMS)
+    return [pytest.param(*c, id='-'.join(map(str, c)), marks=() if set(c) & set(chosen) else pytest.mark.long) for c in cases]
+
+
+@pytest.mark.usefixtures('plain')
 class TestEveryFamily:
+    @pytest.mark.parametrize('name', FAMILIES)
     def test_names_its_layers_itself(self, name):
         """An auto-named layer (`Conv_0`) would be renamed, and drawn anew, by another inserted before it."""
-        for norm in NORMS:
-            variables = shapes(name, norm=norm)[1]
-            for path, _ in jax.tree.leaves_with_path(variables):
-                assert not re.search(r"'[A-Z]\w*_\d+'", jax.tree_util.keystr(path))
+        for path, _ in jax.tree.leaves_with_path(shapes(name)[1]):
+            assert not re.search(r"'[A-Z]\w*_\d+'", jax.tree_util.keystr(path))
 
-    @pytest.mark.parametrize(('channels', 'norm'), [(5, 'batch'), *((3, norm) for norm in NORMS[1:])], ids=str)
-    def test_reads_channels_from_the_images_and_gives_float32_logits(self, name, channels, norm):
-        model, variables = shapes(name, channels, norm=norm)
+    @pytest.mark.parametrize(('name', 'norm'), [*((name, None) for name in FAMILIES), *some('cnn')])
+    def test_gives_float32_logits_of_as_many_classes_and_channels_as_asked_for(self, name, norm):
+        model, variables = shapes(name, norm)
         apply = functools.partial(model.apply, train=True, mutable=['batch_stats'])
-        logits, _ = jax.eval_shape(apply, variables, images(name, channels))
-        assert (logits.shape, logits.dtype) == ((2, 10), jnp.float32)
+        logits, _ = jax.eval_shape(apply, variables, images(name))
+        assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
 
+    @pytest.mark.parametrize('name', FAMILIES)
     def test_takes_train_as_false_when_left_out(self, name):
         model, variables = shapes(name)
-        assert jax.eval_shape(model.apply, variables, images(name)).shape == (
-            2,
-            10,
-        )  # would update statistics, and fail, in training
+        logits = jax.eval_shape(model.apply, variables, images(name))  # would update statistics, and fail, in training
+        assert logits.shape == (2, 7)
 
-    def test_has_as_many_classes_as_asked_for(self, name):
-        model = models.create(name, num_classes=7)
-        assert jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), jnp.zeros(images(name).shape)))[0].shape == (
-            2,
-            7,
-        )
+    @pytest.mark.parametrize(('name', 'norm'), some('cnn', 'none'))
+    def test_has_the_same_kernels_whatever_the_norm_layer(self, name, norm):
+        expected, found = (kernels(shapes(name, norm)[1]['params']) for norm in (None, norm))
+        assert expected and found == expected
 
 
 def kernels(params):
     return {jax.tree_util.keystr(path): a for path, a in jax.tree.leaves_with_path(params) if "'kernel'" in str(path[-1])}
 
 
-@pytest.mark.parametrize('name', FAMILIES)
-def test_has_the_same_kernels_whatever_the_norm_layer(name):
-    batch, *others = (kernels(shapes(name, norm=norm)[1]['params']) for norm in NORMS)
-    assert batch and all(other == batch for other in others)
-
-
 def test_begins_with_the_same_weights_whatever_the_norm_layer():
-    batch, *others = (
-        kernels(jax.jit(models.create('cnn', 10, norm=norm).init)(jax.random.key(3), jnp.zeros((2, 8, 8, 1)))['params'])
-        for norm in NORMS[:2]
-    )
-    for other in others:
-        jax.tree.map(np.testing.assert_array_equal, other, batch)
+    def drawn(norm):
+        model = models.create('cnn', 10, norm=norm, widths=(4, 8), hidden=(8,))
+        return kernels(jax.jit(model.init)(jax.random.key(3), jnp.zeros((2, 8, 8, 1)))['params'])
+
+    batch, virtual = map(drawn, NORMS[:2])
+    jax.tree.map(np.testing.assert_array_equal, virtual, batch)
 
 
-@pytest.mark.parametrize('norm', NORMS, ids=str)
+@pytest.mark.parametrize('norm', ['batch', *(pytest.param(norm, marks=pytest.mark.long) for norm in NORMS[1:])], ids=str)
 def test_on_a_pmap_axis_a_network_gives_the_logits_of_one_device(norm):
     x = jax.random.normal(jax.random.key(1), (8, 8, 8, 1))
-    one, split = (models.create('cnn', 10, norm=norm, axis_name=axis) for axis in (None, 'rows'))
+    small = {'norm': norm, 'widths': (4, 8), 'hidden': (8,)}
+    one, split = (models.create('cnn', 10, axis_name=axis, **small) for axis in (None, 'rows'))
     variables = jax.jit(split.init)(jax.random.key(0), x)
 
     def logits(model):
@@ -135,7 +134,13 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize('name', PARAMETERS)
+# Deep, and others of the family are among those that stay.
+DEEP = {'resnet50', 'resnet152', 'vgg16_bn', 'mobilenetv3_large_100', 'efficientnet_b4', 'efficientnet_b7'}
+DEEP |= {f'tinynet_{size}' for size in 'abcd'}
+
+
+@pytest.mark.usefixtures('plain')
+@pytest.mark.parametrize('name', [pytest.param(n, marks=pytest.mark.long) if n in DEEP else n for n in PARAMETERS])
 def test_number_of_parameters(name):
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(models.create(name).init, jax.random.key(0), images)
@@ -156,7 +161,14 @@ def test_number_of_parameters_on_small_images(name, channels, classes, expected)
 
 
 # Published, in billions: He et al. 2015 with the stride in the 3x3 convolution, Sandler et al. 2018 and Tan and Le 2019.
-@pytest.mark.parametrize(('name', 'billions'), [('resnet50', 4.1), ('mobilenetv2_100', 0.30), ('efficientnet_b0', 0.39)])
+@pytest.mark.parametrize(
+    ('name', 'billions'),
+    [
+        pytest.param('resnet50', 4.1, marks=pytest.mark.long),
+        ('mobilenetv2_100', 0.30),
+        pytest.param('efficientnet_b0', 0.39, marks=pytest.mark.long),
+    ],
+)
 def test_multiply_adds_are_the_published_ones_whichever_formulation_runs(name, billions):
     model, images = models.create(name), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -167,6 +179,7 @@ def test_multiply_adds_are_the_published_ones_whichever_formulation_runs(name, b
         assert cost.multiply_adds(model.apply, variables, images) == found
 
 
+@pytest.mark.usefixtures('plain')
 @pytest.mark.parametrize('name', FAMILIES)
 def test_intermediate_maps_can_be_read(name):
     model, variables = shapes(name)
@@ -177,17 +190,21 @@ def test_intermediate_maps_can_be_read(name):
     assert sides == sorted(sides, reverse=True) and all(len(a) == 2 for a in found.values())
 
 
-@pytest.mark.parametrize('name', FAMILIES)
-def test_masks_are_off_at_shares_of_0_and_in_evaluation(name):
-    shares = [share for share in ('dropout', 'auxiliary_dropout', 'stochastic_depth') if hasattr(models.create(name), share)]
+SHARES = ('dropout', 'auxiliary_dropout', 'stochastic_depth')
+MASKED = [name for name in FAMILIES if any(hasattr(models.create(name), share) for share in SHARES)]
 
+
+@pytest.mark.usefixtures('plain')
+@pytest.mark.parametrize('name', MASKED)
+@pytest.mark.long
+def test_masks_are_off_at_shares_of_0_and_in_evaluation(name):
     def program(share):
-        model, variables = shapes(name, **dict.fromkeys(shares, share))
+        model, variables = shapes(name, **{s: share for s in SHARES if hasattr(models.create(name), s)})
         params = {kind: tree for kind, tree in variables.items() if kind != 'example'}
         return variables, str(jax.make_jaxpr(functools.partial(model.apply, train=False))(params, images(name)))
 
     (off, without), (on, with_masks) = program(0.0), program(0.5)
-    assert 'example' not in off and ('example' in on) == bool(shares) and with_masks == without
+    assert 'example' not in off and 'example' in on and with_masks == without
 
 
 @pytest.mark.parametrize(('name', 'blocks', 'branches'), [('resnet18', 8, 1), ('resnet20', 9, 1), ('vit', 4, 2)])

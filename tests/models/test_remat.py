@@ -65,8 +65,12 @@ def compiled(name, remat, devices):
     return jax.jit(jax.grad(loss), compiler_options=compiler_options('cpu')).lower(*arguments).compile(), arguments
 
 
-@pytest.mark.parametrize('devices', [pytest.param(1, marks=pytest.mark.long), 4])
-@pytest.mark.parametrize('name', NETWORKS)
+DEVICES = [2, *(pytest.param(count, marks=pytest.mark.long) for count in (1, 4))]
+
+
+@pytest.mark.parametrize('devices', DEVICES)
+@pytest.mark.parametrize('name', ['resnet', *(pytest.param(name, marks=pytest.mark.long) for name in ('cnn', 'encoder'))])
+@pytest.mark.long
 def test_gradients_are_equal_with_and_without(name, devices):
     expected, *others = (gradient(*arguments) for gradient, arguments in (compiled(name, r, devices) for r in REMATS))
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(expected))
@@ -75,20 +79,19 @@ def test_gradients_are_equal_with_and_without(name, devices):
         chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-6 * scale)
 
 
-@pytest.mark.parametrize('devices', [1, 4])
-@pytest.mark.parametrize('name', ['resnet', 'encoder'])
+@pytest.mark.parametrize('devices', DEVICES)
+@pytest.mark.parametrize('name', ['resnet', pytest.param('encoder', marks=pytest.mark.long)])
 def test_less_is_kept_the_more_is_computed_again(name, devices):
     """By the compiler's own count, of networks deep enough that activations are most of it."""
     none, products, block = (cost.memory(compiled(name, remat, devices)[0])['temporaries'] for remat in REMATS)
     assert none > products > block
 
 
+@pytest.mark.parametrize('policy', ['block', *(pytest.param(p, marks=pytest.mark.long) for p in POLICIES if p != 'block')])
 @pytest.mark.parametrize('name', NETWORKS)
-def test_a_network_begins_with_the_same_weights_by_the_same_names(name):
-    expected = variables(name)
-    for policy in POLICIES:
-        module, images = network(name, policy)
-        chex.assert_trees_all_equal(jax.jit(module.init)(jax.random.key(0), images), expected)
+def test_a_network_begins_with_the_same_weights_by_the_same_names(name, policy):
+    module, images = network(name, policy)
+    chex.assert_trees_all_equal(jax.jit(module.init)(jax.random.key(0), images), variables(name))
 
 
 def test_a_network_without_blocks_says_so():

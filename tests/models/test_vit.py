@@ -43,6 +43,7 @@ def test_an_unknown_pool_is_refused():
 
 
 @pytest.mark.parametrize(('patch', 'pool'), [(4, 'token'), (7, 'mean')])
+@pytest.mark.long
 def test_patches_are_a_set_but_for_their_positions(patch, pool):
     module, x = models.create('vit', 10, patch=patch, depth=2, pool=pool), jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
     variables, apply = jax.jit(module.init)(jax.random.key(0), x), jax.jit(module.apply)
@@ -60,6 +61,7 @@ def test_rates_of_zero_leave_the_program_of_evaluation():
     assert str(train) == str(evaluate)
 
 
+@pytest.mark.long
 def test_a_block_stands_on_its_own():
     """Each token sees every other of its example, in any number of tokens."""
     kit = Network(norm='layer', activation='gelu').kit(train=False)
@@ -71,6 +73,7 @@ def test_a_block_stands_on_its_own():
 
 
 @pytest.mark.parametrize('norm', ['batch', 'virtual_batch', {'name': 'ghost_batch', 'virtual_batch_size': 2}, 'none'], ids=str)
+@pytest.mark.long
 def test_any_norm_layer_normalizes_tokens(norm):
     module, x = models.create('vit', 10, depth=1, norm=norm), jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     variables = jax.jit(module.init)(jax.random.key(0), x)

@@ -82,7 +82,7 @@ def test_every_average_is_one_program():
     [
         ({'name': 'emma'}, "Did you mean 'ema'"),
         ({'name': 'ema', 'decay': 1.0}, 'less than 1'),
-        ({'name': 'swa', 'every': '0st'}, 'less than a step'),
+        ({'name': 'swa', 'every': '0st'}, 'shorter than a step'),
         ({'name': 'swa', 'start': 'late'}, 'no duration'),
     ],
 )

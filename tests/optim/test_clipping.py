@@ -9,7 +9,7 @@ import pytest
 import references
 from hypothesis import given
 from hypothesis import strategies as st
-from test_optimizers import config, problem
+from test_optimizers import config, once, problem
 
 from research import optim
 from research.catalogue import ConfigError
@@ -180,7 +180,7 @@ def test_observations_are_found_in_a_whole_chain():
         settings = config('adam', clip='global_norm', max_norm=1e-3)
         settings.train.precision = precision
         tx = optim.create(settings)
-        _, state = jax.jit(tx.update)(jax.grad(loss)(params), tx.init(params), params)
+        _, state = once(tx, jax.jit(jax.grad(loss))(params), params)
         found = optim.observations(state)
         assert set(found) == names | more
         assert found['clip/steps'] == 1

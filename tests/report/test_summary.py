@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report import records, statistics, summary
+from research.report import records, statistics, summary, tables
 
 CONTRAST = {
     'name',
@@ -223,3 +223,21 @@ def test_bands_are_moments_over_seeds_where_all_have_been(tmp_path):
     np.testing.assert_allclose(bands['clip']['mean'], values.mean(0))
     np.testing.assert_allclose(bands['clip']['spread'], values.std(0, ddof=1))
     assert len(bands['clip']['x']) == 4 and len(bands['adam']['x']) == 2
+
+
+def test_gap_is_how_much_better_training_examples_are_scored(tmp_path):
+    """Of an accuracy and of a loss; none where a run did not measure it."""
+    for metric, higher, fitted, gap in (('test/accuracy', True, 0.99, 0.04), ('test/loss', False, 0.2, 0.5)):
+        workdir = fabricate.study(tmp_path / metric.replace('/', '_'), seeds=3, metric=metric, higher_is_better=higher)
+        for path in sorted((workdir / 'runs').glob('*/result.json')):
+            result = json.loads(path.read_text())
+            name = metric.partition('/')[2]
+            result['metrics'] |= {metric: fitted - gap if higher else fitted + gap, f'fitted/{name}': fitted}
+            path.write_text(json.dumps(result))
+        _, told, _ = summarize(workdir)
+        assert all(variant['gap']['mean'] == pytest.approx(gap) for variant in told['variants'])
+        shown = tables.quality(told)
+        assert len(shown['rows'][0][shown['headings'].index('gap to training data')]) > 1
+    result['metrics'].pop(f'fitted/{name}')
+    path.write_text(json.dumps(result))
+    assert sum(variant['gap'] is None for variant in summarize(workdir)[1]['variants']) == 1

@@ -69,6 +69,7 @@ MATTERS = {
 }
 SILENT = {
     'data.path': '/somewhere',
+    'data.checksum': '0123456789abcdef',  # of data with a name; see test_budget.py for a loader function's
     'train.checkpoint_every': '5st',
     'study.name': 'other',
     'study.seeds': 3,

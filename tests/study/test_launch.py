@@ -19,14 +19,6 @@ SMALL = (
 )
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """A compilation cache of this module's own."""
-    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path_factory.getbasetemp() / 'xla'))
-    yield
-    jax.config.update('jax_compilation_cache_dir', None)
-
-
 @pytest.fixture
 def start(tmp_path, capsys):
     """Launches tmp_path/paper.py, SMALL with `body`: (exit status, what went to stderr)."""
@@ -92,9 +84,9 @@ def test_a_misspelt_field_is_answered_before_jax_is_imported(tmp_path):
 
 def test_nothing_is_compiled_before_an_error(start, monkeypatch, tmp_path):
     """Wrong metric of the last variant to be looked at; every program stays uncompiled."""
-    from research.train import experiment
+    from research.train import program
 
-    monkeypatch.setattr(experiment.Compiled, 'prepare', lambda *a: pytest.fail('compiled'))
+    monkeypatch.setattr(program.Compiled, 'prepare', lambda *a: pytest.fail('compiled'))
     status, err = start('config.study.variants = {"a": {"data.path": "/no/such/folder", "data.redraw": 5}}')
     assert status == launch.REFUSED and "Variant 'a'" in err and '/no/such/folder' in err
     status, err = start(study__metric='test/acuracy')
@@ -118,6 +110,7 @@ def test_a_workdir_that_cannot_be_written(start, tmp_path, place):
     assert (tmp_path / 'a_file').read_text() == 'mine'
 
 
+@pytest.mark.long
 def test_a_study_goes_on_and_only_what_is_new_is_run(start, tmp_path):
     """Relaunch, more seeds, another config, another name, a lost record, another study: one folder through its life."""
     folder = tmp_path / 'dir'

@@ -9,8 +9,8 @@ from config_file import written
 
 from research.catalogue import ConfigError
 from research.config import overrides, signatures
-from research.study import plan, preview
-from research.train.experiment import Session
+from research.study import plan, preview, verify
+from research.train.program import Session
 
 TINY = 'config.model.widths = (2,)\nconfig.model.hidden = ()\nconfig.train.devices = 1\nconfig.study.budget = "2st"\n'
 
@@ -23,7 +23,7 @@ def refused(folder, body, message, changes=None, build=False):
     with pytest.raises(ConfigError) as caught:
         planned = make(folder, body, changes)
         assert build
-        plan.verify(planned, Session())
+        verify.verify(planned, Session())
     text = str(caught.value)
     assert message in text and '\n' not in text, text
     return text
@@ -143,8 +143,8 @@ def test_a_forks_model_may_call_norm_what_it_likes(tmp_path, monkeypatch):
         '        return nn.Dense(self.num_classes, name="head")(x.reshape(len(x), -1)) * self.gain\n'
     )
     body = 'del config.model.widths, config.model.hidden\nconfig.model.name = "own_norm:Net"\nconfig.model.norm = "yours"\n'
-    built = plan.verify(make(tmp_path, body + 'config.model.gain = 0.5'), Session())
-    assert built['baseline'].program.module.norm == 'yours'
+    built = verify.verify(make(tmp_path, body + 'config.model.gain = 0.5'), Session())
+    assert built['baseline'].program.step.module.norm == 'yours'
     text = refused(tmp_path, body + 'config.model.norm = "theirs"', 'building it failed with AssertionError', build=True)
     assert 'own_norm.py:8' in text
 
@@ -191,6 +191,7 @@ def test_every_default_passes():
     signatures.check(overrides.defaults())
 
 
+@pytest.mark.long
 def test_variants_of_traced_numbers_trace_one_program(tmp_path, monkeypatch):
     """However many runs: the model is traced as often for 30 variants over 10 seeds as for one."""
     from research.models.cnn import CNN

@@ -49,6 +49,7 @@ def test_bad_records_are_kept_aside_and_their_runs_done_again(tiny):
     assert redone == {('slow', 3), ('baseline', 4)}
 
 
+@pytest.mark.long
 def test_report_of_a_stopped_study_uses_the_seeds_that_every_variant_has(tiny):
     result = tiny.runs['slow', 4] / 'result.json'
     aside = result.rename(result.with_name('aside'))
@@ -62,6 +63,7 @@ def test_report_of_a_stopped_study_uses_the_seeds_that_every_variant_has(tiny):
         aside.rename(result)
 
 
+@pytest.mark.long
 def test_a_second_launch_is_refused(tmp_path):
     study = Study(tmp_path, _TINY | {'study.budget': '2000ep'}, tmp_path / 'study')
     first = study.launch()
@@ -118,6 +120,7 @@ def test_full_disk(tmp_path, small_disk):
     assert study.bits() == whole.bits()
 
 
+@pytest.mark.long
 def test_a_disk_too_small_shows_at_the_first_step(tmp_path, small_disk):
     (small_disk / 'ballast').write_bytes(bytes((4 << 20) - 300_000))
     launch = Study(tmp_path, _LARGE | {'train.checkpoint_every': '50st'}, small_disk / 'study').launch()

@@ -16,9 +16,9 @@ from watched import Launch, Study
 from research.catalogue import ConfigError
 from research.config import overrides
 from research.report import pages
-from research.study import budget, launch, plan, preview, tuning
-from research.train.experiment import Session
+from research.study import budget, launch, plan, preview, tuning, verify
 from research.train.feed import Feed
+from research.train.program import Session
 
 RATE, DECAY = 'optimizer.learning_rate', 'optimizer.weight_decay'
 TINY = 'config.model.widths = (2,)\nconfig.model.hidden = ()\nconfig.train.devices = 1\nconfig.study.budget = "2st"\n'
@@ -148,7 +148,7 @@ def test_seconds_of_tuning_are_pinned_beside_those_of_the_study(tmp_path, monkey
     session, workdir = Session(), tmp_path / 'study'
     workdir.mkdir()
     for _ in range(2):
-        pinned = [budget.in_examples(stage, workdir, session) for stage in (before, study)]
+        pinned = [budget.settle(stage, workdir, session) for stage in (before, study)]
         budgets = [{run.config['study']['budget'] for run in stage.runs} for stage in pinned]
         assert budgets == [{f'{4 * 64}ex'}, {f'{16 * 64}ex'}]
         monkeypatch.setattr(budget, '_seconds_per_step', lambda experiment: pytest.fail('measured twice'))
@@ -167,7 +167,7 @@ def test_the_points_of_a_variant_share_its_program(tmp_path):
     study, before = tuned(tmp_path, points=6, space=space, body=clip)
     assert {run.key for run in before.runs} == {run.key for run in study.runs} and len({run.key for run in before.runs}) == 2
     session = Session()
-    plan.verify(before, session)
+    verify.verify(before, session)
     assert len(session.programs) == 2
 
 
@@ -237,6 +237,7 @@ def test_nothing_is_chosen_before_every_point_has_its_result(tmp_path, lost):
     assert after.runs == [] and after.tuning['chosen'] == {} and after.variants == study.variants
 
 
+@pytest.mark.long
 def test_plan_shows_runs_of_tuning_and_the_programs_that_they_share(tmp_path):
     study, before = tuned(tmp_path, points=3)
     console = rich.console.Console(file=io.StringIO(), width=200)
@@ -257,20 +258,21 @@ def own_cache(tmp_path_factory, monkeypatch):
     jax.config.update('jax_compilation_cache_dir', None)
 
 
+@pytest.mark.long
 def test_the_test_split_is_read_by_final_runs_alone_and_their_commands_repeat_them(tmp_path, own_cache, monkeypatch):
     reads = []
     blocks = Feed.blocks
     monkeypatch.setattr(
         Feed,
         'blocks',
-        lambda self, split: reads.append((split, self.experiment.seed)) or blocks(self, split),
+        lambda self, rows: reads.append((rows is self.dataset.splits['test'], self.experiment.seed)) or blocks(self, rows),
     )
     body = TINY + 'config.study.budget = "30st"\nconfig.study.latency = ()\nconfig.study.seeds = 2\n'
     body += f'config.study.variants = {VARIANTS!r}\nconfig.study.tune = {{"points": 2, "space": {SPACE!r}}}'
     path, folder = written(tmp_path, body), tmp_path / 'dir'
     assert launch.launch(str(path), str(folder), {}) == launch.OK
-    assert sorted(seed for split, seed in reads if split == 'test') == [0] * 4 + [1] * 4
-    assert ('validation', 1000) in reads
+    assert sorted(seed for is_test, seed in reads if is_test) == [0] * 4 + [1] * 4
+    assert (False, 1000) in reads  # validation, in tuning
 
     study = json.loads((folder / 'study.json').read_text())
     for command in pages.commands(folder, study):

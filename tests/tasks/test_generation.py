@@ -100,13 +100,13 @@ class TestLosses:
     @pytest.mark.parametrize('smoothing', [0.0, 0.1])
     def test_discriminator(self, smoothing):
         """-E log D(x) - E log(1 - D(G(z))), and the first term's target moved (Goodfellow et al. 2014, equation 1)."""
-        task = generation.create('non_saturating', smoothing)
+        task = generation.create('non_saturating', smoothing, {})
         real, generated = (1 / (1 + np.exp(-logits.astype(np.float64))) for logits in (self.REAL, self.GENERATED))
         expected = -(1 - smoothing) * np.log(real) - smoothing * np.log(1 - real) - np.log(1 - generated)
         np.testing.assert_allclose(task.discriminator(self.REAL, self.GENERATED), expected, rtol=1e-5)
 
     def test_generator_is_pushed_hardest_where_it_is_caught(self):
-        task = generation.create('non_saturating', 0.0)
+        task = generation.create('non_saturating', 0.0, {})
         chance = 1 / (1 + np.exp(-self.GENERATED.astype(np.float64)))
         np.testing.assert_allclose(task.generator(self.GENERATED), -np.log(chance), rtol=1e-5)
         slope = jax.vmap(jax.grad(lambda logit: task.generator(logit[None])[0]))(jnp.array([-20.0, 0.0, 20.0]))
@@ -115,7 +115,7 @@ class TestLosses:
     @pytest.mark.parametrize('changed', [{'label_smoothing': 1.0}, {'neighbours': 0}, {'loss': 'non_saturated'}])
     def test_what_makes_no_sense_is_refused(self, changed):
         with pytest.raises(ConfigError):
-            generation.create(**{'loss': 'non_saturating', 'label_smoothing': 0.0, **changed})
+            generation.create(**{'loss': 'non_saturating', 'label_smoothing': 0.0, 'facts': {}, **changed})
 
 
 def test_metrics_are_sums_over_count():
@@ -126,7 +126,7 @@ def test_metrics_are_sums_over_count():
 
 
 def test_the_judge_compares_features():
-    task = generation.create('non_saturating', 0.0)
+    task = generation.create('non_saturating', 0.0, {})
     real, generated = blob(0, 80).astype(np.float32), blob(1, 80, centre=1).astype(np.float32)
     judged = task.judge({'real': real, 'generated': generated})
     assert judged['frechet'] == generation.frechet(*generation.moments(real), *generation.moments(generated)) > 6

@@ -5,7 +5,7 @@ import gc
 
 import jax
 
-from research.train.experiment import Session
+from research.train.program import Session
 
 
 @contextlib.contextmanager

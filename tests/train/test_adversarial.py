@@ -18,10 +18,13 @@ from research.data import order
 from research.data.dataset import from_arrays
 from research.layers.example import example_keys
 from research.study import identity
-from research.tasks import generation
-from research.train import adversarial, checkpoint, experiment, feed, judge, loop, parallel, phases, samples
+from research.tasks import generation, standardization
+from research.train import checkpoint, experiment, feed, judge, loop, parallel, phases, pictures
 from research.train.chunks import train_chunk
-from research.train.experiment import Session
+from research.train.program import Session
+from research.train.state import Background, Block, Chunk, Variables
+from research.train.steps import players
+from research.train.steps.adversarial import PLAYERS
 
 BATCH, REFERENCE = 8, 6
 NORMS = {'batch': 'batch', 'virtual': 'virtual_batch', 'ghost': {'name': 'ghost_batch', 'virtual_batch_size': 3}}
@@ -30,7 +33,7 @@ CUT = {'validation': 20.0, 'examples': 0, 'split_seed': 0}
 
 def engines():
     devices = jax.devices()
-    return {'jit': parallel.Jit(devices[:1]), 'mesh': parallel.Jit(devices[:4]), 'pmap': parallel.Pmap(devices[:4])}
+    return {'jit': parallel.Jit(devices[:1]), 'mesh': parallel.Jit(devices[:2]), 'pmap': parallel.Pmap(devices[:2])}
 
 
 def images(n, seed=0):
@@ -57,32 +60,32 @@ def config(norm='batch', **model):
     return found
 
 
+def create(config, engine=None, dataset=DATASET):
+    """The step of two players, of the task's defaults."""
+    task = generation.create('non_saturating', 0.0, dataset.facts)
+    return players.create(config, dataset, task, engine or engines()['jit'])
+
+
 class Run:
     """A small training run without the loop."""
 
-    def __init__(self, config, engine=None, task=None, micro_batches=1):
+    def __init__(self, config, engine=None, micro_batches=1):
         self.config, self.engine = config, engine or engines()['jit']
-        task = task or generation.create('non_saturating', 0.0)
-        self.module, self.players, inputs = adversarial.create(config, DATASET, task, self.engine.axis_name)
-        jit, parts = self.engine.jit, (self.players, self.engine)
-        phase = phases.Phase(BATCH, micro_batches, 0, ())
-        self.chunk = jit(functools.partial(train_chunk, *parts, phase))
-        self.evaluate = jit(functools.partial(adversarial.evaluate, *parts))
-        self.final = jit(functools.partial(adversarial.final, *parts))
-        mean, std = (np.asarray(v, np.float32).reshape(1, 1, 1, -1) for v in DATASET.normalize)
-        self.data = {**DATASET.resident(), 'mean': mean, 'std': std}
-        self.reference = DATASET.arrays['image'][:REFERENCE]
+        self.players = create(config, self.engine)
+        self.module, jit = self.players.module, self.engine.jit
+        self.chunk = jit(functools.partial(train_chunk, self.players, phases.Phase(BATCH, micro_batches, 0, ())))
+        self.evaluate, self.final = jit(self.players.evaluate), jit(self.players.final)
+        self.data = {'examples': dict(DATASET.arrays), 'constants': {}}
+        self.reference = {name: values[:REFERENCE] for name, values in DATASET.arrays.items()}
         numbers = {k: np.float32(v) for k, v in optim.hyperparameters(config).items()}
-        self.start = jax.jit(functools.partial(adversarial.initial_state, self.module, self.players, inputs(2)))(
-            jax.random.key(0), numbers, {}
-        )
+        self.start = jax.jit(self.players.init)(jax.random.key(0), numbers, {})
 
     def init(self):
         return jax.tree.map(jnp.copy, self.start)
 
     def rows(self, first, steps):
         train = DATASET.splits['train']
-        return train[order.batches(0, first * BATCH, steps, BATCH, len(train))]
+        return train[order.indices(0, first * BATCH, (first + steps) * BATCH, len(train))].reshape(steps, BATCH)
 
     def steps(self, *lengths):
         """(state on the host, {name: [steps]} of what the steps came to)."""
@@ -92,8 +95,8 @@ class Run:
             starts, indices = np.zeros((20, 2), np.uint32), np.zeros((20, BATCH), np.int32)
             starts[:length, 1], indices[:length] = (done + np.arange(length)) * BATCH, self.rows(done, length)
             controls = {'learning_rate': np.full(20, rate, np.float32)}
-            rest = self.data, self.reference, indices, starts, controls, np.int32(done), np.int32(length)
-            state, sums = self.chunk(state, *self.engine.replicate(rest))
+            chunk = Chunk(self.data, self.reference, indices, starts, controls, np.int32(done), np.int32(length))
+            state, sums = self.chunk(state, self.engine.replicate(chunk))
             found.append(jax.tree.map(lambda v, n=length: np.asarray(v)[:n], self.engine.host(sums)))
             done += length
         return self.engine.host(state), jax.tree.map(lambda *parts: np.concatenate(parts), *found)
@@ -173,7 +176,7 @@ def close(found, expected, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize('norm', NORMS)
+@pytest.mark.parametrize('norm', [norm if norm == 'batch' else pytest.param(norm, marks=pytest.mark.long) for norm in NORMS])
 def test_a_step_is_algorithm_1(norm):
     run = shared(norm)
     state, sums = run.steps(4)
@@ -186,16 +189,18 @@ def test_a_step_is_algorithm_1(norm):
     assert np.abs(state.params['generator']['up1']['kernel'] - run.init().params['generator']['up1']['kernel']).max() > 0.02
 
 
-@pytest.mark.parametrize('norm', [norm if norm == 'virtual' else pytest.param(norm, marks=pytest.mark.long) for norm in NORMS])
-def test_engines_agree(norm):
-    one, *four = (shared(norm, engine).steps(12) for engine in engines())
-    for state, sums in four:
-        for name in ('loss', 'discriminator_loss', 'gradient/norm'):
-            np.testing.assert_allclose(sums[name], one[1][name], rtol=1e-3)
-        np.testing.assert_array_equal(sums['count'], BATCH)
-        close(state.collections, one[0].collections, 1e-3)
+@pytest.mark.long
+@pytest.mark.parametrize('engine', ['mesh', 'pmap'])
+@pytest.mark.parametrize('norm', NORMS)
+def test_engines_agree(norm, engine):
+    (one, expected), (other, sums) = shared(norm).steps(12), shared(norm, engine).steps(12)
+    for name in ('loss', 'discriminator_loss', 'gradient/norm'):
+        np.testing.assert_allclose(sums[name], expected[name], rtol=1e-3)
+    np.testing.assert_array_equal(sums['count'], BATCH)
+    close(other.collections, one.collections, 1e-3)
 
 
+@pytest.mark.long
 def test_chunk_length_leaves_no_trace():
     run = shared('virtual')
     state, sums = run.steps(10)
@@ -205,6 +210,7 @@ def test_chunk_length_leaves_no_trace():
         tiny.assert_same_bits(more, sums)
 
 
+@pytest.mark.long
 def test_micro_batches_add_up_to_the_batch():
     """Without batch statistics; the discriminator's are none of the generator's config."""
     changes = {'norm': 'none', 'discriminator_norm': 'none'}
@@ -216,13 +222,15 @@ def test_micro_batches_add_up_to_the_batch():
     np.testing.assert_array_equal(sums['count'], BATCH)
 
 
+@pytest.mark.long
 def test_squares_are_learnt():
     """The mean image of a few hundred steps is nearer to the data's than the first."""
     run = shared('batch')
+    samples = jax.jit(run.players.samples)
     target = DATASET.arrays['image'][DATASET.splits['train']].mean(0)
 
     def distance(state):
-        made = adversarial.samples(run.players, run.engine, state.params, {}, state.collections)
+        made = samples(Variables(state.params, {}, state.collections))['samples']
         return np.abs(np.asarray(made).mean(0) - target).mean()
 
     state, _ = run.steps(*(20,) * 10)
@@ -232,93 +240,102 @@ def test_squares_are_learnt():
 class Judged:
     """An evaluation by a classifier that has learnt nothing, on 20 examples in 3 batches of 8."""
 
-    indices = np.zeros((4, 8), np.int32)
-    mask = np.zeros((4, 8), np.float32)
-
     def __init__(self, run):
-        self.indices.reshape(-1)[:20], self.mask.reshape(-1)[:20] = DATASET.splits['validation'], 1
-        classifier = judge_module()
-        self.seat = {
-            'variables': classifier.init(jax.random.key(5), jnp.zeros((2, 8, 8, 1))),
-            'mean': run.data['mean'],
-            'std': run.data['std'],
-        }
-        state = run.engine.replicate(run.init())
-        given = {**run.data, 'judge': self.seat}, self.indices, self.mask, np.int32(3), np.int32(0)
-        variables = state.params, state.masks, state.collections
-        self.sums, self.features = run.engine.host(run.evaluate(*variables, *run.engine.replicate(given)))
+        self.run, self.rows, self.valid = run, np.zeros((4, 8), np.int32), np.zeros((4, 8), np.float32)
+        self.rows.reshape(-1)[:20], self.valid.reshape(-1)[:20] = DATASET.splits['validation'], 1
+        variables = jax.jit(judge_module().init)(jax.random.key(5), jnp.zeros((2, 8, 8, 1)))
+        self.seat = {'variables': variables, **standardization(DATASET.facts)}
+        self.sums, self.features = self.from_batch(0)
+
+    def from_batch(self, first):
+        """What comes of the batches from one on."""
+        rows, valid = (np.roll(x, -first, axis=0) for x in (self.rows, self.valid))
+        block = Block(rows, rows, valid, np.int32(3 - first), np.int32(8 * first))
+        engine, state = self.run.engine, self.run.init()
+        given = Variables(state.params, {}, state.collections), {**self.run.data, 'constants': {'judge': self.seat}}, block
+        return engine.host(self.run.evaluate(*engine.replicate(given)))
 
 
 def judge_module():
     return models.create(num_classes=3, **generation.JUDGE)
 
 
+@pytest.mark.long
 def test_an_evaluation_sees_the_split_and_as_many_generated_images():
-    run = shared('batch')
+    run = shared('virtual')
     judged, state = Judged(run), run.init()
-    there = Judged.mask > 0
+    there = judged.valid > 0
     real = DATASET.arrays['image'][DATASET.splits['validation']].astype(np.float32)
     latents = drawn(run, 'evaluation', 0, 20)
     variables = {'params': state.params, **state.collections}
-    made = np.round((np.asarray(run.module.apply(variables, latents)) + 1) * 127.5)
-    classifier, standard = judge_module(), lambda x: (x - run.data['mean']) / run.data['std']
-    for found, pictures in ((judged.features['real'], real), (judged.features['generated'], made)):
-        features, logits = generation.penultimate(classifier)(judged.seat['variables'], standard(pictures))
+    made = np.round((np.asarray(jax.jit(run.module.apply)(variables, latents)) + 1) * 127.5)
+    classifier, standard = judge_module(), lambda x: (x - judged.seat['mean']) / judged.seat['std']
+    for found, shown in ((judged.features['real'], real), (judged.features['generated'], made)):
+        features, logits = jax.jit(generation.penultimate(classifier))(judged.seat['variables'], standard(shown))
         np.testing.assert_allclose(found[there], features, rtol=1e-3, atol=1e-4)
         head = judged.seat['variables']['params']['head']
         np.testing.assert_allclose(features @ head['kernel'] + head['bias'].reshape(1, -1), logits, atol=1e-5)
-        if pictures is real:
+        if shown is real:
             right = np.argmax(logits, -1) == DATASET.arrays['label'][DATASET.splits['validation']]
             assert judged.sums['judge_correct'].sum() == right.sum()
     np.testing.assert_array_equal(judged.sums['count'], [8, 8, 4, 0])
-    shown = adversarial.samples(run.players, run.engine, state.params, {}, state.collections)
+    later = judged.from_batch(1)[1]['generated']  # another block of the same evaluation goes on with its latents
+    np.testing.assert_allclose(later[:2], judged.features['generated'][1:3], rtol=1e-5, atol=1e-6)
+    shown = jax.jit(run.players.samples)(Variables(state.params, {}, state.collections))['samples']
     assert shown.shape == (100, 8, 8, 1) and shown.dtype == jnp.uint8
     np.testing.assert_array_equal(shown[:20], made)
 
 
-def test_evaluations_agree():
-    one, *four = (Judged(shared('virtual', engine)) for engine in engines())
-    for other in four:
-        close(other.sums, one.sums, 1e-4)
-        close(other.features, one.features, 1e-3)
+@pytest.mark.long
+@pytest.mark.parametrize('engine', ['mesh', 'pmap'])
+def test_evaluations_agree(engine):
+    one, other = (Judged(shared('virtual', engine)) for engine in ('jit', engine))
+    close(other.sums, one.sums, 1e-4)
+    close(other.features, one.features, 1e-3)
 
 
+def black(blocks):
+    """Blocks of four black images, for statistics."""
+    return {'image': np.zeros((blocks, 4, 8, 8, 1), np.uint8), 'label': np.zeros((blocks, 4), np.int32)}
+
+
+@pytest.mark.long
 def test_what_is_scored_has_the_statistics_of_its_own_weights():
     run = shared('virtual')
     state, _ = run.steps(5)
-    params, collections = run.final(state, run.data, run.reference, np.zeros((0, 4, 8, 8, 1), np.uint8))
+    params, collections = run.final(state, {}, Background(run.reference, black(0)))
     close(params, state.params, 0)
     variables = {'params': params, **state.collections}
-    _, expected = run.module.apply(variables, drawn(run, 'reference', 0, REFERENCE), mutable=['reference'])
+    passed = jax.jit(functools.partial(run.module.apply, mutable=['reference']))
+    _, expected = passed(variables, drawn(run, 'reference', 0, REFERENCE))
     close(collections['reference'], expected['reference'], 1e-5)
     stale = state.collections['reference']['generator']['norm2']['mean']
     assert np.abs(collections['reference']['generator']['norm2']['mean'] - stale).max() > 1e-3
 
 
+@pytest.mark.long
 def test_averaged_weights_get_statistics_of_latents():
     averaged = config()
     averaged['optimizer']['average'] = {'name': 'ema', 'decay': 0.5}
     run = Run(averaged)
     state, _ = run.steps(5)
-    blocks = np.zeros((3, 4, 8, 8, 1), np.uint8)
-    params, collections = run.final(state, run.data, run.reference, blocks)
-    for player in adversarial.PLAYERS:
+    params, collections = run.final(state, {}, Background(run.reference, black(3)))
+    for player in PLAYERS:
         own = {player: state.params[player]}
         close({player: params[player]}, optim.evaluation_params(own, state.opt_state[player]), 0)
-    means = []
+    statistics = functools.partial(run.module.apply, train=True, mutable=['reference', 'batch_stats'])
+    generated, recognized = jax.jit(statistics), jax.jit(functools.partial(statistics, method='discriminate'))
+    make, means = jax.jit(run.module.apply), []
     for k in range(3):
-        latents = drawn(run, 'statistics', 4 * k, 4)
-        _, new = run.module.apply(
-            {'params': params, **state.collections}, latents, train=True, mutable=['reference', 'batch_stats']
-        )
+        _, new = generated({'params': params, **state.collections}, drawn(run, 'statistics', 4 * k, 4))
         means.append(new['batch_stats']['generator']['norm1']['mean'])
     np.testing.assert_allclose(collections['batch_stats']['generator']['norm1']['mean'], np.mean(means, 0), atol=1e-6)
     seen = {'params': params, **state.collections, 'batch_stats': collections['batch_stats']}
     means = []
     for k in range(3):
-        made = run.module.apply(seen, drawn(run, 'statistics', 4 * k, 4))
-        for pictures in (made, -jnp.ones_like(made)):  # the blocks are black
-            _, new = run.module.apply(seen, pictures, train=True, mutable=['reference', 'batch_stats'], method='discriminate')
+        made = make(seen, drawn(run, 'statistics', 4 * k, 4))
+        for shown in (made, -jnp.ones_like(made)):  # the blocks are black
+            _, new = recognized(seen, shown)
             means.append(new['batch_stats']['discriminator']['norm2'])
     for name in ('mean', 'var'):
         found = collections['batch_stats']['discriminator']['norm2'][name]
@@ -338,18 +355,32 @@ def test_averaged_weights_get_statistics_of_latents():
 )
 def test_networks_that_do_not_fit_are_refused(changed, words):
     with pytest.raises(ConfigError, match=words):
-        adversarial.create(config(**changed), DATASET, generation.create('non_saturating', 0.0), None)
+        create(config(**changed))
 
 
+@pytest.mark.long
 def test_players_may_learn_at_rates_of_their_own():
     changed = config()
     changed['optimizer'].update(rate_multipliers=(('discriminator/*', 0.0), ('*/up1/*', 0.0)), weight_decay=0.1)
     run = Run(changed)
-    state, _ = run.steps(2)
-    tiny.assert_same_bits(state.params['discriminator'], run.init().params['discriminator'])
-    before, after = run.init().params['generator'], state.params['generator']
-    tiny.assert_same_bits(after['up1'], before['up1'])
-    assert np.abs(after['project']['kernel'] - before['project']['kernel']).max() > 1e-3
+
+    @jax.jit
+    def updates():
+        ones, state = jax.tree.map(jnp.ones_like, run.start.params), run.start
+        found = {}
+        for player in PLAYERS:
+            update, given = (
+                run.players.descents[player].update.update,
+                ({player: tree[player]} for tree in (ones, state.params)),
+            )
+            gradient, params = given
+            found |= update(gradient, optim.inject(state.opt_state[player], learning_rate=0.01), params)[0]
+        return found
+
+    moves = jax.tree.map(lambda u: float(np.abs(u).max()), updates())
+    assert not any(jax.tree.leaves(moves['discriminator']))
+    assert not any(jax.tree.leaves(moves['generator']['up1']))
+    assert moves['generator']['project']['kernel'] > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -364,7 +395,7 @@ def test_a_pattern_that_reaches_neither_player_is_refused(field, value):
     changed = config()
     changed['optimizer'][field] = value
     with pytest.raises(ConfigError, match='matches no parameter'):
-        adversarial.create(changed, DATASET, generation.create('non_saturating', 0.0), None)
+        create(changed)
 
 
 @pytest.mark.parametrize(('group', 'field'), [('augment', 'resize'), ('gradient', 'freeze')])
@@ -372,20 +403,20 @@ def test_techniques_for_one_network_are_refused(group, field):
     changed = config()
     changed[group][field] = {'name': 'progressive'}
     with pytest.raises(ConfigError, match=f'{group}.{field}'):
-        adversarial.create(changed, DATASET, generation.create('non_saturating', 0.0), None)
+        create(changed)
 
 
 def test_a_grid_shows_every_image_once(tmp_path):
-    pictures = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1) * np.ones((7, 2, 3, 1), np.uint8)
-    table = samples.grid(pictures, columns=4)
+    images = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1) * np.ones((7, 2, 3, 1), np.uint8)
+    table = generation.grid(images, columns=4)
     assert table.shape == (5, 15, 1)
     np.testing.assert_array_equal(table[::3, ::4, 0], [[0, 1, 2, 3], [4, 5, 6, 255]])
     assert (table[2] == 255).all() and (table[:, 3] == 255).all()
-    samples.write(tmp_path, 30, pictures)
-    samples.write(tmp_path, 60, pictures.repeat(3, -1))
+    pictures.write(tmp_path, 30, table)
+    pictures.write(tmp_path, 60, table.repeat(3, -1))
     assert [path.name for path in sorted(tmp_path.iterdir())] == ['30.png', '60.png']
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / '30.png')), samples.grid(pictures)[..., 0])
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / '60.png'))[..., 2], samples.grid(pictures)[..., 0])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / '30.png')), table[..., 0])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / '60.png'))[..., 2], table[..., 0])
 
 
 # Digits, 8x8.
@@ -421,11 +452,15 @@ def equipped(session, folder, changes=(), stop=lambda: False):
 @pytest.fixture(scope='module')
 def played(tmp_path_factory):
     """(session, folder with the judge, outcome) of a whole run."""
-    with cleared() as session:
+    with pytest.MonkeyPatch.context() as patched, cleared() as session:
+        narrow = {**generation.JUDGE, 'widths': (16,)}
+        patched.setattr(generation, 'JUDGE', narrow)
+        patched.setattr(judge, 'OVERRIDES', {**judge.OVERRIDES, 'model.widths': (16,)})
         folder = tmp_path_factory.mktemp('played')
         yield session, folder, tiny.train(equipped(session, folder), folder / 'whole')
 
 
+@pytest.mark.long
 def test_a_run_through_the_loop(played):
     _, folder, outcome = played
     assert (outcome.status, outcome.message, outcome.correct) == ('finished', None, None)
@@ -439,6 +474,7 @@ def test_a_run_through_the_loop(played):
         assert grid.size == (89, 89)
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(played, monkeypatch):
     session, folder, outcome = played
     monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
@@ -455,11 +491,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(played, monkeypatch):
 @pytest.mark.parametrize(
     'changes',
     [
-        pytest.param({'train.devices': 4}, marks=pytest.mark.long, id='mesh'),
-        pytest.param({'train.devices': 4, 'train.engine': 'pmap'}, marks=pytest.mark.long, id='pmap'),
+        pytest.param({'train.devices': 4}, id='mesh'),
+        pytest.param({'train.devices': 4, 'train.engine': 'pmap'}, id='pmap'),
         pytest.param({'data.streaming': True}, id='streamed'),
     ],
 )
+@pytest.mark.long
 def test_a_run_is_the_same_however_it_is_trained(played, monkeypatch, changes):
     session, folder, outcome = played
     monkeypatch.setattr(feed, '_STREAM_BYTES', 64 * 200)  # the test split comes in two blocks
@@ -492,6 +529,7 @@ def test_techniques_together_are_the_same_on_every_engine_and_go_on(played, monk
     assert tiny.train(equipped(session, folder, four), folder / 'stopped on four').metrics == other.metrics
 
 
+@pytest.mark.long
 def test_a_run_that_diverges_says_whose_layer_it_was(played):
     session, folder, _ = played
     outcome = tiny.train(equipped(session, folder, {'optimizer.learning_rate': 1e38}), folder / 'diverged')
@@ -505,13 +543,16 @@ def broken(smoothing):
     return lambda real, generated: jax.lax.stop_gradient(jnp.nan * (real + generated)), generator
 
 
+@pytest.mark.long
 def test_a_loss_of_either_player_that_is_no_number_ends_the_run(played):
     session, folder, _ = played
     outcome = tiny.train(equipped(session, folder, {'task.loss': 'test_adversarial:broken'}), folder / 'broken')
     assert outcome.status == 'diverged'
     assert outcome.message.startswith('discriminator loss is nan at step 0')
+    assert outcome.diverged['layer'] == 'the loss, of outputs that are finite'
 
 
+@pytest.mark.long
 def test_a_judge_is_trained_once_for_code_and_data(played, tmp_path, monkeypatch):
     session, folder, _ = played
     (kept,) = (folder / 'judges').iterdir()
@@ -519,11 +560,12 @@ def test_a_judge_is_trained_once_for_code_and_data(played, tmp_path, monkeypatch
     monkeypatch.setattr(judge.loop, 'train', lambda *_: pytest.fail('trained again'))
     built = equipped(Session(), folder, {'train.seed': 3, 'model.norm.name': 'none', 'data.streaming': True})
     assert built.judge_name == kept.name
-    tiny.assert_same_bits(built.judge['judge']['variables'], checkpoint.load_variables(kept / 'scored'))
+    tiny.assert_same_bits(built.data['constants']['judge']['variables'], checkpoint.load_variables(kept / 'scored'))
     with pytest.raises(pytest.fail.Exception, match='again'):
         judge.equipped(built, resolve, session, folder / 'judges', {'code': '2'}, lambda: False)
 
 
+@pytest.mark.long
 def test_a_judge_that_was_stopped_goes_on(played, tmp_path, monkeypatch):
     session, folder, _ = played
     monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
@@ -531,20 +573,20 @@ def test_a_judge_that_was_stopped_goes_on(played, tmp_path, monkeypatch):
         equipped(session, tmp_path, stop=lambda: True)
     assert [path.name[0] for path in (tmp_path / 'judges').iterdir()] == ['.']
     again, whole = equipped(session, tmp_path), equipped(session, folder)
-    tiny.assert_same_bits(again.judge, whole.judge)
+    tiny.assert_same_bits(again.data['constants'], whole.data['constants'])
 
 
 def test_too_few_examples_to_judge_by_are_refused():
     few = from_arrays('few', {'train': images(100), 'test': images(40, seed=1)}, {**CUT, 'validation': 3.0})
     with pytest.raises(ConfigError, match='validation split has 3 examples, and generated ones are judged by at least 4'):
-        adversarial.create(config(), few, generation.create('non_saturating', 0.0), None)
+        create(config(), dataset=few)
 
 
 def test_rematerialization_is_refused():
     remat = config()
     remat['train'] = {**remat['train'], 'remat': 'block'}
     with pytest.raises(ConfigError, match='train.remat'):
-        adversarial.create(remat, DATASET, generation.create('non_saturating', 0.0), None)
+        create(remat)
 
 
 @pytest.mark.parametrize(

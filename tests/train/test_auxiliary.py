@@ -31,20 +31,35 @@ def trained(session, **changes):
     return tiny.steps(tiny.build(session, {'model.name': f'{__name__}:TwoHeads', **changes}), 1)
 
 
-@pytest.mark.parametrize('change', [{}, {'gradient.micro_batch': 8}, {'train.engine': 'pmap', 'train.devices': 4}], ids=str)
-def test_both_heads_learn_in_proportion_to_their_weights(session, change):
+@pytest.fixture(scope='module')
+def moves(session):
+    """What one step does to the parameters, by the weight of the second head."""
     start = tiny.build(session, {'model.name': f'{__name__}:TwoHeads'})
     first = jax.tree.map(np.asarray, start.init(Clock()).params)
-    moves = {}
-    for weight in (0.0, 0.3, 0.6):
+
+    def move(weight, **change):
         state, _ = trained(session, **{'model.auxiliary_weight': weight, **change})
-        moves[weight] = jax.tree.map(jnp.subtract, state.params, first)
+        return jax.tree.map(np.subtract, state.params, first)
+
+    return move, {weight: move(weight) for weight in (0.0, 0.3, 0.6)}
+
+
+def test_both_heads_learn_in_proportion_to_their_weights(moves):
+    _, by_weight = moves
     for weight in (0.3, 0.6):
-        np.testing.assert_allclose(moves[weight]['head']['kernel'], moves[0.0]['head']['kernel'], rtol=0, atol=1e-7)
-    assert np.abs(moves[0.0]['second']['kernel']).max() == 0
-    scale = np.abs(moves[0.6]['second']['kernel']).max()
+        np.testing.assert_allclose(by_weight[weight]['head']['kernel'], by_weight[0.0]['head']['kernel'], rtol=0, atol=1e-7)
+    assert np.abs(by_weight[0.0]['second']['kernel']).max() == 0
+    twice, once = (by_weight[weight]['second']['kernel'] for weight in (0.6, 0.3))
+    scale = np.abs(twice).max()
     assert scale > 0
-    np.testing.assert_allclose(moves[0.6]['second']['kernel'], 2 * moves[0.3]['second']['kernel'], rtol=0, atol=1e-4 * scale)
+    np.testing.assert_allclose(twice, 2 * once, rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('change', [{'gradient.micro_batch': 8}, {'train.engine': 'pmap', 'train.devices': 2}], ids=str)
+def test_they_learn_the_same_however_a_batch_is_shared(moves, change):
+    move, by_weight = moves
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), move(0.6, **change), by_weight[0.6])
 
 
 def test_what_is_reported_is_the_loss_of_the_outputs(session):

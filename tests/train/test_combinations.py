@@ -90,9 +90,9 @@ def session():
 @pytest.mark.long
 @pytest.mark.parametrize('technique', [t for t in TECHNIQUES if t.name != 'pmap'], ids=lambda t: t.name)
 def test_every_technique_is_the_same_on_every_engine(session, technique):
-    one, *four = (losses(session, technique.on, engine) for engine in ({}, JIT_4, PMAP_4))
+    one, *four = (losses(session, technique.setting, engine) for engine in ({}, JIT_4, PMAP_4))
     for other in four:
-        np.testing.assert_allclose(other, one, rtol=tolerance(technique.on))
+        np.testing.assert_allclose(other, one, rtol=tolerance(technique.setting))
 
 
 @pytest.mark.long
@@ -112,7 +112,8 @@ def tolerance(changes):
     return 1e-4 if changes.get('train.precision', 'float32') == 'float32' else 2e-2
 
 
-@pytest.mark.parametrize('engine', [{}, pytest.param(PMAP_4, marks=pytest.mark.long)], ids=['jit', 'pmap'])
+@pytest.mark.long
+@pytest.mark.parametrize('engine', [{}, PMAP_4], ids=['jit', 'pmap'])
 @pytest.mark.parametrize('combination', COMBINATIONS.values(), ids=COMBINATIONS)
 def test_combinations_go_on_bit_for_bit(session, tmp_path, monkeypatch, combination, engine):
     built = tiny.build(session, combination, engine, EVEN)

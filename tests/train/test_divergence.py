@@ -8,8 +8,8 @@ import pytest
 import tiny
 
 from research.train import loop
-from research.train.experiment import Session
 
+BREAKS = {'model.name': 'test_divergence:Breaks', 'model.limit': 0.02}
 LATER = {'optimizer.learning_rate': 0.0625, 'study.budget': '40st', 'train.checkpoint_every': '5st'}
 
 
@@ -43,8 +43,8 @@ class Fragile(nn.Module):
 
 
 @pytest.mark.parametrize(('way', 'layer'), [('forward', "output of 'fragile'"), ('backward', "gradient of 'fragile/moved'")])
-def test_the_layer_where_it_first_appeared(tmp_path, way, layer):
-    built = tiny.build(Session(), {'model.name': 'test_divergence:Breaks', 'model.way': way, 'model.limit': 0.02}, LATER)
+def test_the_layer_where_it_first_appeared(session, tmp_path, way, layer):
+    built = tiny.build(session, BREAKS, {'model.way': way}, LATER)
     outcome = tiny.train(built, tmp_path)
     found = outcome.diverged
     assert outcome.status == 'diverged' and outcome.metrics == {} and outcome.correct is None
@@ -58,9 +58,14 @@ def test_the_layer_where_it_first_appeared(tmp_path, way, layer):
         assert f'last good checkpoint at step {found["checkpoint_step"]}' in outcome.message
 
 
-@pytest.mark.parametrize('changes', [{}, {'model.norm.name': 'virtual_batch'}], ids=['batch', 'virtual_batch'])
+@pytest.mark.long
+@pytest.mark.parametrize(
+    'changes',
+    [{}, {'model.norm.name': 'virtual_batch'}],
+    ids=['batch', 'virtual_batch'],
+)
 def test_the_layer_is_found_under_pmap(session, tmp_path, changes):
-    pmap = {'train.engine': 'pmap', 'train.devices': 4, 'optimizer.learning_rate': 1e30, 'data.examples': 1280}
+    pmap = {'train.engine': 'pmap', 'train.devices': 2, 'optimizer.learning_rate': 1e30, 'data.examples': 1280}
     outcome = tiny.train(tiny.build(session, changes, pmap), tmp_path)
     assert outcome.status == 'diverged'
     assert outcome.diverged['layer'].startswith(('output of', 'gradient of'))
@@ -86,9 +91,8 @@ def test_a_run_that_never_learns_says_so(session, tmp_path):
     assert tiny.train(tiny.build(session), tmp_path / 'learns').message is None
 
 
-def test_norms_of_the_last_gradients_survive_a_stop(tmp_path, monkeypatch):
-    changes = {'model.name': 'test_divergence:Breaks', 'model.limit': 0.05}, LATER
-    session = Session()
+def test_norms_of_the_last_gradients_survive_a_stop(session, tmp_path, monkeypatch):
+    changes = BREAKS, LATER, {'optimizer.learning_rate': 0.03125}
     whole = tiny.train(tiny.build(session, *changes), tmp_path / 'whole').diverged
     monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
     with pytest.raises(loop.Stopped):

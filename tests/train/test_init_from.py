@@ -15,6 +15,8 @@ from research.catalogue import ConfigError
 from research.config import overrides
 from research.study import identity
 from research.train import experiment as experiments
+from research.train.clock import Clock
+from research.train.program import Session
 
 SMALL = {'depths': (1,), 'widths': (8,), 'stem': 'cifar'}
 
@@ -37,13 +39,11 @@ def config(path, **changes):
 
 
 def build(config):
-    return experiments.build(config, experiments.Session(), identity.compile_key(config))
+    return experiments.build(config, Session(), identity.compile_key(config))
 
 
-@pytest.mark.parametrize('engine', ['jit', 'pmap'])
+@pytest.mark.parametrize('engine', ['jit', pytest.param('pmap', marks=pytest.mark.long)])
 def test_training_starts_from_the_weights_and_its_own_head(weights, engine):
-    from research.train.clock import Clock
-
     path, variables = weights
     with pytest.warns(UserWarning, match='Drawn anew'):
         started = build(config(path, **{'train.engine': engine}))
@@ -74,7 +74,7 @@ def test_a_file_with_another_content_is_another_fingerprint(weights, tmp_path):
         ({'model.init_from': 'nowhere.safetensors'}, 'No weights at'),
         ({'model.widths': (16,)}, 'do not fit'),
         ({'model.norm': 'none'}, r"'bn1.weight' \[8\] has no place"),
-        ({'model.name': 'cnn', 'model.widths': (8,)}, "Nobody's weights are known for 'cnn'"),
+        ({'model.name': 'cnn', 'model.widths': (8,)}, "No pretrained weights are known for 'cnn'"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_compiled(weights, change, message):
@@ -85,6 +85,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_compiled(weights, chang
         build(base)
 
 
+@pytest.mark.long
 def test_a_study_of_it_is_loaded_without_the_file(weights, tmp_path):
     """The arguments that a source asks for are in the record."""
     import shutil

@@ -7,17 +7,19 @@ import pathlib
 import signal
 import time
 
+import killed
 import pytest
 from watched import Study
 
 _INTERVAL = 5  # steps between checkpoints
 _DIGITS = {
     'train.checkpoint_every': f'{_INTERVAL}st',
-    'data.batch_size': 256,
+    'data.batch_size': 32,
     'data.eval_batch_size': 180,
-    'model.widths': (32, 64),
-    'study.budget': '100st',
-    'train.eval_every': '40st',
+    'model.widths': (4,),
+    'model.hidden': (),
+    'study.budget': '60st',
+    'train.eval_every': '25st',
 }
 _FASHION_MNIST = {
     'train.checkpoint_every': f'{_INTERVAL}st',
@@ -33,42 +35,23 @@ _FASHION_MNIST = {
 _STREAMED = {'data.streaming': True, 'data.workers': 2}
 
 
-def _strike(study: Study, moment: str, step: int) -> tuple[set[str], int, int]:
-    """Launches, kills from `step` on at a moment; returns what it hit, the step at the kill, and where it had gone on from.
-
-    All three are read off afterwards: a save that was hit left an unfinished folder, a chunk was sent and not read.
-    """
-    launch = study.launch()
-    launch.reach(step)
-    if moment == 'save':
-        launch.until(study.saving)
-    elif moment == 'chunk':
-        seen = len(launch.events())
-        launch.until(lambda: any(what == 'chunk' for what, _ in launch.events()[seen:]))
-        time.sleep(0.005)  # it is being computed now
-    else:
-        launch.until(lambda: launch.last(moment) is not None)
-    launch.kill()
-    assert launch.survivors() == []
-    events = launch.events()
-    hit = {events[-1][0]} - {'save'} | ({'save'} if study.saving() else set())
-    return hit, max(s for what, s in events if what in ('read', 'restored')), launch.last('restored')
-
-
-def _kill(study: Study, moments: list[tuple[str, int]]) -> list[tuple[set[str], int, int]]:
-    """Kills at each moment, and finishes; returns what each kill hit, at which step, and where the next launch went on."""
-    kills = [_strike(study, moment, step) for moment, step in moments]
-    resumed = [restored for _, _, restored in kills[1:]] + [study.finish().last('restored')]
-    landed = [(hit, at, restored) for (hit, at, _), restored in zip(kills, resumed, strict=True)]
-    print(*landed, sep='\n')
-    for _, at, restored in landed:
-        assert 0 < restored <= at <= restored + 2 * _INTERVAL, landed
+def _kill(study: Study, monkeypatch, moments: list[tuple[str, int]]) -> None:
+    """Kills at each moment and finishes: every launch goes on from a checkpoint that was complete, and not long ago."""
+    at = 0
+    for moment, step in moments:
+        events, status, _ = killed.launch(monkeypatch, study, signal.SIGKILL, moment, step)
+        assert status == -signal.SIGKILL
+        assert moment != 'save' or study.saving()
+        _went_on(events, at)
+        at = max(step for what, step in events if what in ('read', 'restored'))
+    _went_on(study.finish().events(), at)
     assert not (study.run / 'checkpoints').exists()
-    return landed
 
 
-def _count(landed: list[tuple[set[str], int, int]], what: str) -> int:
-    return sum(what in hit for hit, _, _ in landed)
+def _went_on(events: list[tuple[str, int]], at: int) -> None:
+    """From at most two checkpoints before `at`: one was being written."""
+    (restored,) = (step for what, step in events if what == 'restored')
+    assert at - 2 * _INTERVAL <= restored <= at and (restored > 0) == (at > 0), (restored, at)
 
 
 @pytest.fixture
@@ -104,51 +87,44 @@ def digits(tmp_path_factory):
     return study
 
 
-def test_killed_twice(digits, shared_memory):
+def test_killed_twice(digits, shared_memory, monkeypatch):
     study = dataclasses.replace(digits, workdir=digits.folder / 'killed')
-    landed = _kill(study, [('save', 20), ('chunk', 50)])
-    assert _count(landed, 'save') >= 1
-    assert _count(landed, 'chunk') >= 1
+    _kill(study, monkeypatch, [('save', 15), ('chunk', 40)])
     assert study.bits() == digits.bits()
 
 
-def test_stopped_by_signals(digits):
-    study = dataclasses.replace(digits, workdir=digits.folder / 'stopped')
-    at = 0
-    for number, step in ((signal.SIGTERM, 20), (signal.SIGINT, 50)):
-        launch = study.launch()
-        launch.reach(step)
-        assert launch.signal(number) == 128 + number
-        assert launch.last('restored') == at
-        assert f'Stopped by {number.name}' in launch.output() and 'goes on' in launch.output()
-        assert 'Traceback' not in launch.output()
-        assert not (study.run / 'result.json').exists()
-        at = launch.last('read')
-    assert study.finish().last('restored') == at
+@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+def test_stopped_by_a_signal(digits, monkeypatch, number):
+    """What was on its way is read and saved, and the same command goes on from there."""
+    study = dataclasses.replace(digits, workdir=digits.folder / number.name)
+    events, status, launch = killed.launch(monkeypatch, study, number, 'chunk', 20)
+    assert status == 128 + number
+    assert f'Stopped by {number.name}' in launch.output() and 'goes on' in launch.output()
+    assert 'Traceback' not in launch.output()
+    assert not (study.run / 'result.json').exists()
+    assert launch.last('read') > 20
+    assert study.finish().last('restored') == launch.last('read')
     assert study.bits() == digits.bits()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize('reading', [{}, _STREAMED], ids=['resident', 'streamed'])
-def test_killed_on_fashion_mnist(tmp_path, shared_memory, reading):
+def test_killed_on_fashion_mnist(tmp_path, shared_memory, monkeypatch, reading):
     whole = Study(tmp_path, {**_FASHION_MNIST, **reading}, tmp_path / 'whole')
     whole.finish()
-    killed = dataclasses.replace(whole, workdir=whole.folder / 'killed')
-    moments = [('chunk', 10), ('save', 30), ('chunk', 60), ('save', 90), ('evaluation', 99), ('save', 130), ('chunk', 170)]
+    struck = dataclasses.replace(whole, workdir=whole.folder / 'killed')
+    moments = [('chunk', 10), ('save', 30), ('chunk', 60), ('save', 90), ('evaluation', 100), ('save', 130), ('chunk', 170)]
     moments += [('save', 200), ('chunk', 250), ('scored', 290)]
-    landed = _kill(killed, moments)
-    assert _count(landed, 'save') >= 3
-    assert _count(landed, 'chunk') >= 2
-    assert killed.bits() == whole.bits()
+    _kill(struck, monkeypatch, moments)
+    assert struck.bits() == whole.bits()
 
 
 @pytest.mark.long
-def test_killed_between_result_and_cleaning_up(digits):
+def test_killed_between_result_and_cleaning_up(digits, monkeypatch):
     study = dataclasses.replace(digits, workdir=digits.folder / 'late')
-    launch = study.launch()
-    launch.until(lambda: launch.last('remove') is not None)
-    launch.kill()
-    assert (study.run / 'result.json').exists()
+    _, status, _ = killed.launch(monkeypatch, study, signal.SIGKILL, 'remove')
+    assert status == -signal.SIGKILL
+    assert (study.run / 'result.json').exists() and (study.run / 'checkpoints').exists()
     assert study.finish().last('restored') is None
     assert not (study.run / 'checkpoints').exists()
     assert study.bits() == digits.bits()
@@ -158,7 +134,7 @@ def test_killed_between_result_and_cleaning_up(digits):
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_readers_too(tmp_path, shared_memory, number):
     """A terminal sends Ctrl-C to the whole process group, Slurm its SIGTERM to every process."""
-    study = Study(tmp_path, {**_FASHION_MNIST, **_STREAMED}, tmp_path / 'stopped')
+    study = Study(tmp_path, {**_FASHION_MNIST, **_STREAMED, 'study.budget': '100ep'}, tmp_path / 'stopped')
     launch = study.launch()
     launch.reach(20)
     assert launch.signal(number, everybody=True) == 128 + number

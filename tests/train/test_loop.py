@@ -35,9 +35,9 @@ def test_an_evaluation_counts_each_example_once(finished, split):
     built, outcome, directory = finished
     examples = built.dataset.splits[split]
     assert len(examples) % built.config['data']['eval_batch_size']  # the last batch is padded
-    images, labels = (built.dataset.resident()[name][examples] for name in ('image', 'label'))
-    mean, std = (np.reshape(v, (1, 1, 1, -1)) for v in built.dataset.normalize)
-    logits = built.program.module.apply(tiny.scored(directory), ((images - mean) / std).astype(np.float32))
+    images, labels = (built.dataset.arrays[name][examples] for name in ('image', 'label'))
+    mean, std = (np.reshape(built.dataset.facts[name], (1, 1, 1, -1)) for name in ('mean', 'std'))
+    logits = built.program.step.module.apply(tiny.scored(directory), ((images - mean) / std).astype(np.float32))
     right = np.asarray(logits).argmax(-1) == labels
     assert outcome.metrics[f'{split}/accuracy'] == right.sum() / len(examples)
     log_probabilities = special.log_softmax(np.asarray(logits, np.float64), axis=-1)
@@ -73,11 +73,15 @@ def test_costs_add_up(finished):
 
 
 def test_the_test_split_is_read_once_and_last(session, tmp_path, monkeypatch):
-    events = []
+    events, built = [], tiny.build(session)
     blocks, chunk = Feed.blocks, Feed.chunk
-    monkeypatch.setattr(Feed, 'blocks', lambda self, split: events.append(split) or blocks(self, split))
+
+    def named(rows):
+        return next((name for name, split in built.dataset.splits.items() if np.array_equal(rows, split)), 'some')
+
+    monkeypatch.setattr(Feed, 'blocks', lambda self, rows: events.append(named(rows)) or blocks(self, rows))
     monkeypatch.setattr(Feed, 'chunk', lambda self, *where: events.append('train') or chunk(self, *where))
-    tiny.train(tiny.build(session), tmp_path)
+    tiny.train(built, tmp_path)
     assert events.count('test') == 1
     assert events.count('validation') >= 3
     assert 'train' in events

@@ -5,9 +5,13 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from research import cost
 from research.catalogue import ConfigError
+from research.study import budget as budgets
+from research.study import identity, plan
 from research.train import memory
-from research.train.experiment import Session
+from research.train.experiment import Experiment
+from research.train.program import Compiled, Session
 
 # Bytes of an example's activations, and FLOPs of a step, by remat.
 KEPT, FLOPS = {'none': 100, 'products': 60, 'block': 20}, {'none': 3.0, 'products': 3.1, 'block': 4.0}
@@ -37,18 +41,18 @@ def fitted(budget, batch_size=64, shares=1, rematerializes=True, fixed=500):
     ],
 )
 def test_what_fits_and_costs_the_least_time(budget, expected):
-    plan, _ = fitted(budget)
-    assert (plan.micro_batch, plan.remat) == expected
+    chosen, _ = fitted(budget)
+    assert (chosen.micro_batch, chosen.remat) == expected
 
 
 @given(budget=st.integers(520, 20_000), batch_size=st.sampled_from((1, 8, 48, 64, 256)), fixed=st.integers(0, 400))
 def test_never_over_the_budget_and_never_needlessly_small(budget, batch_size, fixed):
-    plan, asked = fitted(budget, batch_size, fixed=fixed)
-    size = plan.micro_batch or batch_size
-    assert plan.need.bytes <= budget
+    chosen, asked = fitted(budget, batch_size, fixed=fixed)
+    size = chosen.micro_batch or batch_size
+    assert chosen.need.bytes <= budget
     larger = [d for d in range(size + 1, batch_size + 1) if batch_size % d == 0]
     if larger:
-        assert fixed + KEPT[plan.remat] * larger[0] > budget
+        assert fixed + KEPT[chosen.remat] * larger[0] > budget
     assert len(asked) <= 3 * 12
 
 
@@ -70,19 +74,35 @@ def test_what_is_no_size_is_refused(text):
         memory.parse(text)
 
 
-def test_a_run_within_a_budget_is_the_run_that_was_chosen(tmp_path):
-    """Read off compiled programs; the run that comes of it is that of the same micro-batch written by hand."""
-    session, changes = Session(), {'model.norm.name': 'none', 'data.batch_size': 64, 'model.widths': (16,)}
-    whole = tiny.build(session, changes, {'train.memory_budget': '1GiB'})
-    assert (whole.memory_plan.micro_batch, whole.memory_plan.remat) == (0, 'none')
-    budget = whole.memory_plan.need.bytes * 0.8
-    built = tiny.build(session, changes, {'train.memory_budget': f'{budget:.0f}B'})
-    plan = built.memory_plan
-    assert 0 < plan.micro_batch < 64 and budget / 2 < plan.need.bytes <= budget
-    assert len(session.programs) == 2  # what was only looked at is let go
-    by_hand = tiny.build(session, changes, {'gradient.micro_batch': plan.micro_batch})
-    outcome, expected = tiny.train(built, tmp_path / 'one'), tiny.train(by_hand, tmp_path / 'other')
-    assert outcome.metrics == expected.metrics
+WIDE = {'model.name': 'techniques:Pooled', 'model.norm.name': 'none', 'data.batch_size': 64}
+WITH_BLOCKS = {'model.norm.name': 'none', 'data.batch_size': 64, 'model.widths': (16,)}
+
+
+def planned(session, budget, *changes):
+    """The run that `train.memory_budget` makes of a config."""
+    (run,) = plan.seeded('baseline', tiny.config(*changes, {'train.memory_budget': budget}), (0,))
+    return budgets._within_memory(run, session)
+
+
+def needs(*changes):
+    """Bytes that the whole batch is taken to need."""
+    return memory.predicted(cost.memory(tiny.build(Session(), *changes).prepared()), 'cpu')
+
+
+@pytest.mark.parametrize(
+    'changes', [WIDE, pytest.param(WITH_BLOCKS, marks=pytest.mark.long)], ids=['without_blocks', 'with_blocks']
+)
+def test_a_run_within_a_budget_is_the_run_that_was_chosen(changes):
+    """Read off compiled programs; what comes of it is the config with that micro-batch written by hand."""
+    session, whole = Session(), needs(changes)
+    run = planned(session, f'{whole * 0.8:.0f}B', changes)
+    chosen = run.memory_plan
+    assert 0 < chosen.micro_batch < 64 and whole * 0.4 < chosen.need.bytes <= whole * 0.8
+    by_hand = {'gradient.micro_batch': chosen.micro_batch, 'train.remat': chosen.remat}
+    assert run.config == tiny.config(changes, by_hand)
+    assert chosen.need.bytes == needs(changes, by_hand)
+    assert run.key not in (identity.compile_key(run.config), identity.compile_key(tiny.config(changes)))
+    assert not session.programs  # what was only looked at is let go
 
 
 @pytest.mark.parametrize(
@@ -122,32 +142,34 @@ def test_what_is_looked_at_is_the_phase_that_takes_most(session, changes, larges
 
 
 def test_a_batch_that_grows_stays_within_the_budget():
-    session = Session()
-    changes = {
-        'model.norm.name': 'none',
-        'model.widths': (16,),
-        'data.batch': {'name': 'grow', 'milestones': ('0.5run',), 'factor': 4},
-    }
-    whole = tiny.build(session, changes, {'train.memory_budget': '1GiB'}).memory_plan
-    constant = tiny.build(session, {**changes, 'data.batch': {'name': 'constant'}}, {'train.memory_budget': '1GiB'}).memory_plan
-    assert whole.need.bytes > 2 * constant.need.bytes
-    between = (whole.need.bytes + constant.need.bytes) / 2
-    built = tiny.build(session, changes, {'train.memory_budget': f'{between:.0f}B'})
-    assert built.memory_plan.micro_batch in (16, 32, 64) and built.memory_plan.need.bytes <= between
+    grows = {**WIDE, 'data.batch_size': 32, 'data.batch': {'name': 'grow', 'milestones': ('0.5run',), 'factor': 4}}
+    whole, constant = needs(grows), needs({**WIDE, 'data.batch_size': 32})
+    assert whole > 2 * constant
+    between = (whole + constant) / 2
+    chosen = planned(Session(), f'{between:.0f}B', grows).memory_plan
+    assert chosen.micro_batch in (16, 32, 64) and chosen.need.bytes <= between
 
 
 @pytest.mark.parametrize('changes', [{'gradient.micro_batch': 16}, {'model.name': 'vit', 'train.remat': 'block'}])
 def test_what_the_budget_chooses_is_not_chosen_beside_it(session, changes):
-    small = {k: v for k, v in {'model.patch': 4, 'model.dim': 8, 'model.depth': 1}.items() if 'model.name' in changes}
     with pytest.raises(ConfigError, match='train.memory_budget chooses'):
-        tiny.build(session, small, changes, {'train.memory_budget': '1GiB'})
+        planned(session, '1GiB', changes)
 
 
-def test_a_budget_with_a_noise_scale_leaves_something_to_compare(session):
-    noise = {'gradient.noise_scale': True, 'model.norm.name': 'none', 'train.memory_budget': '1GiB'}
-    assert tiny.build(session, noise).memory_plan.micro_batch == 16
+def test_a_budget_with_a_noise_scale_leaves_something_to_compare(session, monkeypatch):
+    monkeypatch.setattr(Experiment, 'prepared', lambda built: None)
+    monkeypatch.setattr(cost, 'memory', lambda _: {'total': 1, 'temporaries': 0})
+    noise = {'gradient.noise_scale': True, 'model.norm.name': 'none'}
+    assert planned(session, '1GiB', noise).memory_plan.micro_batch == 16
+
+
+@pytest.mark.parametrize('budget', ['6 cakes', '1.2GiBs'])
+def test_a_bad_size_is_refused_before_anything_compiles(session, monkeypatch, budget):
+    monkeypatch.setattr(Compiled, 'prepare', lambda *_: pytest.fail('compiled'))
+    with pytest.raises(ConfigError, match="such as '6GiB'"):
+        planned(session, budget)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused_by_name(session):
     with pytest.raises(ConfigError, match='4 devices share a batch evenly, but it has 30'):
-        tiny.build(session, {'train.engine': 'pmap', 'train.devices': 4, 'data.batch_size': 30, 'train.memory_budget': '1GiB'})
+        planned(session, '1GiB', {'train.engine': 'pmap', 'train.devices': 4, 'data.batch_size': 30})

@@ -7,23 +7,30 @@ import tiny
 
 from research.catalogue import ConfigError
 from research.data import order
-from research.train import chunks, loop
-from research.train.experiment import Session
+from research.train import chunks, flops
+from research.train.evaluation import Evaluator
 from research.train.feed import Feed
 from research.train.phases import Phase, Phases
+from research.train.program import Compiled, Session
 
-SHRINK = {'data.batch_size': 64, 'data.batch': {'name': 'shrink', 'patience': 2, 'floor': 16}, 'train.eval_every': '320ex'}
+SMALL = {'model.name': 'techniques:Small'}
+SHRINK = {
+    **SMALL,
+    'data.batch_size': 64,
+    'data.batch': {'name': 'shrink', 'patience': 2, 'floor': 16},
+    'train.eval_every': '320ex',
+}
 
 
 def scripted(monkeypatch, scores):
     """Validation says what the script says, evaluation by evaluation; the test split is read as it is."""
-    split, script = loop._Run._split, iter(scores)
+    score, script = Evaluator.score, iter(scores)
 
-    def told(run, variables, name):
-        metrics, correct = split(run, variables, name)
-        return ({**metrics, 'validation/accuracy': next(script)} if name == 'validation' else metrics), correct
+    def told(evaluator, variables, name, rows=None):
+        metrics, kept = score(evaluator, variables, name, rows)
+        return ({**metrics, 'validation/accuracy': next(script)} if name == 'validation' else metrics), kept
 
-    monkeypatch.setattr(loop._Run, '_split', told)
+    monkeypatch.setattr(Evaluator, 'score', told)
 
 
 def trained_on(monkeypatch):
@@ -65,7 +72,7 @@ def test_the_batch_shrinks_at_exactly_these_steps(tmp_path, monkeypatch):
 
 def test_every_example_of_an_epoch_is_seen_once_over_the_change(session, tmp_path, monkeypatch):
     """Over an epoch of 1,293 examples, in which the size changes twice and never divides what is left."""
-    grow = {'data.batch': {'name': 'grow', 'factor': 1.7, 'milestones': ('300ex', '900ex')}, 'study.budget': '2600ex'}
+    grow = {**SMALL, 'data.batch': {'name': 'grow', 'factor': 1.7, 'milestones': ('300ex', '900ex')}, 'study.budget': '2600ex'}
     seen = trained_on(monkeypatch)
     built = tiny.build(session, grow)
     tiny.train(built, tmp_path)
@@ -97,16 +104,14 @@ def test_spans_are_what_a_run_does():
 
 
 def test_flops_of_a_step_are_the_mean_over_the_run(session):
-    from research.train.experiment import train_flops
-
-    def flops(*changes):
+    def of(*changes):
         built = tiny.build(session, *changes)
-        return train_flops(built.config, built.dataset, built.total)[0]
+        return flops.train(built.config, built.dataset, built.batch_size, built.total)[0]
 
-    grown = flops({'data.batch': {'name': 'grow', 'milestones': ('0.5run',)}})
-    assert flops({}) < grown < 2 * flops({})
-    assert flops({'gradient.micro_batch': 8}) == flops({})
-    assert flops({'gradient.name': 'sam'}) == 2 * flops({})
+    grown = of({'data.batch': {'name': 'grow', 'milestones': ('0.5run',)}})
+    assert of({}) < grown < 2 * of({})
+    assert of({'gradient.micro_batch': 8}) == of({})
+    assert of({'gradient.name': 'sam'}) == 2 * of({})
 
 
 @pytest.mark.parametrize(
@@ -114,27 +119,23 @@ def test_flops_of_a_step_are_the_mean_over_the_run(session):
     [
         ({'gradient.micro_batch': 7}, 'micro_batch 7 does not divide a batch of 32'),
         ({'gradient.noise_scale': True}, 'set gradient.micro_batch'),
-        ({'augment.resize.name': 'progressive'}, "Model 'cnn' cannot take images of side 4"),
+        ({'augment.resize.name': 'progressive'}, "Model 'cnn' cannot take inputs of side 4"),
         ({'train.engine': 'pmap', 'train.devices': 4, 'gradient.micro_batch': 2}, '4 devices .* 2 examples'),
         ({'data.batch.name': 'grow', 'data.batch.factor': 0.5}, 'a factor above 1'),
         ({'model.name': 'techniques:Pooled', 'train.remat': 'block'}, 'has no blocks'),
         ({'gradient.freeze': {'name': 'progressive', 'share': 0.1}}, 'freezes none of 3 layers'),
-        ({'train.memory_budget': '6 cakes'}, "such as '6GiB'"),
         ({'optimizer.rate_multipliers': (('hed/*', 0.1),)}, 'matches no parameter'),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_compiles(monkeypatch, changes, message):
-    from research.train import experiment
-
-    monkeypatch.setattr(experiment.Compiled, 'prepare', lambda *_: pytest.fail('compiled'))
+    monkeypatch.setattr(Compiled, 'prepare', lambda *_: pytest.fail('compiled'))
     with pytest.raises(ConfigError, match=message):
         tiny.build(Session(), changes)
 
 
 def test_micro_batches_of_a_network_without_batch_statistics_may_be_padded(session):
-    """12 into 32: two whole ones and one of 8 with 4 masked rows; the same path as the whole batch's."""
-    plain = {'model.norm.name': 'none'}
+    """12 into 32: two whole ones and one of 8 with 4 rows of padding; the same path as the whole batch's."""
     (_, losses), (_, expected) = (
-        tiny.steps(tiny.build(session, plain, more), 10) for more in ({'gradient.micro_batch': 12}, {})
+        tiny.steps(tiny.build(session, SMALL, more), 10) for more in ({'gradient.micro_batch': 12}, {})
     )
     np.testing.assert_allclose(losses, expected, rtol=1e-5)

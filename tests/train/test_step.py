@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tiny
 
+from research.data import Field
 from research.layers.example import example_keys
 from research.optim.plateau import START
 from research.train import feed, parallel, phases, state
 from research.train.chunks import train_chunk
-from research.train.experiment import Session
+from research.train.program import Session
 
 STREAMING = {'data.streaming': True}
 # Statistics of the batch, and those of a reference batch with its own pass.
@@ -31,7 +32,7 @@ def test_chunk_length_leaves_no_trace(session, norm):
         tiny.assert_same_bits(other_state, state)
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('workers', [pytest.param(0, marks=pytest.mark.long), 2])
 def test_streamed_data_give_the_bits_of_resident_data(session, workers):
     """Over an end of an epoch, too: 45 steps of 32 are more than the 1,293 examples of one."""
     streamed = tiny.build(session, STREAMING, {'data.workers': workers})
@@ -49,7 +50,8 @@ def test_streamed_data_come_in_bounded_pieces(session, monkeypatch):
     monkeypatch.setattr(feed, '_STREAM_BYTES', 250 * 8 * 8)  # 250 digits: 7 batches of training, 2 of evaluation
     streamed, resident = tiny.build(Session(), STREAMING), tiny.build(session)
     assert feed.Feed(streamed).capacity(32) == 7
-    assert [tuple(numbers) for _, _, _, *numbers in feed.Feed(streamed).blocks('test')] == [(2, 0), (2, 200)]
+    blocks = feed.Feed(streamed).blocks(streamed.dataset.splits['test'])
+    assert [(block.batches, block.first) for _, block in blocks] == [(2, 0), (2, 200)]
     (state, losses), (expected_state, expected_losses) = tiny.steps(streamed, 7, 7, 6), tiny.steps(resident, 20)
     np.testing.assert_array_equal(losses, expected_losses)
     tiny.assert_same_bits(state, expected_state)
@@ -64,10 +66,10 @@ def test_a_stream_goes_on_anywhere(session):
     reader = feed.Feed(streamed)
     for first in (0, 3, 50, 3):
         where = first, first * 32, 3, 32, START
-        data, _, rows, *_ = reader.chunk(*where)
-        expected, _, expected_rows, *_ = feed.Feed(resident).chunk(*where)
+        chunk, expected = reader.chunk(*where), feed.Feed(resident).chunk(*where)
         for name in ('image', 'label'):
-            np.testing.assert_array_equal(data[name][rows[:3]], expected[name][expected_rows[:3]])
+            found, resident_ones = (c.data['examples'][name][c.rows[:3]] for c in (chunk, expected))
+            np.testing.assert_array_equal(found, resident_ones)
 
 
 def test_keys_fold_in_purpose_and_both_halves_of_the_position():
@@ -94,27 +96,29 @@ def test_a_key_does_not_depend_on_the_batch():
 def test_positions_carry_over_2_to_the_32(start):
     """What a step is told of the 8 examples from `start` on."""
 
-    def tell(stages, engine, phase, state, batch, data, reference, controls):
+    def tell(phase, state, batch, reference, constants, controls):
         seen = {f'{i} {half}': batch['position'][i, half] for i in range(8) for half in range(2)}
         return state, {**seen, 'loss': jnp.zeros(()), 'gradient/norm': jnp.zeros(())}
 
-    pixel = jnp.ones((1, 1, 1, 1))
-    data = {'image': pixel, 'label': jnp.zeros(1, jnp.int32), 'mean': pixel, 'std': pixel}
+    data = {'examples': {'label': jnp.zeros(1, jnp.int32)}, 'constants': {}}
     starts = np.array([divmod(start, 2**32)], np.uint32)
-    phase = phases.Phase(8, 1, 0, ())
-    chunk = jax.jit(functools.partial(train_chunk, types.SimpleNamespace(step=tell), parallel.Jit(jax.devices()[:1]), phase))
+    step = types.SimpleNamespace(
+        train=tell, reference=lambda *_: (), engine=parallel.Jit(jax.devices()[:1]), fields={'label': Field((), np.int32)}
+    )
     before = state.State(jnp.int32(0), jnp.zeros(()), {}, {}, {}, {})
-    _, seen = chunk(before, data, pixel, np.zeros((1, 8), np.int32), starts, {}, 0, 1)
+    chunk = state.Chunk(data, {}, np.zeros((1, 8), np.int32), starts, {}, 0, 1)
+    _, seen = jax.jit(functools.partial(train_chunk, step, phases.Phase(8, 1, 0, ())))(before, chunk)
     assert [(int(seen[f'{i} 0'][0]) << 32) + int(seen[f'{i} 1'][0]) for i in range(8)] == list(range(start, start + 8))
 
 
 def test_a_feed_far_into_a_run_says_where_it_is(session):
     built = tiny.build(session)
     first = 2**32 // 32 - 1
-    _, _, indices, halves, _, _, count = feed.Feed(built).chunk(first, first * 32, 3, 32, START)
-    assert [(int(high) << 32) + int(low) for high, low in np.asarray(halves[:3])] == [(first + i) * 32 for i in range(3)]
-    assert np.isin(np.asarray(indices[:3]), built.dataset.splits['train']).all()
-    assert count == 3
+    chunk = feed.Feed(built).chunk(first, first * 32, 3, 32, START)
+    starts = [(int(high) << 32) + int(low) for high, low in np.asarray(chunk.starts[:3])]
+    assert starts == [(first + i) * 32 for i in range(3)]
+    assert np.isin(np.asarray(chunk.rows[:3]), built.dataset.splits['train']).all()
+    assert chunk.steps == 3 and chunk.first == first
 
 
 def test_training_reads_its_split_alone(session):
@@ -122,9 +126,9 @@ def test_training_reads_its_split_alone(session):
     built = tiny.build(session)
     outside = np.setdiff1d(np.arange(len(built.dataset.source)), built.dataset.splits['train'])
     assert len(outside) > 400
-    spoilt = {**built.placed, 'label': jnp.asarray(built.placed['label']).at[outside].set(0)}
-    spoilt['image'] = jnp.asarray(built.placed['image']).at[outside].set(255)
+    spoilt = {name: jnp.asarray(values) for name, values in built.data['examples'].items()}
+    spoilt = {'label': spoilt['label'].at[outside].set(0), 'image': spoilt['image'].at[outside].set(255)}
     state, losses = tiny.steps(built, 45)
-    other_state, other_losses = tiny.steps(dataclasses.replace(built, placed=spoilt), 45)
+    other_state, other_losses = tiny.steps(dataclasses.replace(built, data={**built.data, 'examples': spoilt}), 45)
     np.testing.assert_array_equal(other_losses, losses)
     tiny.assert_same_bits(other_state, state)

@@ -13,6 +13,7 @@ from research.study import identity
 from research.train import checkpoint, experiment, loop
 from research.train.clock import Clock
 from research.train.feed import Feed
+from research.train.state import Variables
 
 
 def config(*changes):
@@ -34,8 +35,8 @@ def steps(built, *lengths):
     state, done = built.init(clock), 0
     for length in lengths:
         phase = built.phases.at(done * built.batch_size, 0)
-        arguments = feed.chunk(done, done * built.batch_size, length, phase.batch_size, START)
-        state, sums = built.program.chunk(phase)(clock, state, *arguments)
+        chunk = feed.chunk(done, done * built.batch_size, length, phase.batch_size, START)
+        state, sums = built.program.chunk(phase)(clock, state, chunk)
         sums = {name: np.asarray(values)[:length] for name, values in built.program.engine.host(sums).items()}
         losses.append(sums['loss'] / sums['count'])
         done += length
@@ -43,7 +44,7 @@ def steps(built, *lengths):
 
 
 def chunk(built, steps):
-    """Arguments of the first chunk, behind the state."""
+    """The first chunk."""
     return Feed(built).chunk(0, 0, steps, built.batch_size, START)
 
 
@@ -79,11 +80,10 @@ def assert_same_bits(one, other):
 def evaluate(built, state, split):
     """(sums over the split, correct [examples]) of a state on the host."""
     clock, program, feed = Clock(), built.program, Feed(built)
-    variables = program.engine.replicate((state.params, state.masks, state.collections))
+    variables = program.engine.replicate(Variables(state.params, state.masks, state.collections))
     totals, correct = [], []
-    for data, indices, mask, batches, first in feed.blocks(split):
-        arguments = program.engine.replicate((indices, mask, np.int32(batches), np.int32(first)))
-        sums, rows = program.engine.host(program.evaluate(clock, *variables, data, *arguments))
+    for data, block in feed.blocks(built.dataset.splits[split]):
+        sums, rows = program.engine.host(program.evaluate(clock, variables, data, program.engine.replicate(block)))
         totals.append({name: float(np.sum(values)) for name, values in sums.items()})
-        correct.append(np.asarray(rows['correct'])[mask > 0])
+        correct.append(np.asarray(rows['correct'])[block.valid > 0])
     return {name: sum(total[name] for total in totals) for name in totals[0]}, np.concatenate(correct)

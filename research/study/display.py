@@ -13,7 +13,7 @@ _TELLING = 0.05
 _QUIET = 10.0
 
 
-class Progress:
+class Display:
     """Shows the progress of a study; times are estimated from the runs of this launch, by variant if possible."""
 
     def __init__(self, total: int, todo: list[Any]):
@@ -32,7 +32,7 @@ class Progress:
             self._live = rich.progress.Progress(*columns, transient=True)
             self._bar = self._live.add_task('', total=total, completed=self._done, left='')
 
-    def __enter__(self) -> 'Progress':
+    def __enter__(self) -> 'Display':
         if self._live:
             self._live.start()
         return self

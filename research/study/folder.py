@@ -1,0 +1,179 @@
+"""DIR of a study: held against a second launch, known by its study, with the results that count."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from research.catalogue import ConfigError
+from research.report import records
+from research.study import identity
+from research.study.measure import schedules
+from research.study.plan import Plan, Run
+from research.train import record
+from research.train.experiment import Experiment
+
+# Of the rules of comparison ("How a number is made" in the README); a change of them is a new version.
+RULES = '1.0'
+# A full disk, a quota that is used up, a file system that went read-only.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Seconds in which the other writes of a checkpoint that failed print their errors, so that the one that helps comes last.
+_LAST_WORDS = 1.0
+
+
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
+    """Holds the workdir against a second launch, after checking that it is this study's and can be written.
+
+    Raises:
+      ConfigError: another study's workdir, one that cannot be written or is full, another platform, a launch that is under
+        way.
+    """
+    own_platform(plan)
+    try:
+        (workdir / 'runs').mkdir(parents=True, exist_ok=True)
+        lock = open(workdir / '.lock', 'a')  # noqa: SIM115 - held to the end of the launch
+    except OSError as error:
+        raise ConfigError(f"Cannot write to workdir '{workdir}': {error.strerror}. Choose another --workdir.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"Another launch is at work in '{workdir}'. Wait for it, or choose another --workdir.") from error
+        own_study(workdir, plan)
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            time.sleep(_LAST_WORDS)
+            raise ConfigError(
+                f"{error.strerror}: '{error.filename or workdir}'. Make room and give the same command again: finished runs "
+                'are kept, and the run under way goes on from its last checkpoint.'
+            ) from error
+
+
+def own_platform(plan: Plan) -> None:
+    """Refuses another platform than the study's."""
+    try:
+        platform = jax.default_backend()
+    except RuntimeError as error:  # JAX_PLATFORMS asks for what is not there
+        raise ConfigError(f'jax finds no device: {" ".join(str(error).split())}') from error
+    if platform != plan.study['platform']:
+        raise ConfigError(
+            f"This study declares the platform '{plan.study['platform']}', but jax runs on '{platform}'. Numbers of two "
+            f'platforms are not comparable: launch it there, or make it another study (--config.study.platform={platform} '
+            'and another workdir).'
+        )
+
+
+def own_study(workdir: pathlib.Path, plan: Plan) -> None:
+    """Refuses the workdir of another study; identity is `study.name`."""
+    known = records.derived(workdir / 'study.json', {'study': str})  # a torn one is written anew
+    if known and (name := known['study']) != plan.study['name']:
+        raise ConfigError(
+            f"'{workdir}' holds the study '{name}', and this is '{plan.study['name']}'. Choose another --workdir."
+        )
+
+
+def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experiment], command: str, notes: list[str]) -> None:
+    """study.json: what was asked, and where; the report reads it and the runs, nothing else."""
+    study, baseline = plan.study, built['baseline']
+    runs: dict[str, dict[str, str]] = {name: {} for name in plan.variants}
+    for run in plan.runs:
+        runs[run.variant][str(run.seed)] = run.id
+    earlier = records.derived(workdir / 'study.json')
+    content = {
+        'study': study['name'],
+        'question': plan.question,
+        **{k: study[k] for k in ('metric', 'higher_is_better', 'alpha', 'margin', 'budget', 'score', 'platform')},
+        'budget_note': f'equal budget: {study["budget"]}, {baseline.total} examples for the baseline',
+        'seeds': list(plan.seeds),
+        'variants': plan.variants,
+        'contrasts': plan.contrasts,
+        'config': plan.config,
+        'config_folder': str(plan.source.path.parent.resolve()),
+        'runs': runs,
+        'command': command,
+        'environment': identity.environment(workdir, plan.source.path.parent),
+        'rules': RULES,
+        'notes': notes,
+        'schedules': schedules(built),
+        'tuning': plan.tuning,
+    }
+    record.write_json(workdir / 'study.json', content | {k: earlier[k] for k in ('reported_seeds',) if k in earlier})
+
+
+def finished(workdir: pathlib.Path, plan: Plan) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Results on disk by run id. A torn or foreign record is kept aside, named, and its run is done again."""
+    done, problems = {}, []
+    for run in plan.runs:
+        path = workdir / 'runs' / run.id / 'result.json'
+        try:
+            _adopt(path, run)
+            result = records.read_result(
+                path, {'study': plan.study['name'], 'metric': plan.study['metric']}, run.variant, run.seed
+            )
+        except records.BadRecord as bad:
+            aside = records.set_aside(path)
+            problems.append(f'{path}: {bad}; kept as {aside.name}, the run is done again')
+            continue
+        if result is not None and result['status'] != 'failed':
+            done[run.id] = result
+    return done, problems
+
+
+def _adopt(path: pathlib.Path, run: Run) -> None:
+    """A variant that got another name keeps its runs: the id says that they are the same.
+
+    Raises:
+      BadRecord: it is not the same, because a default in configs/base.py has changed, which no id shows.
+    """
+    try:
+        config, result = (json.loads(file.read_text()) for file in (path.with_name('config.json'), path))
+        different = identity.changed(config, run.asked)
+        renamed = result['id'] == run.id and result['seed'] == run.seed and result['variant'] != run.variant
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # nothing there, or for `read_result` to refuse
+    if different:
+        raise records.BadRecord(f'it was made when the default of {", ".join(different)} was another')
+    if renamed:
+        record.write_json(path, result | {'variant': run.variant})
+
+
+def settle_stale(done: dict[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], choice: str) -> list[str]:
+    """Applies --stale to finished runs whose code, versions, data or device have changed; returns notes for the report.
+
+    Args:
+      done: run id -> result; what is to be done again is taken out.
+      fingerprints: variant -> what its runs depend on now.
+      choice: '', 'rerun' or 'keep'.
+
+    Raises:
+      ConfigError: there are such runs and nothing was chosen.
+    """
+    changed = {i: _changed(result['fingerprint'], fingerprints[result['variant']]) for i, result in done.items()}
+    old = {i: keys for i, keys in changed.items() if keys}
+    if not old:
+        return []
+    what = ', '.join(sorted({k for keys in old.values() for k in keys}))
+    if choice == 'rerun':
+        for i in old:
+            del done[i]
+        return []
+    if choice == 'keep':
+        return [f'{len(old)} of {len(done)} finished runs were kept though this had changed since: {what} (--stale=keep).']
+    raise ConfigError(
+        f'{len(old)} finished runs were made with another {what}. Their numbers may not be comparable: --stale=rerun does '
+        'them again, --stale=keep keeps them and says so in the report.'
+    )
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [key for key in now if then.get(key) != now[key]]

@@ -1,0 +1,56 @@
+"""What can be told of a built run without training it: counts, learning rates, the seconds of a few steps."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from research import cost
+from research.optim.plateau import START
+from research.train import flops
+from research.train.clock import Clock
+from research.train.experiment import Experiment
+from research.train.feed import Feed
+
+
+def costs(experiment: Experiment) -> dict[str, int]:
+    """What can be counted without running: parameters, FLOPs and multiply-adds."""
+    train = flops.train(experiment.config, experiment.dataset, experiment.batch_size, experiment.total)
+    inference = flops.inference(experiment.program)
+    return {
+        'parameters': cost.parameters({'params': experiment.program.shapes.params}),
+        'train_flops': train[0],
+        'train_multiply_adds': train[1],
+        'inference_flops': inference[0],
+        'inference_multiply_adds': inference[1],
+    }
+
+
+def schedules(built: Mapping[str, Experiment]) -> dict[str, tuple[list[int], list[float]]]:
+    """name -> (positions in examples, learning rates), over the run."""
+    curves = {}
+    for name, experiment in built.items():
+        positions = np.unique(np.linspace(0, experiment.total - 1, 101).astype(int))
+        curves[name] = positions.tolist(), np.asarray(experiment.rates(positions), float).tolist()
+    return curves
+
+
+def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
+    """Compiles the training program; returns `steps -> seconds` that a chunk of them takes, on a state that nobody keeps."""
+    program, feed, phase = experiment.program, Feed(experiment), experiment.phases.at(0, 0)
+    state = experiment.init(clock)
+    chunk = feed.chunk(0, 0, 1, phase.batch_size, START)
+    feed.close()
+    compiled = program.chunk(phase)
+    compiled.prepare(clock, state, chunk)
+
+    def took(steps: int) -> float:
+        nonlocal state
+        longer = chunk._replace(steps=program.engine.replicate(np.int32(steps)))
+        start = time.perf_counter()
+        state, sums = compiled(clock, state, longer)
+        jax.block_until_ready(sums)
+        return time.perf_counter() - start
+
+    return took

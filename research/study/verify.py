@@ -1,0 +1,57 @@
+"""Builds every variant once, and compiles nothing: what only data and outputs can tell is refused here."""
+
+from research.catalogue import nearest
+from research.config.files import Misfit, located
+from research.study.plan import Plan
+from research.train import experiment as experiments
+from research.train import flops
+from research.train.experiment import Experiment
+from research.train.program import Session
+
+
+def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
+    """Builds every variant, and point of tuning, once, compiling nothing: names, arguments, durations, data.
+
+    Returns:
+      name -> experiment at the first seed; of a variant, or of one at a point ('adam, point 3').
+
+    Raises:
+      ConfigError: with the variant's name in front.
+    """
+    built: dict[str, Experiment] = {}
+    metrics: dict[str, list[str]] = {}
+    for run in plan.firsts:
+        with located(plan.source, run.variant):
+            built[run.name] = experiments.build(run.config, session, run.key)
+            _check_built(built[run.name], run.key, metrics)
+    return built
+
+
+def prepare(plan: Plan, session: Session) -> None:
+    """Fetches, checks and prepares the data of every variant."""
+    for run in plan.firsts:
+        with located(plan.source, run.variant):
+            experiments.load_data(run.config, session)
+
+
+def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) -> None:
+    """What only data and outputs can tell; `known` keeps the metrics of a program by its compile key, this run's `key`."""
+    config, program = experiment.config, experiment.program
+    classes, study = experiment.dataset.facts.get('classes', 0), config['study']
+    if experiment.num_classes < classes:
+        raise Misfit('model.num_classes', f"'model.num_classes' is {experiment.num_classes}, but the data has {classes}.")
+    steers = study['score'] == 'best' or study['metric'][:5] != 'test/' or experiment.watchers
+    if steers and not len(experiment.dataset.splits['validation']):
+        raise Misfit('data.validation', "'data.validation' is 0, but this study reads the validation split: give it examples.")
+    split, _, metric = study['metric'].partition('/')
+    if key not in known:
+        known[key] = program.step.metric_names(program.shapes)
+        if any(':' in config[group]['name'] for group in ('task', 'augment', 'compress', 'gradient')):
+            # Code of the user's own is traced once here, so that its mistakes show before anything compiles.
+            flops.train(config, experiment.dataset, experiment.batch_size, experiment.total)
+    metrics = known[key]
+    if 'loss' not in metrics:
+        raise Misfit('task.name', f"The task has the metrics {', '.join(metrics)}: expected a 'loss' among them.")
+    if metric not in metrics:
+        near = nearest(study['metric'], (f'{split}/{name}' for name in metrics))
+        raise Misfit('study.metric', f"'study.metric' is '{study['metric']}'.{near}")

@@ -1,0 +1,90 @@
+"""Scores a whole split: sums added up over batches, divided once."""
+
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from research.train import pictures
+from research.train.clock import Clock
+from research.train.experiment import Experiment
+from research.train.feed import Feed
+from research.train.progress import add
+from research.train.state import Block, State, Variables
+
+Predict = Callable[[Any, Block], tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+
+def score(blocks: Iterable[tuple[Any, Block]], predict: Predict, task: Any) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Metrics over a whole split, and what was kept of each example of it; neither where it is empty.
+
+    Args:
+      blocks: (data, Block on the host) each, see `Feed.blocks`.
+      predict: (data, Block) -> (sums [E], rows [E, B, ...]); compiled, or any function of the host, such as one that asks
+        another runtime's session.
+      task: research.tasks.Task or Generation; its `metrics` and `judge` are used.
+    """
+    total: dict[str, float] = {}
+    kept: dict[str, list[np.ndarray]] = {}
+    for data, block in blocks:
+        sums, rows = predict(data, block)
+        add(total, {name: np.asarray(values, np.float64)[: block.batches] for name, values in sums.items()})
+        for name, values in rows.items():
+            kept.setdefault(name, []).append(np.asarray(values)[block.valid > 0])
+    if not total:
+        return {}, {}
+    whole = {name: np.concatenate(values) for name, values in kept.items()}
+    return {**task.metrics(total), **task.judge(whole)}, whole
+
+
+def variables_of(state: State) -> Variables:
+    """What is evaluated where nothing is averaged."""
+    return Variables(state.params, state.masks, state.collections)
+
+
+class Evaluator:
+    """Evaluations of one run, by its compiled program."""
+
+    def __init__(self, experiment: Experiment, feed: Feed, clock: Clock):
+        self.experiment, self.program, self.feed, self.clock = experiment, experiment.program, feed, clock
+        self.task, self.engine, self.splits = self.program.step.task, self.program.engine, experiment.dataset.splits
+
+    def prepare(self, state: State) -> None:
+        """Compiles; computes nothing."""
+        data, block = next(self.feed.blocks(self.splits['train']))
+        self.program.evaluate.prepare(self.clock, variables_of(state), data, self.engine.replicate(block))
+
+    def final(self, state: State) -> Variables:
+        """The variables for evaluation: averaged weights, and statistics that fit them."""
+        if self.program.final is None:
+            return variables_of(state)
+        constants, background = self.experiment.data['constants'], self.experiment.background
+        params, collections = self.program.final(self.clock, state, constants, background)
+        return Variables(params, state.masks, collections)
+
+    def score(
+        self, variables: Variables, name: str, rows: np.ndarray | None = None
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """'name/...': metrics over the split of this name, or over these rows of the data set; and what was kept of each."""
+
+        def predict(data, block):
+            return self.engine.host(self.program.evaluate(self.clock, variables, data, self.engine.replicate(block)))
+
+        metrics, kept = score(self.feed.blocks(self.splits[name] if rows is None else rows), predict, self.task)
+        return {f'{name}/{metric}': value for metric, value in metrics.items()}, kept
+
+    def fitted(self, variables: Variables, split: str) -> dict[str, float]:
+        """'fitted/...': metrics on training examples as in an evaluation, without augmentation; as many as the split has."""
+        if not self.task.fits:
+            return {}
+        rows = self.splits['train']
+        places = np.linspace(0, len(rows) - 1, min(len(rows), len(self.splits[split]))).astype(int)
+        return self.score(variables, 'fitted', rows[places])[0]
+
+    def show(self, variables: Variables, directory: pathlib.Path, step: int) -> None:
+        """Writes what the task shows of its samples into DIRECTORY/NAME/STEP.png."""
+        if self.program.samples is not None:
+            rows = self.engine.host(self.program.samples(self.clock, variables))
+            for name, picture in self.task.show({k: np.asarray(v) for k, v in rows.items()}).items():
+                pictures.write(directory / name, step, picture)

@@ -1,0 +1,21 @@
+"""Pictures of a run in its folder: what the report shows of the course of its training."""
+
+import io
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from research import files
+
+
+def write(folder: pathlib.Path, step: int, picture: np.ndarray) -> None:
+    """Writes `STEP.png` into a folder, whole or not at all.
+
+    Args:
+      picture: uint8 [H, W] or [H, W, C], C 1 or 3.
+    """
+    folder.mkdir(exist_ok=True)
+    content = io.BytesIO()
+    Image.fromarray(picture.squeeze(-1) if picture.shape[2:] == (1,) else picture).save(content, format='png')
+    files.write(folder / f'{step}.png', content.getvalue())

@@ -1,0 +1,131 @@
+"""Compiled functions, and what a process keeps between runs."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+
+from research import data, optim
+from research.layers import formulation
+from research.train import chunks, memory, parallel, steps
+from research.train.clock import Clock
+from research.train.phases import Phase
+from research.train.state import State
+
+
+class Compiled:
+    """A function compiled at its first call and never again: another shape is an error, not a recompilation.
+
+    Attributes:
+      rate: calls' steps a second, as last measured; None before the first.
+    """
+
+    def __init__(self, engine, function: Callable[..., Any], donate: tuple[int, ...] = (), options: Any = None):
+        self.jitted = engine.jit(function, donate)
+        self.options = options
+        self.executable: Any = None
+        self.rate: float | None = None
+
+    def prepare(self, clock: Clock, *args: Any) -> None:
+        """Compiles for arguments like these; a second call does nothing."""
+        if self.executable is None:
+            with clock.measure('compile'):
+                self.executable = self.jitted.lower(*args).compile(self.options)
+
+    def __call__(self, clock: Clock, *args: Any) -> Any:
+        self.prepare(clock, *args)
+        return self.executable(*args)
+
+
+@dataclasses.dataclass
+class Program:
+    """What every run with the same compile key shares: a step and its compiled functions.
+
+    Attributes:
+      chunk: phase -> the compiled training chunk, (state, Chunk) -> (state, sums); made when first asked for, kept for the
+        process.
+      evaluate: (Variables, data, Block) -> (sums, rows).
+      final: (state, constants, Background) -> (params, collections); None where these are the state's own.
+      predict: (params that are seen, collections, inputs) -> outputs on one device; compiled by batch size.
+      samples: Variables -> rows that the task shows; None where nothing is generated.
+      shapes: the state's, on one device.
+    """
+
+    step: steps.Step
+    init: Compiled
+    chunk: Callable[[Phase], Compiled]
+    evaluate: Compiled
+    final: Compiled | None
+    predict: Callable[..., Any]
+    samples: Compiled | None
+    shapes: State
+
+    @property
+    def engine(self) -> parallel.Jit | parallel.Pmap:
+        """Where the program runs."""
+        return self.step.engine
+
+
+@dataclasses.dataclass
+class Session:
+    """What a process keeps between runs.
+
+    Attributes:
+      programs: by compile key and static facts of the data.
+      datasets: by the fields of `config.data` that tell them apart.
+      placed: what lies on devices.
+      fits: what a memory budget has chosen, by compile key.
+      pinned: examples that a budget in seconds comes to, as in DIR/budget.json.
+    """
+
+    programs: dict[Hashable, Program] = dataclasses.field(default_factory=dict)
+    datasets: dict[Hashable, data.Dataset] = dataclasses.field(default_factory=dict)
+    placed: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
+    fits: dict[str, memory.Fit] = dataclasses.field(default_factory=dict)
+    pinned: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def program(self, config: Mapping[str, Any], dataset: data.Dataset, key: str) -> Program:
+        """The program of a config with this compile key; static facts of the data are part of what tells programs apart."""
+        facts = tuple(sorted((name, fact) for name, fact in dataset.facts.items() if name not in data.NUMBERS))
+        if (key, facts) not in self.programs:
+            self.programs[key, facts] = create(config, dataset)
+        return self.programs[key, facts]
+
+
+def create(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
+    """The program of a config; nothing is compiled."""
+    step = steps.create(config, dataset, parallel.create(config['train']['engine'], config['train']['devices']))
+    platform = step.engine.devices[0].platform
+    options = formulation.compiler_options(platform)
+    if config['train']['deterministic'] and platform == 'gpu':
+        options['xla_gpu_deterministic_ops'] = True
+
+    def precise(function, *bound):
+        def at_precision(*arguments):
+            with jax.default_matmul_precision(config['train']['matmul_precision']):
+                return function(*bound, *arguments)
+
+        return at_precision
+
+    def compiled(function, *bound, donate=()):
+        return Compiled(step.engine, precise(function, *bound), donate, options or None)
+
+    shapes = state_shapes(config, step)
+    fits = 'reference' not in shapes.collections and not optim.averages(shapes.opt_state)
+    return Program(
+        step=step,
+        init=Compiled(step.engine, step.init),
+        chunk=functools.cache(lambda phase: compiled(chunks.train_chunk, step, phase, donate=(0,))),
+        evaluate=compiled(step.evaluate),
+        final=None if fits else compiled(step.final),
+        predict=jax.jit(precise(step.predict), compiler_options=options or None),
+        samples=compiled(step.samples) if step.samples else None,
+        shapes=shapes,
+    )
+
+
+def state_shapes(config: Mapping[str, Any], step: steps.Step) -> State:
+    """The shapes of the state before the first step."""
+    return jax.eval_shape(step.init, jax.random.key(0), optim.hyperparameters(config), {})

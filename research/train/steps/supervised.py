@@ -1,0 +1,214 @@
+"""The step of one network, `augment -> weights -> apply -> loss -> gradient -> update`, and its evaluation.
+
+Pure functions of what is passed in, written for the whole batch. Letters: B examples a batch, R examples of the reference
+batch, E batches of an evaluation, K blocks of the examples that statistics are taken from.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from research import augment, catalogue, compress, gradients, models, optim, pretrained
+from research.augment import resize
+from research.data import Dataset, Field
+from research.gradients import freezing
+from research.layers.example import StepKeys, example_keys, key_of, numbered_keys
+from research.tasks import Task
+from research.train.batches import gather, mean_over, stacked
+from research.train.parallel import Jit, Pmap
+from research.train.phases import Phase
+from research.train.state import Background, Block, Learnt, State, Variables
+from research.train.steps.network import Descent, Inputs, Network, bind, descend
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Supervised:
+    """One network and one update a step; `research.train.steps.Step` says what the methods take and give.
+
+    Attributes:
+      network: the module with its precision.
+      augment: (keys [B], batch) -> batch; of training alone.
+      weights: (params, masks) -> params that are seen.
+      descent: gradient and update.
+      auxiliary_weight: of the loss of each auxiliary head in what is trained on; that of the outputs is 1.
+    """
+
+    engine: Jit | Pmap
+    task: Task
+    fields: Mapping[str, Field]
+    network: Network
+    augment: Callable[..., Any]
+    weights: Callable[[Any, Any], Any]
+    descent: Descent
+    auxiliary_weight: float
+    samples: None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The network's module."""
+        return self.network.module
+
+    def inputs(self, count: int) -> Inputs:
+        """(args, kwargs) of an inference of `count` examples, zeros."""
+        return _zeros(self.task, self.fields, count)
+
+    def init(self, rng: jax.Array, numbers: Mapping[str, Any], weights: Mapping[str, Any]) -> State:
+        """The state before the first step."""
+        args, kwargs = self.inputs(2)
+        drawn = flatten_dict(self.module.init(key_of(rng, 'init'), *args, **kwargs))
+        variables = unflatten_dict(drawn | flatten_dict(weights))
+        params = variables['params']
+        return State(
+            step=jnp.int32(0),
+            rng=rng,
+            params=params,
+            collections={k: v for k, v in variables.items() if k not in ('params', 'example')},
+            opt_state=optim.inject(self.descent.update.init(params), **numbers),
+            masks={},
+        )
+
+    def reference(self, examples: Mapping[str, jax.Array], constants: Mapping[str, Any]) -> Inputs:
+        """The reference batch as inputs; drawn as in an evaluation, by place."""
+        count = len(next(iter(examples.values())))
+        rows = jax.tree.map(self.engine.reference_rows, {**examples, 'number': jnp.arange(count)})
+        numbers = rows.pop('number')
+        batch = {**rows, 'valid': jnp.ones(numbers.shape)}
+        return self.task.inputs(self.task.prepare(numbered_keys('prepare reference', numbers), batch), constants)
+
+    def predict(self, seen: Any, collections: Any, inputs: Inputs) -> Any:
+        """The outputs of an inference."""
+        return self.network.predict(seen, collections, inputs)
+
+    def metric_names(self, shapes: State) -> list[str]:
+        """What an evaluation comes to."""
+        task = self.task
+
+        def sums(params, collections):
+            batch = _batch(task, self.fields, 2)
+            return task.sums(self.predict(params, collections, task.inputs(batch, task.constants)), batch, task.constants)
+
+        names = jax.eval_shape(sums, shapes.params, shapes.collections)
+        if bad := [name for name in names if '/' in name]:
+            raise catalogue.ConfigError(f"The task has a sum named '{bad[0]}': a slash is for what steps observe. Rename it.")
+        return [*task.metrics(dict.fromkeys(names, 1.0)), *task.judged]
+
+    def train(self, phase, state, batch, reference, constants, controls):
+        """One update."""
+        loss_fn = self._loss_function(phase, state, reference, constants)
+        learnt = Learnt(state.params, state.collections, state.opt_state)
+
+        keys = StepKeys(state.rng, state.step)
+        learnt, sums, observed = descend(self.descent, phase, loss_fn, learnt, batch, controls, keys)
+        return state.replace(step=state.step + 1, **learnt._asdict()), {**sums, **observed}
+
+    def updates(self, phase, state, batch, reference, constants, controls) -> Iterator[tuple[Any, ...]]:
+        """The one update of a step."""
+        del batch, controls
+        yield self._loss_function(phase, state, reference, constants), state.params, state.collections
+
+    def _loss_function(self, phase: Phase, state: State, reference: Inputs, constants: Mapping[str, Any]):
+        """(params, collections, batch) -> (sum of the losses, scaled as the optimizer asks; what a step needs of it)."""
+        task, scale = self.task, optim.loss_scale(state.opt_state)
+
+        def loss_fn(params, collections, batch):
+            batch = self.augment(example_keys(state.rng, 'augment', batch['position']), batch)
+            batch = task.prepare(example_keys(state.rng, 'prepare', batch['position']), batch)
+            inputs = resize.resized(task.inputs(batch, constants), phase.side)
+            seen = self.weights(freezing.freeze(params, phase.frozen), state.masks)
+            collections = self.network.referenced(seen, collections, reference)
+            drawing = self._drawing(batch['position'], state.rng)
+            outputs, auxiliary, new = self.network.train(seen, {**collections, **drawing}, inputs)
+            collections = jax.lax.stop_gradient({name: value for name, value in new.items() if name != 'example'})
+            sums = task.train_sums(outputs, batch, constants)
+            loss = sums['loss']
+            for head in auxiliary.values():
+                loss += self.auxiliary_weight * task.train_sums(head, batch, constants)['loss']
+            return loss * scale, {'sums': sums, 'collections': collections, 'losses': task.losses(outputs, batch, constants)}
+
+        return loss_fn
+
+    def _drawing(self, positions: jax.Array, rng: jax.Array) -> dict[str, Any]:
+        """The collection 'example', which layers that draw read; {} where there is none."""
+        example, told = self.network.shapes.get('example', {}), {'position': positions, 'rng': rng}
+        drawing = jax.tree_util.tree_map_with_path(lambda path, _: told[path[-1].key], example)
+        return {'example': drawing} if example else {}
+
+    def evaluate(self, variables: Variables, data: Mapping[str, Any], block: Block):
+        """Sums over each batch, and what the task keeps of each example."""
+        seen = self.weights(variables.params, variables.masks)
+
+        def one(i):
+            batch = gather(self.engine, self.fields, data['examples'], block.rows[i], block.valid[i])
+            numbers = self.engine.rows(block.numbers[i])
+            batch = self.task.prepare(numbered_keys('prepare evaluation', numbers), batch)
+            outputs = self.predict(seen, variables.collections, self.task.inputs(batch, data['constants']))
+            sums = self.engine.total(self.task.sums(outputs, batch, data['constants']))
+            return sums, jax.tree.map(self.engine.whole, self.task.rows(outputs, batch))
+
+        return stacked(one, len(block.rows), block.batches)
+
+    def final(self, state: State, constants: Mapping[str, Any], background: Background) -> tuple[Any, Any]:
+        """(params, collections) for evaluation.
+
+        Parameters are the averaged ones where the optimizer keeps any. Statistics are made to fit them: those of the reference
+        batch, which lag the weights by one update, and of batch normalization, which belong to the weights that were trained.
+        """
+        params = optim.evaluation_params(state.params, state.opt_state)
+        seen, collections = self.weights(params, state.masks), state.collections
+
+        def passed(examples):
+            return self.network.statistics(seen, state.collections, self.reference(examples, constants))
+
+        blocks = len(next(iter(background.statistics.values())))
+        if blocks:
+
+            def of_block(k):
+                return passed({name: values[k] for name, values in background.statistics.items()})['batch_stats']
+
+            collections = {**collections, 'batch_stats': mean_over(of_block, blocks, collections['batch_stats'])}
+        if 'reference' in collections:
+            collections = {**collections, 'reference': passed(background.reference)['reference']}
+        return params, collections
+
+
+def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit | Pmap) -> Supervised:
+    """The step of one network as a config says.
+
+    Raises:
+      ConfigError: a name or argument that does not fit.
+    """
+    classes = config['model']['num_classes'] or dataset.facts.get('classes', 0)
+    module = network(config['model'], classes, axis_name=engine.axis_name, remat=config['train']['remat'])
+    return Supervised(
+        engine=engine,
+        task=task,
+        fields=dataset.fields,
+        network=bind(module, _zeros(task, dataset.fields, 2), config['train']['precision']),
+        augment=augment.create(config['augment'], dataset.facts),
+        weights=compress.create(config['compress']),
+        descent=Descent(engine, functools.partial(gradients.create, config['gradient']), optim.create(config)),
+        auxiliary_weight=getattr(module, 'auxiliary_weight', 0.0),
+    )
+
+
+def network(group: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
+    """The network of the group `config.model`."""
+    kwargs = {key: value for key, value in group.items() if key not in ('name', *models.OWN)}
+    return models.create(group['name'], classes, **given, **pretrained.arguments(group['name'], group['init_from']) | kwargs)
+
+
+def _batch(task: Task, fields: Mapping[str, Field], count: int) -> dict[str, jax.Array]:
+    """`count` examples of zeros, prepared."""
+    zeros = {name: jnp.zeros((count, *f.shape), f.dtype) for name, f in fields.items()}
+    return task.prepare(numbered_keys('prepare evaluation', jnp.arange(count)), {**zeros, 'valid': jnp.ones(count)})
+
+
+def _zeros(task: Task, fields: Mapping[str, Field], count: int) -> Inputs:
+    shapes = jax.eval_shape(lambda: task.inputs(_batch(task, fields, count), task.constants))
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

@@ -1,0 +1,159 @@
+"""Examples of named fields: what a loader may return, and what is made of it."""
+
+import dataclasses
+import hashlib
+import re
+
+import numpy as np
+import pytest
+import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research import data
+from research.catalogue import ConfigError
+from research.data.dataset import checksum, from_arrays, take
+
+CUT = {'validation': 6, 'examples': 0, 'split_seed': 0}
+N = synthetic.TRAIN + synthetic.TEST
+
+
+def of(train, test=None):
+    return from_arrays('mine', {'train': train, 'test': train if test is None else test}, {**CUT, 'validation': 0})
+
+
+def test_texts_go_through():
+    dataset, parts = data.load({**synthetic.BASE, 'name': 'synthetic:load_texts', 'validation': 6}), synthetic.load_texts('')
+    assert dataset.fields == {
+        'tokens': data.Field((5,), np.dtype(np.int32), 0),
+        'mask': data.Field((5,), np.dtype(bool), 0),
+        'label': data.Field((), np.dtype(np.int32), 0),
+    }
+    for field, array in dataset.arrays.items():
+        np.testing.assert_array_equal(array, np.concatenate([parts['train'][field], parts['test'][field]]))
+        assert array.dtype == dataset.fields[field].dtype
+        np.testing.assert_array_equal(dataset.source[60][field], array[60])
+    assert set(dataset.facts) == {'classes', 'counts'}, 'there is no image'
+    assert sum(dataset.facts['counts']) == len(dataset.splits['train']) == synthetic.TRAIN - 6
+    assert len(dataset.source) == N
+
+
+def test_a_pair_is_a_mapping_of_image_and_label():
+    parts = synthetic.load('')
+    named = {part: dict(zip(('label', 'image'), pair[::-1], strict=True)) for part, pair in parts.items()}
+    pair, mapping = (from_arrays('mine', given, CUT) for given in (parts, named))
+    assert (pair.facts, pair.fields, pair.checksum) == (mapping.facts, mapping.fields, mapping.checksum)
+    for field in pair.fields:
+        np.testing.assert_array_equal(pair.arrays[field], mapping.arrays[field])
+
+
+@pytest.mark.parametrize(
+    'given, kept',
+    [
+        (np.int64, np.int32),
+        (np.uint64, np.uint32),
+        (np.float64, np.float32),
+        ('>f4', '=f4'),
+        (np.float16, np.float16),
+        (np.int8, np.int8),
+        (bool, bool),
+    ],
+)
+def test_of_64_bits_32_are_kept(given, kept):
+    dataset = of({'x': np.array([[1, 0], [0, 1]], given)})
+    assert dataset.arrays['x'].dtype == dataset.fields['x'].dtype == np.dtype(kept)
+    np.testing.assert_array_equal(dataset.arrays['x'], [[1, 0], [0, 1]] * 2)
+    assert not dataset.facts
+
+
+@pytest.mark.parametrize(
+    'field, array, facts',
+    [
+        ('label', np.zeros(3, np.int64), {'classes', 'counts'}),
+        ('label', np.zeros(3), set()),
+        ('label', np.zeros((3, 2), int), set()),
+        ('image', np.zeros((3, 2, 2), np.uint8), {'mean', 'std'}),
+        ('image', np.zeros((3, 2, 2, 4)), {'mean', 'std'}),
+        ('image', np.zeros((3, 2), np.uint8), set()),
+        ('image', np.zeros((3, 2, 2), int), set()),
+    ],
+)
+def test_only_classes_and_images_have_facts(field, array, facts):
+    assert set(of({field: array}).facts) == facts
+
+
+IDS = np.arange(3)
+
+
+@pytest.mark.parametrize(
+    'train, test, said',
+    [
+        ({}, None, 'empty mapping'),
+        ({'x': 1}, None, "field 'x' of 'train' is a single int64"),
+        ({'valid': IDS}, None, "field 'valid' of 'train' has a name that it cannot have"),
+        ({'x': IDS, 'position': IDS}, None, "field 'position'"),
+        ({3: IDS}, None, "field '3'"),
+        ({'x': np.array([[1], [2, 3]], object)}, None, "field 'x' of 'train' is object"),
+        ({'x': [[1], [2, 3]]}, None, 'pad them'),
+        ({'x': ['a', 'b']}, None, 'Turn texts into numbers'),
+        ({'x': IDS.astype(complex)}, None, 'complex128'),
+        ({'x': IDS.astype(np.longdouble)}, None, 'expected bool'),
+        ({'x': IDS + 2**40}, None, '1099511627776 to 1099511627778'),
+        ({'x': IDS[:0]}, None, "{'x': 0} examples"),
+        ({'x': IDS, 'y': IDS[:2]}, None, "{'x': 3, 'y': 2} examples"),
+        ({'x': IDS}, {'y': IDS}, "['x', 'y'] is in one alone"),
+        ({'x': IDS}, {'x': IDS[:, None]}, "field 'x' is int32 () in the training data, int32 (1,)"),
+        ({'x': IDS}, {'x': IDS * 1.5}, "field 'x' is int32 () in the training data, float32 ()"),
+        ({'label': IDS - 1}, None, 'is in -1 to 1, expected 0 to 2147483647, classes'),
+    ],
+)
+def test_fields_that_cannot_be_are_refused(train, test, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        of(train, test)
+
+
+def digest(*parts):
+    whole = hashlib.sha256()
+    for text, array in parts:
+        whole.update(text.encode() + array.tobytes())
+    return whole.hexdigest()[:16]
+
+
+def test_the_checksum_of_images_and_labels_is_frozen():
+    """As it was before fields had names: finished runs are compared by it."""
+    dataset = data.load({**synthetic.BASE, 'name': 'synthetic:load'})
+    image, label = dataset.arrays['image'], dataset.arrays['label']
+    assert dataset.checksum == digest((f'({N}, 6, 6, 1)|u1', image), (f'({N},)<i4', label))
+    assert checksum({'label': label, 'image': image}) == dataset.checksum
+
+
+def test_a_checksum_is_of_names_and_content_and_not_of_their_order():
+    x, y = np.arange(3), np.ones(3)
+    one = checksum({'x': x, 'y': y})
+    assert one == checksum({'y': y, 'x': x})
+    assert len({one, checksum({'x': y, 'y': x}), checksum({'x': x, 'z': y}), checksum({'x': x, 'y': y + 1})}) == 4
+
+
+TEXTS = from_arrays('mine', synthetic.load_texts(''), CUT)
+TEXTS = dataclasses.replace(TEXTS, fields={**TEXTS.fields, 'tokens': TEXTS.fields['tokens']._replace(fill=7)})
+
+
+@given(rows=st.lists(st.lists(st.integers(-1, N - 1), min_size=2, max_size=2), max_size=6), pairs=st.booleans())
+def test_rows_are_taken_alike_from_arrays_and_one_by_one(rows, pairs):
+    rows = np.array(rows, np.int64).reshape(-1, 2)
+    rows = rows if pairs else rows[:, 0]
+    resident, streamed = take(TEXTS, rows, streaming=False), take(TEXTS, rows, streaming=True)
+    for field, (shape, dtype, fill) in TEXTS.fields.items():
+        assert resident[field].shape == (*rows.shape, *shape)
+        assert resident[field].dtype == streamed[field].dtype == dtype
+        np.testing.assert_array_equal(resident[field], streamed[field])
+        for place in np.ndindex(rows.shape):
+            expected = fill if rows[place] == -1 else TEXTS.arrays[field][rows[place]]
+            np.testing.assert_array_equal(resident[field][place], np.broadcast_to(expected, shape))
+
+
+def test_what_is_taken_is_read_where_it_was_asked_for():
+    unread = dataclasses.replace(TEXTS, source=None)
+    assert take(unread, np.arange(3), streaming=False)['label'].tolist() == TEXTS.arrays['label'][:3].tolist()
+    unread = dataclasses.replace(TEXTS, arrays={})
+    assert take(unread, np.arange(3), streaming=True)['label'].tolist() == TEXTS.arrays['label'][:3].tolist()
