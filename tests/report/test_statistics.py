@@ -322,3 +322,12 @@ def test_module_needs_no_jax_and_its_results_are_plain():
     )
     printed = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True).stdout
     assert json.loads(printed)['verdict'] == 'better'
+
+
+@pytest.mark.parametrize('seeds', [3, 4, 10])
+def test_crossed_interval_is_as_wide_as_the_standard_error_over_few_seeds(seeds):
+    """Where examples do not differ, it is the mean over seeds and a normal quantile of its standard error each way."""
+    by_seed = np.random.default_rng(seeds).normal(size=seeds)
+    low, high = statistics.crossed_interval(np.repeat(by_seed[:, None], 20, axis=1), resamples=20_000)
+    assert (high - low) / 2 == pytest.approx(1.96 * by_seed.std(ddof=1) / np.sqrt(seeds), rel=0.03)
+    assert (high + low) / 2 == pytest.approx(by_seed.mean())
