@@ -59,9 +59,14 @@ def progressive(
     return Sides(lambda position: [*sides, full][sum(position >= change for change in changes)], changes)
 
 
+def side_of(inputs: Any) -> int:
+    """Height (or length) of (args, kwargs) of a network, whose first array is [B, H or T, ...]; 1 where it is [B]."""
+    return (*jax.tree.leaves(inputs)[0].shape, 1)[1]
+
+
 def resized(inputs: Any, side: int) -> Any:
     """Every array of a network's inputs as tall (or long) as the first one, scaled or cut to `side`; 0 is as they are."""
-    full = (*jax.tree.leaves(inputs)[0].shape, 1)[1]
+    full = side_of(inputs)
     return jax.tree.map(lambda x: resize(x, side) if side and x.shape[1:2] == (full,) else x, inputs)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from research import catalogue
 from research.gradients import accumulated, whole
+from research.layers.example import StepKeys
 
 GRADIENTS = {
     'plain': 'research.gradients.plain:create',
@@ -29,9 +30,7 @@ OWN = ('micro_batch', 'noise_scale', 'freeze')
 Gradient = Callable[..., Any]
 
 
-def create(
-    config: Mapping[str, Any], micro_batches: int
-) -> Callable[[Callable[..., Any], Any, Callable[[str], Any]], Gradient]:
+def create(config: Mapping[str, Any], micro_batches: int) -> Callable[..., Gradient]:
     """(loss_fn, engine, keys) -> gradient, as the group `gradient` says.
 
     Args:
@@ -46,13 +45,12 @@ def create(
             'gradient.noise_scale compares micro-batches: set gradient.micro_batch to half of data.batch_size or less.'
         )
     method = catalogue.build('gradient', {k: v for k, v in config.items() if k not in OWN}, GRADIENTS)
-
     if not callable(method) or not _takes_four(method):
         raise catalogue.ConfigError(
             f"gradient '{config['name']}' makes {method!r:.80}, expected a method (base, loss_fn, engine, keys) -> gradient."
         )
 
-    def gradient(loss_fn: Callable[..., Any], engine: Any, keys: Callable[[str], Any]) -> Gradient:
+    def gradient(loss_fn: Callable[..., Any], engine: Any, keys: StepKeys) -> Gradient:
         base = whole.gradient(loss_fn) if micro_batches < 2 else accumulated.gradient(loss_fn, engine, config['noise_scale'])
         return method(base, loss_fn, engine, keys)
 

@@ -44,16 +44,19 @@ def settle(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
       ConfigError: with the variant's name in front.
     """
     runs = []
+    rates: dict[str, float] = {}
     for run in plan.runs:
         with located(plan.source, run.variant):
-            runs.append(_with_flops(_within_memory(_with_checksum(run, session), session), session))
+            runs.append(_with_flops(_within_memory(_with_checksum(run, session), session), session, rates))
     _refuse_twins(plan, runs)
     plan = dataclasses.replace(plan, runs=runs)
     if not any(_SECONDS_TEXT.fullmatch(run.config['study']['budget']) for run in runs):
         return plan
     # What would be refused is refused before anything is timed.
     verify(dataclasses.replace(plan, runs=[_settled(run, 'study', budget='1st') for run in runs]), session)
-    return dataclasses.replace(plan, runs=[_with_seconds(run, session, workdir) for run in runs])
+    path = workdir / 'budget.json'
+    pinned = {key: n for key, n in records.derived(path).items() if isinstance(n, int)}
+    return dataclasses.replace(plan, runs=[_with_seconds(run, session, pinned, path) for run in runs])
 
 
 def _refuse_twins(plan: Plan, runs: list[Run]) -> None:
@@ -88,30 +91,32 @@ def _with_checksum(run: Run, session: Session) -> Run:
     return dataclasses.replace(run, key=identity.compile_key(run.config))
 
 
-def _with_flops(run: Run, session: Session) -> Run:
+def _with_flops(run: Run, session: Session, rates: dict[str, float]) -> Run:
+    """`rates` keeps the FLOPs of an example by compile key."""
     match = _FLOPS_TEXT.fullmatch(run.config['study']['budget'])
     if not match:
         return run
     dataset = experiments.load_data(run.config, session)
     batch = experiments.batch_size(run.config, dataset)
-    examples = float(match[1]) / flops.per_example(run.config, dataset, batch, batch * _MANY_STEPS)
+    if run.key not in rates:
+        rates[run.key] = flops.per_example(run.config, dataset, batch, batch * _MANY_STEPS)
+    examples = float(match[1]) / rates[run.key]
     return _settled(run, 'study', budget=f'{max(1, int(examples / batch)) * batch}ex')
 
 
-def _with_seconds(run: Run, session: Session, workdir: pathlib.Path) -> Run:
-    """Examples measured on this machine are part of the run's id."""
+def _with_seconds(run: Run, session: Session, pinned: dict[str, int], path: pathlib.Path) -> Run:
+    """Examples measured on this machine are part of the run's id; `pinned` is what stands in `path`."""
     text = run.config['study']['budget']
     match = _SECONDS_TEXT.fullmatch(text)
     if not match:
         return run
-    path, key = workdir / 'budget.json', f'{run.key} {text}'  # tuning may have a budget of its own
-    session.pinned |= {key: n for key, n in records.derived(path).items() if isinstance(n, int)}
-    if key not in session.pinned:
+    key = f'{run.key} {text}'  # tuning may have a budget of its own
+    if key not in pinned:
         experiment = experiments.build(_settled(run, 'study', budget='1st').config, session, run.key)
-        session.pinned[key] = max(1, int(float(match[1]) / _seconds_per_step(experiment))) * experiment.batch_size
-        if workdir.exists():
-            record.write_json(path, session.pinned)
-    return _asked(run, 'study', budget=f'{session.pinned[key]}ex')
+        pinned[key] = max(1, int(float(match[1]) / _seconds_per_step(experiment))) * experiment.batch_size
+        if path.parent.exists():
+            record.write_json(path, pinned)
+    return _asked(run, 'study', budget=f'{pinned[key]}ex')
 
 
 def _seconds_per_step(experiment: Experiment) -> float:

@@ -18,9 +18,9 @@ from research.study.measure import costs, schedules, trial
 from research.study.plan import Plan
 from research.study.verify import verify
 from research.train.clock import Clock
+from research.train.evaluation import variables_of
 from research.train.experiment import Experiment
 from research.train.program import Session
-from research.train.state import Variables
 
 # Bytes and files that a finished run leaves besides its variables (config, metrics, result, correctness); files of these.
 _RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 44_000, 6, 12
@@ -51,7 +51,7 @@ def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) ->
     else:
         took(1)
         seconds, source = took(3) / 3, '3 timed steps'
-    variables = Variables(program.shapes.params, program.shapes.masks, program.shapes.collections)
+    variables = variables_of(program.shapes)
     kept_bytes, kept_files = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables)), _VARIABLE_FILES
     if program.samples is not None:
         pictures = sum(rows.size for rows in jax.tree.leaves(jax.eval_shape(program.step.samples, variables)))

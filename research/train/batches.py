@@ -14,6 +14,11 @@ from research.data import Field
 from research.train.parallel import Jit, Pmap
 
 
+def length(examples: Mapping[str, jax.Array]) -> int:
+    """N of {field: [N, ...]}."""
+    return len(next(iter(examples.values())))
+
+
 def gather(
     engine: Jit | Pmap, fields: Mapping[str, Field], examples: Mapping[str, jax.Array], rows: jax.Array, valid: jax.Array
 ) -> dict[str, jax.Array]:

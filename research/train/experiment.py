@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from research import catalogue, data, durations, optim
+from research.augment import resize
 from research.data import batch_sizes, order, sampling
 from research.optim import plateau
 from research.train import feed, phases, placing
@@ -74,7 +75,7 @@ class Experiment:
     def largest(self) -> Phase:
         """The phase whose program holds most at once."""
         every = {phase for phase, _ in self.phases.spans(self.total)} | {*self.phases.rungs}
-        full = phases.side_of(self.program.step.inputs(1))
+        full = resize.side_of(self.program.step.inputs(1))
         return max(every, key=lambda p: (-(-p.batch_size // p.micro_batches) * (p.side or full) ** 2, -len(p.frozen), p))
 
     @property

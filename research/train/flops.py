@@ -39,11 +39,12 @@ def _by_phase(config: Mapping[str, Any], dataset: Dataset, batch_size: int, tota
     step = steps.create(config, dataset, parallel.Jit(jax.devices()[:1]))
     state = program.state_shapes(config, step)
     spans = phases.create(config, dataset, batch_size, step, total).spans(total)
-    counts = {phase: _of_step(step, state, phase, config['data']['reference_size'])[1] for phase, _ in spans}
+    counts = {phase: _of_step(step, state, phase, config['data']['reference_size']) for phase, _ in spans}
     return [(phase, steps, counts[phase]) for phase, steps in spans]
 
 
-def _of_step(step: Step, state: State, phase: Phase, reference_size: int) -> tuple[int, int]:
+def _of_step(step: Step, state: State, phase: Phase, reference_size: int) -> int:
+    """Multiply-adds."""
     n = phase.micro_batches
     rows = (n, -(-phase.batch_size // n)) if n > 1 else (phase.batch_size,)
 
@@ -61,7 +62,7 @@ def _of_step(step: Step, state: State, phase: Phase, reference_size: int) -> tup
     def one(state, batch, stored, constants, controls):
         return step.train(phase, state, batch, step.reference(stored, constants), constants, controls)
 
-    return cost.count(one, state, batch, examples((reference_size,)), constants, controls)
+    return cost.count(one, state, batch, examples((reference_size,)), constants, controls)[1]
 
 
 def inference(program: Program) -> tuple[int, int]:

@@ -81,7 +81,7 @@ def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, st
     def convert(text: str) -> int:
         return durations.examples(text, batch_size, len(dataset.splits['train']), total)
 
-    full, micro = side_of(step.inputs(1)), config['gradient']['micro_batch']
+    full, micro = resize.side_of(step.inputs(1)), config['gradient']['micro_batch']
     sizes = batch_sizes.create({**config['data'], 'batch_size': batch_size}, convert)
     sides = resize.create(config['augment'], full, convert)
     freeze = freezing.create(config['gradient'], convert)
@@ -138,11 +138,6 @@ def check(experiment: Any) -> None:
                     f"Model '{config['model']['name']}' cannot take inputs of side {phase.side}, which augment.resize makes: "
                     f'{str(error).splitlines()[0]}'
                 ) from error
-
-
-def side_of(inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
-    """Height (or length) of (args, kwargs) of a network, whose first array is [B, H or T, ...]; 1 where it is [B]."""
-    return (*jax.tree.leaves(inputs)[0].shape, 1)[1]
 
 
 def _predicted(step: Any, side: int, params: Any, collections: Any, inputs: Any) -> Any:

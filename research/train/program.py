@@ -77,14 +77,12 @@ class Session:
       datasets: by the fields of `config.data` that tell them apart.
       placed: what lies on devices.
       fits: what a memory budget has chosen, by compile key.
-      pinned: examples that a budget in seconds comes to, as in DIR/budget.json.
     """
 
     programs: dict[Hashable, Program] = dataclasses.field(default_factory=dict)
     datasets: dict[Hashable, data.Dataset] = dataclasses.field(default_factory=dict)
     placed: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
     fits: dict[str, memory.Fit] = dataclasses.field(default_factory=dict)
-    pinned: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def program(self, config: Mapping[str, Any], dataset: data.Dataset, key: str) -> Program:
         """The program of a config with this compile key; static facts of the data are part of what tells programs apart."""

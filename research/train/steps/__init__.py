@@ -15,6 +15,7 @@ from research.train.parallel import Jit, Pmap
 from research.train.phases import Phase
 from research.train.state import Background, Block, State, Variables
 from research.train.steps import players, supervised
+from research.train.steps.network import Inputs
 
 _KINDS = {tasks.Task: supervised, Generation: players}
 
@@ -38,7 +39,7 @@ class Step(Protocol):
     weights: Callable[[Any, Any], Any]
     samples: Callable[[Variables], dict[str, jax.Array]] | None
 
-    def inputs(self, count: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def inputs(self, count: int) -> Inputs:
         """(args, kwargs) of an inference of `count` examples, zeros."""
 
     def init(self, rng: jax.Array, numbers: Mapping[str, Any], weights: Mapping[str, Any]) -> State:
@@ -94,7 +95,7 @@ class Step(Protocol):
     def final(self, state: State, constants: Mapping[str, Any], background: Background) -> tuple[Any, Any]:
         """The one notion of what is scored, saved and exported: (params, collections) for evaluation."""
 
-    def predict(self, seen: Any, collections: Any, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    def predict(self, seen: Any, collections: Any, inputs: Inputs) -> Any:
         """The outputs of an inference."""
 
     def metric_names(self, shapes: State) -> list[str]:
@@ -108,12 +109,12 @@ def create(config: Mapping[str, Any], dataset: Dataset, engine: Jit | Pmap) -> S
       ConfigError: a name or argument that does not fit, or data without a field that the task reads.
     """
     task = tasks.create(config['task'], dataset.facts)
-    kind = kind_of(task)
+    kind = _kind_of(task)
     tasks.check_fields(config['task']['name'], task.fields, dataset, config['model']['num_classes'])
     return kind.create(config, dataset, task, engine)
 
 
-def kind_of(task: Any) -> Any:
+def _kind_of(task: Any) -> Any:
     """The module that trains for a task.
 
     Raises:

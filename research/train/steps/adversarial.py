@@ -26,7 +26,7 @@ from research.data import Field
 from research.layers.example import StepKeys, example_keys, key_of
 from research.tasks import generation
 from research.tasks.generation import Generation
-from research.train.batches import gather, mean_over, stacked
+from research.train.batches import gather, length, mean_over, stacked
 from research.train.parallel import Jit, Pmap
 from research.train.state import Background, Block, Learnt, State, Variables
 from research.train.steps.network import Descent, Inputs, Network, descend
@@ -83,7 +83,7 @@ class Adversarial:
     def reference(self, examples: Mapping[str, jax.Array], constants: Mapping[str, Any]) -> int:
         """How many latents the reference batch has: as many as there are examples of it."""
         del constants
-        return _count(examples)
+        return length(examples)
 
     def predict(self, seen: Any, collections: Any, inputs: Inputs) -> jax.Array:
         """What the generator makes of latents."""
@@ -220,7 +220,7 @@ class Adversarial:
 
         def recognized(k):
             made = self.predict(seen, collections, only(drawn('statistics', k * count, count)))
-            real = self.task.real({name: values[k] for name, values in background.statistics.items()})
+            real = self.task.real(jax.tree.map(lambda values: values[k], background.statistics))
             passes = [
                 self.network.statistics(seen, collections, only(examples), method='discriminate')['batch_stats']
                 for examples in (made, self.engine.reference_rows(real))
@@ -230,7 +230,7 @@ class Adversarial:
         if blocks and 'generator' in collections.get('batch_stats', {}):
             collections = refreshed('generator', generated)
         if 'reference' in collections:
-            latents = drawn('reference', 0, _count(background.reference))
+            latents = drawn('reference', 0, length(background.reference))
             collections = self.network.referenced(seen, collections, only(latents))
         if blocks and 'discriminator' in collections.get('batch_stats', {}):
             collections = refreshed('discriminator', recognized)
@@ -255,10 +255,6 @@ class Adversarial:
 def only(x: jax.Array) -> Inputs:
     """Inputs of one array."""
     return (x,), {}
-
-
-def _count(examples: Mapping[str, jax.Array]) -> int:
-    return len(next(iter(examples.values())))
 
 
 def _positions(first: Any, count: int) -> jax.Array:

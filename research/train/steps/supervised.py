@@ -20,7 +20,7 @@ from research.data import Dataset, Field
 from research.gradients import freezing
 from research.layers.example import StepKeys, example_keys, key_of, numbered_keys
 from research.tasks import Task
-from research.train.batches import gather, mean_over, stacked
+from research.train.batches import gather, length, mean_over, stacked
 from research.train.parallel import Jit, Pmap
 from research.train.phases import Phase
 from research.train.state import Background, Block, Learnt, State, Variables
@@ -75,9 +75,7 @@ class Supervised:
 
     def reference(self, examples: Mapping[str, jax.Array], constants: Mapping[str, Any]) -> Inputs:
         """The reference batch as inputs; drawn as in an evaluation, by place."""
-        count = len(next(iter(examples.values())))
-        rows = jax.tree.map(self.engine.reference_rows, {**examples, 'number': jnp.arange(count)})
-        numbers = rows.pop('number')
+        rows, numbers = jax.tree.map(self.engine.reference_rows, (dict(examples), jnp.arange(length(examples))))
         batch = {**rows, 'valid': jnp.ones(numbers.shape)}
         return self.task.inputs(self.task.prepare(numbered_keys('prepare reference', numbers), batch), constants)
 
@@ -102,7 +100,6 @@ class Supervised:
         """One update."""
         loss_fn = self._loss_function(phase, state, reference, constants)
         learnt = Learnt(state.params, state.collections, state.opt_state)
-
         keys = StepKeys(state.rng, state.step)
         learnt, sums, observed = descend(self.descent, phase, loss_fn, learnt, batch, controls, keys)
         return state.replace(step=state.step + 1, **learnt._asdict()), {**sums, **observed}
@@ -165,11 +162,10 @@ class Supervised:
         def passed(examples):
             return self.network.statistics(seen, state.collections, self.reference(examples, constants))
 
-        blocks = len(next(iter(background.statistics.values())))
-        if blocks:
+        if blocks := length(background.statistics):
 
             def of_block(k):
-                return passed({name: values[k] for name, values in background.statistics.items()})['batch_stats']
+                return passed(jax.tree.map(lambda values: values[k], background.statistics))['batch_stats']
 
             collections = {**collections, 'batch_stats': mean_over(of_block, blocks, collections['batch_stats'])}
         if 'reference' in collections:
