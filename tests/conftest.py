@@ -1,5 +1,7 @@
 """Every test runs on 4 host devices, with silent broadcasting refused and the same examples each time."""
 
+import gc
+import importlib.metadata
 import os
 
 os.environ['XLA_FLAGS'] = (
@@ -25,12 +27,19 @@ hypothesis.settings.load_profile('repeatable')
 
 def pytest_configure(config):
     if 'not long' in config.option.markexpr:
-        # Half of the default suite would be LLVM at work on programs that run once; the long tests have training's own code.
-        os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=1'
+        # Programs here run for a moment, and compiling them as training does took half of the suite's time. The long tests have
+        # training's own code.
+        os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
+        if importlib.metadata.version('jaxlib').startswith('0.10.'):  # an unknown flag aborts the process
+            os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'
     folder = config.cache.mkdir('xla')
     if not hasattr(config, 'workerinput'):
         xla_cache.shrink(folder)
     xla_cache.use(folder)
+
+
+def pytest_collection_finish():
+    gc.freeze()  # a run collects garbage before it measures memory: by itself a third of test_loop's time
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_other_positions_and_seeds_draw_anew():
 def test_a_draw_is_the_seeds_key_with_purpose_and_path_and_both_halves_folded_in():
     """By hand, for one example: what a run has drawn stays drawn when it is resumed by a later version."""
     example = {'position': halves([5 * 2**32 + 7]), 'rng': jax.random.key(3)}
-    _, y = Two().apply({'example': {'a': example, 'b': example}}, X[:1], train=True)
+    _, y = _apply(Two(), {'a': example, 'b': example}, X[:1])
     key = jax.random.key(3)
     for number in (zlib.crc32(b'dropout/b'), 5, 7):
         key = jax.random.fold_in(key, number)
@@ -109,7 +109,7 @@ def test_the_mask_is_the_same_in_any_precision():
 
 def test_layers_of_one_network_draw_apart():
     example = {'position': halves(range(64)), 'rng': jax.random.key(0)}
-    one, other = Two().apply({'example': {'a': example, 'b': example}}, X, train=True)
+    one, other = _apply(Two(), {'a': example, 'b': example}, X)
     assert (one != other).mean() == pytest.approx(2 * 0.3 * 0.7, abs=0.05)
 
 

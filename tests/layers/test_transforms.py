@@ -18,8 +18,7 @@ def images(*shape):
 
 
 class TestBlur:
-    @pytest.mark.parametrize('size', [(7, 6), (2, 3), (1, 4)])
-    @pytest.mark.parametrize('strides', [1, 2, 3])
+    @pytest.mark.parametrize(('size', 'strides'), [((7, 6), 1), ((7, 6), 2), ((7, 6), 3), ((2, 3), 2), ((1, 4), 1)])
     def test_is_the_binomial_filter_with_reflected_edges(self, size, strides):
         x = np.asarray(images(2, *size, 3), np.float64)
         pad = [np.pad(x, [(0, 0), (1, 1), (0, 0), (0, 0)], 'reflect' if size[0] > 1 else 'edge')]
@@ -55,7 +54,7 @@ class TestBlur:
 class TestWeightStandardization:
     def test_filters_are_seen_with_mean_0_and_variance_1(self):
         layer = StandardizedConv(6, 3, groups=2)
-        variables = layer.init(jax.random.key(0), images(1, 8, 8, 4))
+        variables = jax.jit(layer.init)(jax.random.key(0), images(1, 8, 8, 4))
         variables = {'params': {**variables['params'], 'kernel': 3 + 5 * images(3, 3, 2, 6)}}
         seen = layer.seen(variables['params']['kernel'])
         np.testing.assert_allclose(seen.mean((0, 1, 2)), jnp.zeros(6), atol=1e-5)
@@ -64,7 +63,8 @@ class TestWeightStandardization:
     def test_neither_scale_nor_shift_of_a_filter_matters(self):
         layer = StandardizedConv(3, 3, use_bias=False)
         kernel, x = images(3, 3, 4, 3), images(2, 8, 8, 4)
-        one, other = (layer.apply({'params': {'kernel': k}}, x) for k in (kernel, 7 * kernel + 2))
+        apply = jax.jit(layer.apply)
+        one, other = (apply({'params': {'kernel': k}}, x) for k in (kernel, 7 * kernel + 2))
         np.testing.assert_allclose(one, other, atol=1e-3)
 
     @pytest.mark.parity
@@ -80,11 +80,11 @@ class TestWeightStandardization:
 class TestSqueezeExcite:
     def test_weighs_channels_by_the_mean_of_the_map(self):
         layer, x = SqueezeExcite(2), images(3, 5, 4, 6)
-        variables = layer.init(jax.random.key(0), x)
+        variables = jax.jit(layer.init)(jax.random.key(0), x)
         p = jax.tree.map(np.asarray, variables['params'])
         hidden = np.maximum(np.asarray(x).mean((1, 2)) @ p['reduce']['kernel'] + p['reduce']['bias'], 0)
         gate = 1 / (1 + np.exp(-(hidden @ p['expand']['kernel'] + p['expand']['bias'])))
-        np.testing.assert_allclose(layer.apply(variables, x), x * gate[:, None, None], atol=1e-5)
+        np.testing.assert_allclose(jax.jit(layer.apply)(variables, x), x * gate[:, None, None], atol=1e-5)
 
     def test_in_a_resnet_adds_its_two_matrices_a_block(self):
         def names(share):

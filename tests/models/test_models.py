@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ def test_begins_with_the_same_weights_whatever_the_norm_layer():
         return kernels(jax.jit(model.init)(jax.random.key(3), jnp.zeros((2, 8, 8, 1)))['params'])
 
     batch, virtual = map(drawn, NORMS[:2])
-    jax.tree.map(np.testing.assert_array_equal, virtual, batch)
+    chex.assert_trees_all_close(virtual, batch, rtol=1e-6)  # the same draw; its last bit is the compiler's
 
 
 @pytest.mark.parametrize('norm', ['batch', *(pytest.param(norm, marks=pytest.mark.long) for norm in NORMS[1:])], ids=str)

@@ -31,7 +31,7 @@ def test_heads_that_do_not_divide_the_features_are_refused():
 
 
 def test_examples_do_not_see_each_other():
-    module, x = models.create('vit', 10, depth=2), jax.random.normal(jax.random.key(1), (3, 28, 28, 1))
+    module, x = models.create('vit', 10, depth=1), jax.random.normal(jax.random.key(1), (3, 28, 28, 1))
     variables = jax.jit(module.init)(jax.random.key(0), x)
     gradient = jax.jit(jax.grad(lambda x: module.apply(variables, x)[0].sum()))(x)
     assert jnp.abs(gradient[0]).max() > 0 and not gradient[1:].any()
@@ -42,10 +42,10 @@ def test_an_unknown_pool_is_refused():
         jax.eval_shape(models.create('vit', 10, pool='avg').init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
 
 
-@pytest.mark.parametrize(('patch', 'pool'), [(4, 'token'), (7, 'mean')])
+@pytest.mark.parametrize(('patch', 'pool'), [(4, 'token'), pytest.param(7, 'mean', marks=pytest.mark.long)])
 @pytest.mark.long
 def test_patches_are_a_set_but_for_their_positions(patch, pool):
-    module, x = models.create('vit', 10, patch=patch, depth=2, pool=pool), jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
+    module, x = models.create('vit', 10, patch=patch, depth=1, pool=pool), jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
     variables, apply = jax.jit(module.init)(jax.random.key(0), x), jax.jit(module.apply)
     x, rolled = (jnp.roll(x, shift, 1) for shift in (0, patch))
     assert np.abs(apply(variables, rolled) - apply(variables, x)).max() > 1e-3
@@ -72,7 +72,10 @@ def test_a_block_stands_on_its_own():
     assert (jnp.abs(gradient[0]).max(-1) > 0).all() and not gradient[1].any()
 
 
-@pytest.mark.parametrize('norm', ['batch', 'virtual_batch', {'name': 'ghost_batch', 'virtual_batch_size': 2}, 'none'], ids=str)
+OTHERS = ('batch', {'name': 'ghost_batch', 'virtual_batch_size': 2}, 'none')
+
+
+@pytest.mark.parametrize('norm', ['virtual_batch', *(pytest.param(norm, marks=pytest.mark.long) for norm in OTHERS)], ids=str)
 @pytest.mark.long
 def test_any_norm_layer_normalizes_tokens(norm):
     module, x = models.create('vit', 10, depth=1, norm=norm), jax.random.normal(jax.random.key(1), (4, 8, 8, 3))

@@ -88,16 +88,16 @@ def only_kernels(params):
 
 
 @pytest.mark.parametrize('ours, reference', [
-    (config('sgd'), optax.sgd(0.1)),
-    (config('momentum'), optax.sgd(0.1, momentum=0.9)),
+    pytest.param(config('sgd'), optax.sgd(0.1), marks=pytest.mark.long),
+    pytest.param(config('momentum'), optax.sgd(0.1, momentum=0.9), marks=pytest.mark.long),
     (config('momentum', momentum=0.5, nesterov=True), optax.sgd(0.1, momentum=0.5, nesterov=True)),
     (config('adam', b2=0.99), optax.adam(0.1, b2=0.99)),
     (config('adam', weight_decay=0.3), optax.adamw(0.1, weight_decay=0.3, mask=only_kernels)),
     (config('adamw', weight_decay=0.3), optax.adamw(0.1, weight_decay=0.3, mask=only_kernels)),
-    (config('adamw'), optax.adam(0.1)),
-    (config('lion', 0.01, 0.3), optax.lion(0.01, weight_decay=0.3, mask=only_kernels)),
+    pytest.param(config('adamw'), optax.adam(0.1), marks=pytest.mark.long),
+    pytest.param(config('lion', 0.01, 0.3), optax.lion(0.01, weight_decay=0.3, mask=only_kernels), marks=pytest.mark.long),
     (config('lars', 0.1, 0.3), optax.lars(0.1, weight_decay=0.3, weight_decay_mask=only_kernels)),
-    (config('rmsprop', decay=0.8), optax.rmsprop(0.1, decay=0.8)),
+    pytest.param(config('rmsprop', decay=0.8), optax.rmsprop(0.1, decay=0.8), marks=pytest.mark.long),
     (config('prodigy', 1.0), optax.contrib.prodigy(1.0)),
     (config('optax:sgd'), optax.sgd(0.1)),
     (config('sgd', clip='global_norm', max_norm=0.2), optax.chain(optax.clip_by_global_norm(0.2), optax.sgd(0.1))),
@@ -132,7 +132,7 @@ def test_clipping_bounds_the_norm():
 
 
 def test_numbers_are_data():
-    """Thirty settings of rate, decay and norm: one program, and each does what a program of its own would do."""
+    """Eighteen settings of rate, decay and norm: one program, and each does what a program of its own would do."""
     first = config('adam', clip='global_norm')
     tx = optim.create(first)
     params, loss = problem()
@@ -148,7 +148,7 @@ def test_numbers_are_data():
         return jax.lax.scan(step, (params, state), rates)[0]
 
     for rate in (0.3, 0.1, 0.01):
-        for decay in (0, 0.1, 0.5, 1, 2.0):
+        for decay in (0, 0.5, 2.0):
             for norm in (1, 0.1):
                 other = config('adam', rate, decay, 'global_norm', norm)
                 state = optim.inject(tx.init(params), **optim.hyperparameters(other))

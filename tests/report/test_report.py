@@ -56,6 +56,12 @@ class Tags(html.parser.HTMLParser):
         self._in_data = False
 
 
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch):
+    """Drawing takes most of a report's time: the studies below and every state of a study are drawn, others not again."""
+    monkeypatch.setattr(figures, 'pareto', lambda chart, workdir: None)
+
+
 @pytest.fixture(scope='module')
 def study(tmp_path_factory):
     workdir = fabricate.study(tmp_path_factory.mktemp('study'), evaluations=3)
@@ -306,7 +312,8 @@ def test_lower_is_better_for_a_loss(tmp_path):
         {'contrasts': {'both': {'adam': 1, 'cosine': 1, 'baseline': -2}}},
     ],
 )
-def test_any_state_of_a_study_can_be_reported(tmp_path, options):
+def test_any_state_of_a_study_can_be_reported(tmp_path, options, monkeypatch):
+    monkeypatch.undo()  # a plot may have nothing to show
     workdir = fabricate.study(tmp_path, evaluations=2, **options)
     summary = pages.write(workdir)
     assert 'None' not in (workdir / 'report.md').read_text() and 'nan' not in (workdir / 'report.md').read_text()

@@ -1,4 +1,7 @@
-"""What a study finds in its workdir: bad records, unfinished seeds, another launch, a full disk, other code."""
+"""What a study finds in its workdir: bad records, unfinished seeds, another launch, a full disk, other code.
+
+In processes of their own; test_launch and test_summary have the first three in this one.
+"""
 
 import dataclasses
 import json
@@ -6,6 +9,8 @@ import subprocess
 
 import pytest
 from watched import Launch, Study
+
+pytestmark = pytest.mark.long
 
 _TINY = {
     'model.widths': (4, 4),
@@ -49,7 +54,6 @@ def test_bad_records_are_kept_aside_and_their_runs_done_again(tiny):
     assert redone == {('slow', 3), ('baseline', 4)}
 
 
-@pytest.mark.long
 def test_report_of_a_stopped_study_uses_the_seeds_that_every_variant_has(tiny):
     result = tiny.runs['slow', 4] / 'result.json'
     aside = result.rename(result.with_name('aside'))
@@ -63,7 +67,6 @@ def test_report_of_a_stopped_study_uses_the_seeds_that_every_variant_has(tiny):
         aside.rename(result)
 
 
-@pytest.mark.long
 def test_a_second_launch_is_refused(tmp_path):
     study = Study(tmp_path, _TINY | {'study.budget': '2000ep'}, tmp_path / 'study')
     first = study.launch()
@@ -75,7 +78,6 @@ def test_a_second_launch_is_refused(tmp_path):
     first.kill()
 
 
-@pytest.mark.long
 def test_a_checkpoint_of_other_code_is_not_gone_on_from(tmp_path):
     study = Study(tmp_path, _TINY | {'train.checkpoint_every': '5st', 'study.budget': '2000ep'}, tmp_path / 'study')
     first = study.launch()
@@ -101,7 +103,6 @@ def small_disk(tmp_path):
     subprocess.run(['umount', '-l', disk], check=True)
 
 
-@pytest.mark.long
 def test_full_disk(tmp_path, small_disk):
     whole = Study(tmp_path, _LARGE, tmp_path / 'whole')
     whole.finish()
@@ -120,7 +121,6 @@ def test_full_disk(tmp_path, small_disk):
     assert study.bits() == whole.bits()
 
 
-@pytest.mark.long
 def test_a_disk_too_small_shows_at_the_first_step(tmp_path, small_disk):
     (small_disk / 'ballast').write_bytes(bytes((4 << 20) - 300_000))
     launch = Study(tmp_path, _LARGE | {'train.checkpoint_every': '50st'}, small_disk / 'study').launch()

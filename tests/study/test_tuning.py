@@ -5,7 +5,6 @@ import json
 import math
 import shlex
 
-import jax
 import pytest
 import rich.console
 from config_file import written
@@ -250,16 +249,8 @@ def test_plan_shows_runs_of_tuning_and_the_programs_that_they_share(tmp_path):
     assert 'Tuning: about' in text and 'before tuning' in text
 
 
-@pytest.fixture
-def own_cache(tmp_path_factory, monkeypatch):
-    """A compilation cache of this module's own."""
-    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path_factory.getbasetemp() / 'xla'))
-    yield
-    jax.config.update('jax_compilation_cache_dir', None)
-
-
 @pytest.mark.long
-def test_the_test_split_is_read_by_final_runs_alone_and_their_commands_repeat_them(tmp_path, own_cache, monkeypatch):
+def test_the_test_split_is_read_by_final_runs_alone_and_their_commands_repeat_them(tmp_path, monkeypatch):
     reads = []
     blocks = Feed.blocks
     monkeypatch.setattr(

@@ -35,7 +35,7 @@ def test_a_budget_is_whole_steps_within_it(session, budget, steps):
 def test_a_budget_of_flops_buys_what_a_step_costs(session, model, budget):
     config = tiny.config({'model.widths': model, 'study.budget': budget})
     (run,) = plan.seeded('baseline', config, (0,))
-    settled = budgets._with_flops(run, session)
+    settled = budgets._with_flops(run, session, {})
     built = tiny.build(session, {'model.widths': model, 'study.budget': settled.config['study']['budget']})
     one, _ = flops.train(built.config, built.dataset, built.batch_size, built.total)
     assert built.steps > 3

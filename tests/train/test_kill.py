@@ -35,8 +35,8 @@ _FASHION_MNIST = {
 _STREAMED = {'data.streaming': True, 'data.workers': 2}
 
 
-def _kill(study: Study, monkeypatch, moments: list[tuple[str, int]]) -> None:
-    """Kills at each moment and finishes: every launch goes on from a checkpoint that was complete, and not long ago."""
+def _kill(study: Study, monkeypatch, moments: list[tuple[str, int]]) -> int:
+    """Kills at each moment: every launch goes on from a complete checkpoint, and not an old one. Returns the last step."""
     at = 0
     for moment, step in moments:
         events, status, _ = killed.launch(monkeypatch, study, signal.SIGKILL, moment, step)
@@ -44,8 +44,13 @@ def _kill(study: Study, monkeypatch, moments: list[tuple[str, int]]) -> None:
         assert moment != 'save' or study.saving()
         _went_on(events, at)
         at = max(step for what, step in events if what in ('read', 'restored'))
+    return at
+
+
+def _finish(study: Study, at: int, whole: Study) -> None:
     _went_on(study.finish().events(), at)
     assert not (study.run / 'checkpoints').exists()
+    assert study.bits() == whole.bits()
 
 
 def _went_on(events: list[tuple[str, int]], at: int) -> None:
@@ -87,17 +92,19 @@ def digits(tmp_path_factory):
     return study
 
 
+@pytest.mark.long
 def test_killed_twice(digits, shared_memory, monkeypatch):
     study = dataclasses.replace(digits, workdir=digits.folder / 'killed')
-    _kill(study, monkeypatch, [('save', 15), ('chunk', 40)])
-    assert study.bits() == digits.bits()
+    _finish(study, _kill(study, monkeypatch, [('save', 15), ('chunk', 40)]), digits)
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_stopped_by_a_signal(digits, monkeypatch, number):
-    """What was on its way is read and saved, and the same command goes on from there."""
+def test_killed_and_then_stopped_by_a_signal(digits, shared_memory, monkeypatch, number):
+    """A kill loses what was not saved. At a signal what is on its way is read and saved; the same command goes on from it."""
     study = dataclasses.replace(digits, workdir=digits.folder / number.name)
+    at = _kill(study, monkeypatch, [('save', 15)])
     events, status, launch = killed.launch(monkeypatch, study, number, 'chunk', 20)
+    _went_on(events, at)
     assert status == 128 + number
     assert f'Stopped by {number.name}' in launch.output() and 'goes on' in launch.output()
     assert 'Traceback' not in launch.output()
@@ -115,8 +122,7 @@ def test_killed_on_fashion_mnist(tmp_path, shared_memory, monkeypatch, reading):
     struck = dataclasses.replace(whole, workdir=whole.folder / 'killed')
     moments = [('chunk', 10), ('save', 30), ('chunk', 60), ('save', 90), ('evaluation', 100), ('save', 130), ('chunk', 170)]
     moments += [('save', 200), ('chunk', 250), ('scored', 290)]
-    _kill(struck, monkeypatch, moments)
-    assert struck.bits() == whole.bits()
+    _finish(struck, _kill(struck, monkeypatch, moments), whole)
 
 
 @pytest.mark.long
