@@ -6,7 +6,7 @@ example.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from research import catalogue
@@ -25,8 +25,13 @@ def none(keys, batch):
     return batch
 
 
-def create(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Callable[..., Any]:
+def create(config: Mapping[str, Any], facts: Mapping[str, Any], reads: Collection[str] | None = None) -> Callable[..., Any]:
     """The augmentation (keys [B], batch) -> batch named by `config.augment`, its keyword arguments bound.
+
+    Args:
+      config: the group.
+      facts: of the data, for an augmentation that has an argument of this name.
+      reads: fields that it may add, since the task reads them; None: any.
 
     Raises:
       ConfigError: arguments that do not fit; while a step is traced, a result that is no such batch.
@@ -39,18 +44,18 @@ def create(config: Mapping[str, Any], facts: Mapping[str, Any]) -> Callable[...,
     if 'images' in named:
 
         def augment(keys, batch):
-            return _checked(config['name'], batch, {**batch, 'image': function(keys, batch['image'])})
+            return _checked(config['name'], batch, {**batch, 'image': function(keys, batch['image'])}, reads)
 
     else:
 
         def augment(keys, batch):
-            return _checked(config['name'], batch, function(keys, batch))
+            return _checked(config['name'], batch, function(keys, batch), reads)
 
     return augment
 
 
-def _checked(name: str, batch: Mapping[str, Any], augmented: Any) -> Mapping[str, Any]:
-    """The augmented batch, which has every field of the batch with its shape and dtype, and maybe others."""
+def _checked(name: str, batch: Mapping[str, Any], augmented: Any, reads: Collection[str] | None) -> Mapping[str, Any]:
+    """The augmented batch, which has every field of the batch with its shape and dtype, and maybe others that are read."""
 
     def told(array: Any) -> str:
         return f'{array.dtype} {array.shape}' if hasattr(array, 'dtype') else f'a {type(array).__name__}'
@@ -61,6 +66,8 @@ def _checked(name: str, batch: Mapping[str, Any], augmented: Any) -> Mapping[str
         problem = f"returned a batch without '{missing[0]}'"
     elif changed := [field for field, array in batch.items() if told(augmented[field]) != told(array)]:
         problem = f"made '{changed[0]}' {told(augmented[changed[0]])}, which was {told(batch[changed[0]])}"
+    elif reads is not None and (unread := sorted(set(augmented) - set(batch) - set(reads))):
+        problem = f"added '{unread[0]}', which the task does not read (it may read {', '.join(sorted(reads)) or 'no other'})"
     else:
         return augmented
     raise catalogue.ConfigError(

@@ -39,10 +39,12 @@ class StepKeys(NamedTuple):
     Attributes:
       rng: the seed's typed key [].
       step: int32 [], updates done.
+      loss_scale: float32 [], what the loss, and so its gradient, is multiplied by; 1.0 unless in float16.
     """
 
     rng: jax.Array
     step: jax.Array
+    loss_scale: jax.Array | float = 1.0
 
     def __call__(self, purpose: str) -> jax.Array:
         """The typed key [] for one purpose of a gradient method."""

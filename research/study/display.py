@@ -59,7 +59,7 @@ class Display:
         self._done += 1
         self._fraction = 0.0
         if status != 'finished':
-            self._line(f'{run.name}, seed {run.seed}: {status} ({run.id})')
+            self._line(f'{run.name}, seed {run.seed}: {status} (runs/{run.id})')
         self._show('')
 
     def left(self) -> float | None:

@@ -68,7 +68,7 @@ def execute(
                 row = row + 1 if failures and failures[-1] == message else 1
                 failures.append(message)
                 runner.failed(run, message, fingerprints[run.variant])
-                progress.end(run, 'failed')
+                progress.end(run, f'failed: {(message.splitlines() or [message])[0]:.200}')
                 if run.variant == 'baseline' or row == 3:
                     raise
             else:

@@ -46,8 +46,9 @@ def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) 
     split, _, metric = study['metric'].partition('/')
     if key not in known:
         known[key] = program.step.metric_names(program.shapes)
-        if any(':' in config[group]['name'] for group in ('task', 'augment', 'compress', 'gradient')):
-            # Code of the user's own is traced once here, so that its mistakes show before anything compiles.
+        own = any(':' in config[group]['name'] for group in ('task', 'compress', 'gradient'))
+        if own or config['augment']['name'] != 'none':
+            # Code of the user's own, and augmentations, are traced once here, so that mistakes show before anything compiles.
             flops.train(config, experiment.dataset, experiment.batch_size, experiment.total)
     metrics = known[key]
     if 'loss' not in metrics:

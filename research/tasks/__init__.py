@@ -43,6 +43,7 @@ class Task(NamedTuple):
       rows: (outputs, batch) -> {name: [B, ...]}, kept of each example of an evaluation; bool 'correct' gives intervals over
         examples.
       metrics: sums, added up over batches on the host -> {name: float}, one division each, 'loss' among them.
+      optional: names that an augmentation may add; any other is refused.
       constants: arrays beside the examples, by name.
       prepare: (keys [B], batch) -> batch; draws that an evaluation needs too, such as masked targets. In training a key is of
         the seed and the position, in an evaluation of the row alone.
@@ -60,6 +61,7 @@ class Task(NamedTuple):
     losses: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], Any]
     rows: Callable[[Any, Mapping[str, Any]], dict[str, Any]]
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
+    optional: tuple[str, ...] = ()
     constants: Mapping[str, Any] = types.MappingProxyType({})
     prepare: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
     judge: Callable[[Mapping[str, Any]], dict[str, float]] = _nothing

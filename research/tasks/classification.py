@@ -20,7 +20,7 @@ from research.tasks import Task, check_smoothing, standardization, standardize
 
 
 def _softmax(logits, labels, smoothing=0.0):
-    if smoothing:
+    if smoothing or labels.ndim > 1:
         return optax.softmax_cross_entropy(logits, _smooth(logits, labels, smoothing))
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
@@ -30,7 +30,7 @@ def _sigmoid(logits, labels, smoothing=0.0):
 
 
 def _smooth(logits, labels, smoothing):
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    targets = labels if labels.ndim > 1 else jax.nn.one_hot(labels, logits.shape[-1])
     return optax.smooth_labels(targets, smoothing) if smoothing else targets
 
 
@@ -50,7 +50,8 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
 
     Args:
       loss: 'softmax' (one class an example) or 'sigmoid' (K yes-or-no questions; the largest logit is the answer). One's own
-        is (logits [B, K], labels [B]) -> [B], and takes a third, `smoothing`, where it is to be smoothed.
+        is (logits [B, K], labels [B]) -> [B], and takes a third, `smoothing`, where it is to be smoothed. Labels are float32
+        [B, K] where an augmentation gave the batch a 'target'; accuracy counts by 'label'.
       label_smoothing: share of the target that is spread over all classes, from 0 below 1.
       facts: of the data; 'mean' and 'std' are asked for.
 
@@ -71,7 +72,8 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
 
     def losses(loss_of, logits, batch, constants):
         del constants
-        return loss_of(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), batch['label']) * batch['valid']
+        labels = batch.get('target', batch['label'])  # no evaluation is augmented
+        return loss_of(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), labels) * batch['valid']
 
     def sums(loss_of, logits, batch, constants):
         return {
@@ -91,5 +93,6 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
         losses=functools.partial(losses, trained),
         rows=lambda logits, batch: {'correct': correct(logits, batch)},
         metrics=metrics,
+        optional=('target',),
         constants=standardization(facts) if 'mean' in facts else {},
     )

@@ -28,8 +28,8 @@ def next_class(keys, batch, facts, step=1):
     return {**batch, 'label': (batch['label'] + step) % facts['classes'], 'seen': batch['label']}
 
 
-def made(name, **kwargs):
-    function = augment.create({'name': f'test_stage:{name}', 'resize': {}, **kwargs}, FACTS)
+def made(name, reads=None, **kwargs):
+    function = augment.create({'name': f'test_stage:{name}', 'resize': {}, **kwargs}, FACTS, reads)
     return function(jax.random.split(jax.random.key(0), 2), batch())
 
 
@@ -40,7 +40,7 @@ def test_a_function_of_images_is_lifted_and_leaves_the_rest():
 
 
 def test_a_function_of_the_batch_may_change_labels_and_add_fields_and_knows_facts():
-    result = made('next_class', step=2)
+    result = made('next_class', reads=('seen',), step=2)
     assert result['label'].tolist() == [5, 1] and result['seen'].tolist() == [3, 9]
 
 
@@ -58,3 +58,8 @@ globals().update({name: function for name, (function, _) in WRONG.items()})
 def test_anything_but_such_a_batch_is_refused(name):
     with pytest.raises(ConfigError, match=WRONG[name][1]):
         made(name)
+
+
+def test_a_field_that_nobody_reads_is_refused():
+    with pytest.raises(ConfigError, match=r"added 'seen', which the task does not read \(it may read target\)"):
+        made('next_class', reads=('target',))

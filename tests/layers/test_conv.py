@@ -134,11 +134,13 @@ def test_small_maps(size, kernel, padding, groups, name):
     assert_close(value_and_gradients(layer, x, k), expected)
 
 
-@pytest.mark.parametrize(
-    ('size', 'padding'), [((7, 6), ((1, 1), (1, 1))), ((5, 8), ((0, 0), (2, 1))), ((3, 2), ((0, 3), (1, 1)))]
-)
 @pytest.mark.long
-def test_winograd(monkeypatch, size, padding):
+@pytest.mark.parametrize('name', ['winograd', 'winograd_images'])
+@pytest.mark.parametrize(
+    ('size', 'padding'),
+    [((4, 4), ((1, 1), (1, 1))), ((7, 6), ((1, 1), (1, 1))), ((5, 8), ((0, 0), (2, 1))), ((3, 2), ((0, 3), (1, 1)))],
+)
+def test_winograd(monkeypatch, name, size, padding):
     """Whatever is left over at a side: full tiles are of an even output."""
     x, k = arrays((3, *size, 5), (3, 3, 5, 6))
 
@@ -147,7 +149,7 @@ def test_winograd(monkeypatch, size, padding):
 
     with formulation.plain():
         expected = value_and_gradients(layer, x, k)
-    monkeypatch.setattr(formulation, 'convolution', lambda *args: 'winograd')
+    monkeypatch.setattr(formulation, 'convolution', lambda *args: name)
     assert_close(value_and_gradients(layer, x, k), expected)
 
 
@@ -160,8 +162,9 @@ def test_many_channels_take(features, dtype, name):
     assert formulation.convolution(x, k, (1, 1), ((1, 1), (1, 1)), 1, (1, 1)) == name
 
 
-def test_many_channels():
-    x, k = arrays((2, 6, 6, 128), (3, 3, 128, 128))
+@pytest.mark.parametrize('features', [128, pytest.param(256, marks=pytest.mark.long)])
+def test_many_channels(features):
+    x, k = arrays((2, 6, 6, 128), (3, 3, 128, features))
 
     def layer(x, k):
         return conv(x, k, 1, 1)

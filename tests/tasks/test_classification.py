@@ -48,6 +48,16 @@ def test_sums_are_those_of_the_definition(loss, seed, classes, scale):
 
 
 @pytest.mark.parametrize('loss', LOSSES)
+def test_a_blended_target_has_the_blend_of_the_losses_and_accuracy_goes_by_label(loss):
+    logits, labels, valid = examples(0, 8, 10)
+    target = 0.7 * np.eye(10, dtype=np.float32)[labels] + 0.3 * np.eye(10, dtype=np.float32)[labels[::-1]]
+    batch = {'label': labels, 'target': target, 'valid': valid}
+    expected = 0.7 * reference(loss, logits, labels) + 0.3 * reference(loss, logits, labels[::-1])
+    np.testing.assert_allclose(task(loss).losses(logits, batch, {}), expected * valid, rtol=1e-5)
+    assert task(loss).train_sums(logits, batch, {})['correct'] == ((logits.argmax(-1) == labels) * valid).sum()
+
+
+@pytest.mark.parametrize('loss', LOSSES)
 def test_rows_that_are_padding_have_no_say_and_no_gradient(loss):
     logits, labels, valid = examples(0, 32, 10)
     sums, hidden = task(loss).sums, valid == 0

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -235,3 +236,23 @@ def test_noise_is_added_once_and_is_another_in_each_step(moved_by_noise):
 def test_noise_is_the_same_however_a_batch_is_shared(session, moved_by_noise, engine):
     expected, _ = tiny.steps(moved_by_noise[0], 2)
     close(tiny.steps(tiny.build(session, NOISE, engine), 2)[0].params, expected.params, 1e-5)
+
+
+def normalized():
+    """A gradient of length 1."""
+
+    def method(base, loss_fn, engine, keys):
+        def gradient(params, collections, batch):
+            total, aux = base(params, collections, batch)
+            length = optax.tree.norm(total) / keys.loss_scale
+            return jax.tree.map(lambda g: g / length, total), aux
+
+        return gradient
+
+    return method
+
+
+def test_a_method_that_is_not_linear_knows_the_scale_of_the_loss(session):
+    built = tiny.build(session, NOISE, {'gradient.name': 'test_plain:normalized', 'train.precision': 'float16'})
+    moved = jax.tree.map(np.subtract, tiny.steps(built, 1)[0].params, built.init(Clock()).params)
+    np.testing.assert_allclose(optax.tree.norm(moved), RATE / 32, rtol=1e-3)  # of the sum over 32 examples

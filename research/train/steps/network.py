@@ -106,6 +106,7 @@ def descend(
     """
     engine, (params, collections, opt_state) = descent.engine, learnt
     scale = optim.loss_scale(opt_state)
+    keys = keys._replace(loss_scale=scale)
     gradient, aux = descent.gradient(phase.micro_batches)(loss_fn, engine, keys)(params, collections, batch)
     sums, count = engine.total((aux['sums'], aux['count']))
     count = jnp.where(count > 0, count, 1)

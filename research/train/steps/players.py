@@ -40,7 +40,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Generation, engine
         task=task,
         fields=dataset.fields,
         network=bound,
-        augment=augment.create(config['augment'], dataset.facts),
+        augment=augment.create(config['augment'], dataset.facts, task.optional),
         weights=compress.create(config['compress']),
         descents={player: Descent(engine, gradient, optim.create(_of_player(config, player, params))) for player in PLAYERS},
     )

@@ -186,7 +186,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
         task=task,
         fields=dataset.fields,
         network=bind(module, _zeros(task, dataset.fields, 2), config['train']['precision']),
-        augment=augment.create(config['augment'], dataset.facts),
+        augment=augment.create(config['augment'], dataset.facts, task.optional),
         weights=compress.create(config['compress']),
         descent=Descent(engine, functools.partial(gradients.create, config['gradient']), optim.create(config)),
         auxiliary_weight=getattr(module, 'auxiliary_weight', 0.0),
