@@ -123,7 +123,7 @@ MUTANTS = (
         f'{TEXT} -k draws',
     ),
     Mutant(
-        'pmap takes means for sums', 'train/parallel.py', 'jax.lax.psum(x, AXIS)', 'jax.lax.pmean(x, AXIS)', f'{TEXT} -k pmap'
+        'pmap takes means for sums', 'train/parallel.py', 'jax.lax.psum(x, AXIS)', 'jax.lax.pmean(x, AXIS)', f'{PLAIN} -k noise'
     ),
     Mutant(
         'auxiliary heads do not count',
@@ -137,7 +137,7 @@ MUTANTS = (
         'train/steps/network.py',
         'return self.whole(self._apply(seen, collections, inputs, train=False, **options))',
         'return self._apply(seen, collections, inputs, train=False, **options)',
-        f'{TECHNIQUES} -k float16',
+        f'{PLAIN} -k precision',
     ),
     # Gradients and updates.
     Mutant(

@@ -55,7 +55,7 @@ class Generation(NamedTuple):
       metrics: sums, added up over batches on the host -> {name: float}.
       judge: {'real', 'generated': features [N, F]} -> {name: float}.
       show: {'samples': stored examples} -> {'samples': a picture of them in rows}.
-      constants, judged, falls, fits: as in `research.tasks.Task`.
+      optional, constants, judged, falls, fits: as in `research.tasks.Task`.
     """
 
     fields: tuple[str, ...]
@@ -68,6 +68,7 @@ class Generation(NamedTuple):
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
     judge: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
     show: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+    optional: tuple[str, ...] = ()
     constants: Mapping[str, Any] = types.MappingProxyType({})
     judged: tuple[str, ...] = ('frechet', 'precision', 'recall')
     falls: bool = False

@@ -112,6 +112,8 @@ def test_flops_of_a_step_are_the_mean_over_the_run(session):
     assert of({}) < grown < 2 * of({})
     assert of({'gradient.micro_batch': 8}) == of({})
     assert of({'gradient.name': 'sam'}) == 2 * of({})
+    pooled = {'model.name': 'techniques:Pooled'}
+    assert of(pooled, {'augment.resize': {'name': 'progressive', 'multiple': 2}}) < 0.9 * of(pooled)
 
 
 @pytest.mark.parametrize(

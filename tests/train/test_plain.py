@@ -256,3 +256,10 @@ def test_a_method_that_is_not_linear_knows_the_scale_of_the_loss(session):
     built = tiny.build(session, NOISE, {'gradient.name': 'test_plain:normalized', 'train.precision': 'float16'})
     moved = jax.tree.map(np.subtract, tiny.steps(built, 1)[0].params, built.init(Clock()).params)
     np.testing.assert_allclose(optax.tree.norm(moved), RATE / 32, rtol=1e-3)  # of the sum over 32 examples
+
+
+@pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
+def test_outputs_are_float32_at_any_precision(session, precision):
+    program = tiny.build(session, {'model.name': 'test_plain:Linear', 'train.precision': precision}).program
+    state = program.shapes
+    assert jax.eval_shape(program.step.predict, state.params, state.collections, program.step.inputs(2)).dtype == jnp.float32
