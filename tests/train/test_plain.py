@@ -102,6 +102,14 @@ def test_weight_decay_takes_a_share_of_the_kernels_alone(session):
     close(found, jax.tree_util.tree_map_with_path(less, expected, before))
 
 
+def test_the_rate_of_a_step_is_that_of_its_first_example(session):
+    built = tiny.build(session, {'schedule.name': 'cosine'})
+    done = 32 * np.arange(3) / built.total
+    np.testing.assert_allclose(
+        tiny.chunk(built, 3).controls['learning_rate'][:3], RATE * (1 + np.cos(np.pi * done)) / 2, rtol=1e-6
+    )
+
+
 def test_a_batch_that_grows_goes_on_with_the_larger_batch(session):
     built = tiny.build(session, {'data.batch': {'name': 'grow', 'milestones': ('2st',)}})
     clock, feed, state = Clock(), Feed(built), built.init(Clock())
