@@ -114,14 +114,16 @@ def test_killed_and_then_stopped_by_a_signal(digits, shared_memory, monkeypatch,
     assert study.bits() == digits.bits()
 
 
+_MOMENTS = [('chunk', 10), ('save', 30), ('chunk', 60), ('save', 90), ('evaluation', 100), ('save', 130), ('chunk', 170)]
+_MOMENTS += [('save', 200), ('chunk', 250), ('scored', 290)]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize('reading', [{}, _STREAMED], ids=['resident', 'streamed'])
-def test_killed_on_fashion_mnist(tmp_path, shared_memory, monkeypatch, reading):
+@pytest.mark.parametrize(('reading', 'moments'), [({}, _MOMENTS), (_STREAMED, _MOMENTS[3:6])], ids=['resident', 'streamed'])
+def test_killed_on_fashion_mnist(tmp_path, shared_memory, monkeypatch, reading, moments):
     whole = Study(tmp_path, {**_FASHION_MNIST, **reading}, tmp_path / 'whole')
     whole.finish()
     struck = dataclasses.replace(whole, workdir=whole.folder / 'killed')
-    moments = [('chunk', 10), ('save', 30), ('chunk', 60), ('save', 90), ('evaluation', 100), ('save', 130), ('chunk', 170)]
-    moments += [('save', 200), ('chunk', 250), ('scored', 290)]
     _finish(struck, _kill(struck, monkeypatch, moments), whole)
 
 
