@@ -28,12 +28,17 @@ def get_config(arg: str = '') -> ConfigDict:
                     'coupling': 'none',  # of the learning rate to the size: 'none', 'linear' or 'sqrt'
                 },
                 'eval_batch_size': 256,  # examples an evaluation step
+                'label': '',  # which column of classes to learn, where prepared data have several; '' = the usual one
+                'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are
+                'crop': 0,  # side of the square that is kept of their middle; 0 = resize
                 'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on
+                'official_validation': False,  # take the data's own validation split; then nothing is cut for one
+                'test': 0.0,  # cut out of the training data, as validation is, before it; 0 = the data's own test split
                 'examples': 0,  # training examples used; 0 = all that the validation cut leaves
                 'reference_size': 64,  # examples of the reference batch of virtual batch normalization
-                'streaming': False,  # read through Grain instead of keeping the decoded data on the device
-                'workers': 0,  # reader processes when streaming; 0 = a thread
-                'split_seed': 0,  # draws the validation cut and subsets; the same for every seed of a study
+                'streaming': 'auto',  # True: read batch by batch; False: keep the data on the device; 'auto': what fits is kept
+                'workers': 0,  # threads that read ahead when streaming; 0 = 2
+                'split_seed': 0,  # draws the cuts and subsets; the same for every seed of a study
                 'redraw': 0,  # another draw of the data order alone; the null variant sets it to 1
             },
             'augment': {

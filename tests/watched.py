@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
@@ -122,11 +121,6 @@ class Launch:
         """kill -9, of this process alone."""
         self.process.kill()
         self.process.wait()
-
-    def signal(self, number: signal.Signals, everybody: bool = False) -> int:
-        """Sends a signal, to the whole group as a terminal and Slurm do if `everybody`; returns the exit status."""
-        (os.killpg if everybody else os.kill)(self.process.pid, number)
-        return self.wait()
 
     def wait(self) -> int:
         """The exit status, once it is over."""

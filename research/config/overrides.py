@@ -16,10 +16,11 @@ from research.config import files
 from research.config.files import ConfigFile, Misfit
 
 # Fields that accept another type than that of their default.
-_ALSO = {'study.seeds': tuple}
+_ALSO = {'study.seeds': tuple, 'data.streaming': bool}
 # Dicts whose keys are chosen by the study.
 _WHOLE = ('study.variants', 'study.contrasts', 'study.tune.space')
 _CHOICES = {
+    'data.streaming': ('auto', True, False),
     'study.score': ('last', 'best'),
     'study.keep': ('scored', 'all'),
     'study.platform': ('cpu', 'gpu', 'tpu'),
@@ -32,6 +33,9 @@ _AT_LEAST = {
     'data.batch_size': 0,
     'data.eval_batch_size': 1,
     'data.validation': 0,
+    'data.test': 0,
+    'data.resize': 0,
+    'data.crop': 0,
     'data.examples': 0,
     'data.reference_size': 1,
     'data.workers': 0,
@@ -244,7 +248,7 @@ def _check_type(key: str, default: Any, value: Any) -> None:
     if isinstance(default, Mapping) and key not in _WHOLE:
         raise Misfit(key, f"'{key}' is {value!r}, expected fields of it, such as {next(iter(flatten(default, f'{key}.')))!r}.")
     kinds = (type(default), *((_ALSO[key],) if key in _ALSO else ()))
-    if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
         expected = ' or '.join(k.__name__ for k in kinds)
         raise Misfit(key, f"'{key}' is {value!r} ({type(value).__name__}), expected {expected}, such as {default!r}.")
     if key == 'study.latency' and not all(type(size) is int and size > 0 for size in value):
@@ -272,4 +276,4 @@ def parse(text: str) -> Any:
 
 def parse_flag(key: str, text: str) -> Any:
     """Like `parse`, but a string field keeps its text, so that a budget of '20' is refused as a string."""
-    return text if isinstance(flatten(defaults()).get(key), str) else parse(text)
+    return text if isinstance(flatten(defaults()).get(key), str) and key not in _ALSO else parse(text)

@@ -1,7 +1,8 @@
 """What a model and a call cost: parameters, multiply-adds and FLOPs, bytes, seconds."""
 
 from research.cost.count import count, flops, multiply_adds, parameters
+from research.cost.free import room
 from research.cost.space import memory, peak_memory
 from research.cost.timing import interleaved, latency
 
-__all__ = ['count', 'flops', 'interleaved', 'latency', 'memory', 'multiply_adds', 'parameters', 'peak_memory']
+__all__ = ['count', 'flops', 'interleaved', 'latency', 'memory', 'multiply_adds', 'parameters', 'peak_memory', 'room']

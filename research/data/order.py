@@ -17,7 +17,7 @@ from research.catalogue import ConfigError
 BLOCK = 1 << 24
 
 # The top word of Philox's counter separates streams with the same key. Blocks of an epoch use 1, 2, 3, ...
-_EPOCH, _SPLIT = 0, 1 << 63
+_EPOCH, _SPLIT, _TEST = 0, 1 << 63, (1 << 63) + 1
 
 
 def indices(seed: int, start: int, stop: int, n: int) -> np.ndarray:
@@ -94,15 +94,40 @@ def split(n: int, validation: float, examples: int, split_seed: int) -> tuple[np
     Raises:
       ConfigError: no training examples left, or fewer than `examples`.
     """
-    count = round(validation * n) if 0 <= validation < 1 else operator.index(int(validation))
-    if count != validation and validation >= 1 or validation < 0:
-        raise ConfigError(f'data.validation={validation}: expected a fraction below 1 or a whole number of examples.')
-    if count >= n:
-        raise ConfigError(f'data.validation={validation} leaves none of {n} training examples. Cut fewer than {n}.')
+    count = _count('data.validation', n, validation)
     if not 0 <= examples <= n - count:
         raise ConfigError(f'data.examples={examples}: expected 0 (all) to {n - count}, {n} less {count} of validation.')
     order = _permutation(split_seed, 0, n, _SPLIT)
     return np.sort(order[count : count + examples] if examples else order[count:]), np.sort(order[:count])
+
+
+def cut_test(n: int, test: float, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a test split out of training data that come without one; the draw is another than that of `split`.
+
+    Args:
+      n: examples in the training data.
+      test: a fraction of n if below 1, else a count.
+      split_seed: 0 <= split_seed < 2**64.
+
+    Returns:
+      (train, test): sorted int64 arrays of examples, disjoint.
+
+    Raises:
+      ConfigError: no training examples left.
+    """
+    count = _count('data.test', n, test)
+    order = _permutation(split_seed, 0, n, _TEST)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def _count(field: str, n: int, share: float) -> int:
+    """Examples that a share of n is: a fraction below 1, or a count."""
+    count = round(share * n) if 0 <= share < 1 else operator.index(int(share))
+    if count != share and share >= 1 or share < 0:
+        raise ConfigError(f'{field}={share}: expected a fraction below 1 or a whole number of examples.')
+    if count >= n:
+        raise ConfigError(f'{field}={share} leaves none of {n} training examples. Cut fewer than {n}.')
+    return count
 
 
 def _slice(seed: int, epoch: int, first: int, last: int, n: int) -> np.ndarray:

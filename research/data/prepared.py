@@ -1,18 +1,17 @@
 """Data sets that TFDS finds, prepares and versions, without TensorFlow.
 
-They are prepared once, under `TFDS_DATA_DIR` or `~/tensorflow_datasets`: TFDS's records, and all examples decoded, because
-decoding 70,000 PNG files takes ten seconds per launch.
+They are prepared once, under `TFDS_DATA_DIR` or `~/tensorflow_datasets`: TFDS's records, and all examples decoded beside them,
+because decoding 70,000 PNG files takes ten seconds per launch. Training reads the decoded arrays alone, memory-mapped.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import io
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from research.catalogue import ConfigError, nearest
-from research.data import dataset, idx, without_tensorflow
+from research.data import arrays, dataset, idx, images, without_tensorflow
 
 # Where a system package may have put idx files.
 _IDX_FOLDERS = {'fashion_mnist': '/usr/share/datasets/fashion-mnist', 'mnist': '/usr/share/datasets/mnist'}
@@ -33,70 +32,34 @@ _ELSE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Records:
-    """TFDS's records as a source: an example is decoded when it is read, {'image': uint8 [H, W, C], 'label': int32 []}.
-
-    Attributes:
-      parts: TFDS's data sources of training and test data, with encoded images.
-      image, label: names of the features.
-      mode: Pillow's name for the channels.
-      num_classes: number of classes.
-    """
-
-    parts: tuple[Sequence[Mapping[str, Any]], ...]
-    image: str
-    label: str
-    mode: str
-    num_classes: int
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        for part in self.parts:
-            if index < len(part):
-                break
-            index -= len(part)
-        example = part[index]
-        image = np.asarray(PIL.Image.open(io.BytesIO(example[self.image])).convert(self.mode))
-        return {'image': image[..., None] if image.ndim == 2 else image, 'label': np.int32(example[self.label])}
+# Examples whose content is compared with what was written, at every launch.
+_SAMPLE = 64
 
 
-def load(name: str, path: str, cut: Mapping[str, Any], beside: Iterable[str] = ()) -> dataset.Dataset:
-    """A data set by TFDS's name, prepared first if it is not; see `research.data.sources.load`.
+def load(config: Mapping[str, Any], beside: Iterable[str] = (), whole: bool = False) -> dataset.Store:
+    """A source by TFDS's name, prepared first if it is not; see `research.data.sources.load`.
 
     Args:
-      name: in TFDS's catalogue, maybe with its config (`emnist/balanced`).
-      path: folder with files that the user provides: the four idx files of `mnist` or `fashion_mnist`, or TFDS's manual
-        downloads. Empty: the system's idx files, else a download.
-      cut: see `research.data.order.split`.
+      config: `config.data`; reads `name` (in TFDS's catalogue, maybe with its config: `emnist/balanced`), `path` (folder with
+        files that the user provides: the four idx files of `mnist` or `fashion_mnist`, or TFDS's manual downloads; empty: the
+        system's idx files, else a download), `label`, `resize` and `crop`.
       beside: names of other data that the user may have meant.
+      whole: compare the checksum of everything, not of a sample.
 
     Raises:
       ConfigError: see `research.data.sources.load`.
     """
-    path = os.path.expanduser(path)
+    name, path = config['name'], os.path.expanduser(config['path'])
     builder = _find(name, path, beside)
     version = pathlib.Path(builder.data_dir)
-    decoded = version / 'decoded'
+    chosen = '-'.join(f'{field}={config[field]}' for field in ('label', 'resize', 'crop') if config[field])
+    decoded = version / '-'.join(filter(None, ('decoded', chosen)))
     if not decoded.exists():
         with _alone(pathlib.Path(_data_dir()) / f'.{name.replace("/", "_")}.lock'):
             if not decoded.exists():  # unless another process has prepared it meanwhile
                 _generate(builder, name, path)
-                _decode(_records(version, name), name, decoded)
-    content = json.loads((decoded / 'content.json').read_text())
-    arrays = {field: np.load(decoded / f'{field}.npy', mmap_mode='r') for field in ('image', 'label')}
-    records = _records(version, name)
-    return dataset.assemble(
-        name,
-        records,
-        arrays,
-        dataset.splits(content['train'], len(records), cut),
-        content['checksum'],
-        classes=content['num_classes'],
-        sums=np.load(decoded / 'moments.npy'),
-    )
+                _decode(version, config, decoded)
+    return _read(decoded, name, whole)
 
 
 def _data_dir() -> str:
@@ -137,55 +100,102 @@ def _generate(builder: tfds.core.DatasetBuilder, name: str, path: str) -> None:
         raise ConfigError(f"TFDS could not prepare '{name}' here: {type(error).__name__}: {error}. {files}{_ELSE}") from error
 
 
-def _records(version: pathlib.Path, name: str) -> Records:
-    """Reads a prepared version from its folder alone, so that reader processes need nothing else."""
+def _decode(version: pathlib.Path, config: Mapping[str, Any], folder: pathlib.Path) -> None:
+    """Decodes every example of a prepared version once into a temporary folder, then renames it to `folder`."""
+    name = config['name']
     builder = tfds.builder_from_directory(version)
+    image, label = _columns(builder.info, name, config['label'])
     features = builder.info.features
-    image, label = builder.info.supervised_keys or ('image', 'label')
-    kinds = [type(features[key]) for key in (image, label) if key in features]
-    if kinds != [tfds.features.Image, tfds.features.ClassLabel] or features[image].np_dtype != np.uint8:
-        raise ConfigError(f"'{name}' is not a classification of uint8 images; its features are {features}. {_ELSE}")
-    splits = ['train', 'test' if 'test' in builder.info.splits else 'validation']
-    if not set(splits) <= set(builder.info.splits):
-        raise ConfigError(f"'{name}' has the splits {sorted(builder.info.splits)}, expected 'train' and 'test'. {_ELSE}")
+    parts = [part for part in dataset.PARTS if part in builder.info.splits]
+    if 'train' not in parts:
+        raise ConfigError(f"'{name}' has the splits {sorted(builder.info.splits)}, expected 'train' among them. {_ELSE}")
     try:
-        parts = tuple(builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()}) for split in splits)
+        records = {part: builder.as_data_source(part, decoders={image: tfds.decode.SkipDecoding()}) for part in parts}
     except NotImplementedError as error:
         raise ConfigError(
             f"'{name}' is stored in {version} in a format that needs TensorFlow. Remove it and prepare it "
             'again, or set another TFDS_DATA_DIR.'
         ) from error
-    return Records(parts, image, label, _MODES[features[image].shape[-1]], features[label].num_classes)
-
-
-def _decode(records: Records, name: str, folder: pathlib.Path) -> None:
-    """Decodes every example once into a temporary folder, then renames it to `folder`."""
-    aside = folder.with_name('decoded.incomplete')
+    aside = folder.with_name(f'{folder.name}.incomplete')
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    first = records[0]['image']
-    images = np.lib.format.open_memmap(aside / 'image.npy', 'w+', first.dtype, (len(records), *first.shape))
-    labels = np.empty(len(records), np.int32)
-    for index in range(len(records)):
-        example = records[index]
-        if example['image'].shape != first.shape:
+    mode, count = _MODES[features[image].shape[-1]], sum(map(len, records.values()))
+    pixels, labels = None, np.empty(count, np.int32)
+    for index, example in enumerate(example for part in parts for example in records[part]):
+        try:
+            fitted = images.fit(PIL.Image.open(io.BytesIO(example[image])).convert(mode), config['resize'], config['crop'])
+        except ValueError as error:
+            raise ConfigError(f"'{name}': {error}. Set data.resize, or a smaller data.crop.") from error
+        array = np.asarray(fitted).reshape(fitted.height, fitted.width, -1)
+        if pixels is None:
+            pixels = np.lib.format.open_memmap(aside / 'image.npy', 'w+', array.dtype, (count, *array.shape))
+        if array.shape != pixels.shape[1:]:
             raise ConfigError(
-                f"'{name}' has images of {first.shape} and of {example['image'].shape}, expected one size. {_ELSE}"
+                f"'{name}' has images of {pixels.shape[1:]} and of {array.shape}, expected one size. Set data.resize, the "
+                'shorter side after antialiasing, and data.crop, the side of the square that is kept.'
             )
-        images[index], labels[index] = example['image'], example['label']
-    images.flush()
+        pixels[index], labels[index] = array, example[label]
+    pixels.flush()
     np.save(aside / 'label.npy', labels)
-    np.save(aside / 'moments.npy', dataset.moments(images))
-    (aside / 'content.json').write_text(
-        json.dumps(
-            {
-                'train': len(records.parts[0]),
-                'num_classes': records.num_classes,
-                'checksum': dataset.checksum({'image': images, 'label': labels}),
-            }
-        )
-    )
+    np.save(aside / 'moments.npy', arrays.moments(pixels))
+    content = {
+        'train': len(records['train']),  # all that older versions wrote, and read
+        'parts': {part: len(records[part]) for part in parts},
+        'num_classes': features[label].num_classes,
+        'checksum': arrays.checksum({'image': dataset.Column(pixels), 'label': dataset.Column(labels)}),
+    }
+    (aside / 'content.json').write_text(json.dumps(content))
     aside.rename(folder)
+
+
+def _columns(info: tfds.core.DatasetInfo, name: str, label: str) -> tuple[str, str]:
+    """The names of the image and the label among the features; `label` is the user's choice, or ''."""
+    kinds = {key: type(feature) for key, feature in info.features.items()} if hasattr(info.features, 'items') else {}
+    image, usual = info.supervised_keys or ('image', 'label')
+    if kinds.get(image) != tfds.features.Image or info.features[image].np_dtype != np.uint8:
+        raise ConfigError(f"'{name}' is not a classification of uint8 images; its features are {info.features}. {_ELSE}")
+    classes, label = sorted(key for key, kind in kinds.items() if kind == tfds.features.ClassLabel), label or usual
+    if not classes:
+        raise ConfigError(f"'{name}' has no column of classes; its features are {info.features}. {_ELSE}")
+    if label not in classes:
+        raise ConfigError(
+            f"'{name}' has no column of classes called '{label}'. Set data.label to one of: {', '.join(classes)}."
+        )
+    return image, label
+
+
+def _read(folder: pathlib.Path, name: str, whole: bool) -> dataset.Store:
+    """What `_decode` wrote, memory-mapped and compared with what it noted."""
+
+    def damaged(what: str) -> ConfigError:
+        return ConfigError(
+            f"{folder / what}. Remove {folder} and give the same command again: '{name}' is then decoded anew from the records "
+            'beside it.'
+        )
+
+    try:
+        content = json.loads((folder / 'content.json').read_text())
+        sizes = content.get('parts') or {'train': content['train'], 'test': None}
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(f'content.json is damaged: {error}') from error
+    read = {}
+    for field in ('image', 'label', 'moments'):
+        try:
+            read[field] = np.load(folder / f'{field}.npy', mmap_mode='r')
+        except (OSError, ValueError, EOFError) as error:
+            raise damaged(f'{field}.npy is damaged: {error}') from error
+    sums, count = np.asarray(read.pop('moments')), len(read['label'])
+    ends = np.cumsum([0, *(count - content['train'] if size is None else size for size in sizes.values())]).tolist()
+    sample = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
+    if not count == len(read['image']) == len(sums) == ends[-1]:
+        raise damaged('image.npy, label.npy and moments.npy hold other numbers of examples than were written')
+    if not np.array_equal(arrays.moments(read['image'][sample]), sums[sample]):
+        raise damaged('image.npy is damaged: its pixels are others than were written')
+    columns = {field: dataset.Column(array) for field, array in read.items()}
+    if whole and arrays.checksum(columns) != content['checksum']:
+        raise damaged('image.npy or label.npy is damaged: its content is another than was written')
+    parts = {part: range(*ends[i : i + 2]) for i, part in enumerate(sizes)}
+    return dataset.Store(name, columns, parts, content['checksum'], content['num_classes'], sums)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,9 @@ other fields are a mapping instead of each pair, with the same fields in both:
 
         {'tokens': whole numbers [N, T], 'mask': bool [N, T], 'label': whole numbers [N]}
 
-Fields 'image' and 'label' mean the same as in a pair; the others are for the task. See `dataset.from_arrays`.
+Fields 'image' and 'label' mean the same as in a pair; the others are for the task. A part 'validation' may be there, and
+'test' may be missing (see data.official_validation and data.test in configs/base.py). Arrays may be memory-mapped files
+(`numpy.load(file, mmap_mode='r')`): they are not read into memory as a whole. See `arrays.from_arrays`.
 """
 
 from collections.abc import Mapping
@@ -20,33 +22,42 @@ from typing import Any
 import numpy as np
 
 from research import catalogue
-from research.data import dataset, order
+from research.data import arrays, dataset, order
 
 ARRAYS = {
     'digits': 'research.data.sources:digits',
 }
 
 
-def load(config: Mapping[str, Any]) -> dataset.Dataset:
-    """The data set of a config, prepared first if necessary.
+# Fields of `config.data` that tell sources apart, and those that tell cuts of one apart.
+READ = ('name', 'path', 'label', 'resize', 'crop')
+CUT = ('validation', 'official_validation', 'test', 'examples', 'split_seed')
+
+
+def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
+    """All examples of a config's source, prepared first if necessary.
 
     Args:
-      config: `config.data`; of its fields `name`, `path`, `validation`, `examples` and `split_seed` are read.
+      config: `config.data`; of its fields those in `READ` are read.
+      whole: compare prepared data with their checksum, which reads all of them.
 
     Raises:
-      ConfigError: unknown name, missing or broken files, data that cannot be prepared here, or an impossible split.
+      ConfigError: unknown name, missing or broken files, or data that cannot be prepared here.
     """
-    cut = {field: config[field] for field in ('validation', 'examples', 'split_seed')}
     if _in_arrays(config['name']):
-        return dataset.from_arrays(config['name'], _parts(config), cut)
+        if config['label']:
+            raise catalogue.ConfigError(
+                f"data.label is '{config['label']}', but '{config['name']}' is a function that returns labels: leave it empty."
+            )
+        return arrays.from_arrays(config['name'], _parts(config), config['resize'], config['crop'])
     from research.data import prepared  # imports TFDS, 0.4 s that the digits save
 
-    return prepared.load(config['name'], config['path'], cut, beside=ARRAYS)
+    return prepared.load(config, beside=ARRAYS, whole=whole)
 
 
-def prepare(config: Mapping[str, Any]) -> None:
-    """Fetches, checks and prepares the data, nothing else; safe in concurrent processes; raises as `load` does."""
-    load(config)
+def load(config: Mapping[str, Any]) -> dataset.Dataset:
+    """The data set of a config: `dataset.cut` of what `read` returns; raises what they raise."""
+    return dataset.cut(read(config), config)
 
 
 def digits(path: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

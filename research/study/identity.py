@@ -70,7 +70,13 @@ def _that_matter(config: Mapping[str, Any]) -> dict[str, Any]:
     if not config['study']['metric'].startswith('test/'):  # then the test split is not read
         loud = (*loud, 'study.metric')
     silent = _SILENT if own_data(config) else (*_SILENT, 'data.checksum')  # of data with a name it only verifies
+    silent = (*silent, *_resident(config))
     return {k: v for k, v in flatten(config).items() if _within(k, loud) or not _within(k, silent)}
+
+
+def _resident(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """`data.streaming` where it is not asked for: data that are found to fit are data that are kept on the device."""
+    return () if config['data']['streaming'] is True else ('data.streaming',)
 
 
 def own_data(config: Mapping[str, Any]) -> bool:
@@ -85,7 +91,7 @@ def unread(config: Mapping[str, Any]) -> str:
 
 def compile_key(config: Mapping[str, Any]) -> str:
     """12 digits over the config less seed, name, paths and everything traced: runs with the same key share a program."""
-    traced = (*_DATA, *optim.traced(config))
+    traced = (*_DATA, *_resident(config), *optim.traced(config))
     return _digest({k: v for k, v in flatten(config).items() if not _within(k, traced)})
 
 

@@ -56,15 +56,16 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     from research.train import compilation
     from research.train.program import Session
 
-    session = Session()
+    session, stages = Session(), [stage for stage in (before, study) if stage is not None]
     if mode == 'prepare':
-        verify.prepare(study, session)
+        verify.load(stages, session, whole=True)
         print(f'The data of {study.study["name"]} is ready: {", ".join(sorted(d.name for d in session.datasets.values()))}')
         return OK
     if mode == 'plan':
         folder.own_platform(study)
         folder.own_study(workdir, study)
         compilation.enable_cache()
+        verify.load(stages, session)
         if before is not None:
             before = budget.settle(before, workdir, session)
             tuned = tuning.after(study, before, preview.recorded(before, workdir))
@@ -74,6 +75,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     with folder.claim(workdir, study):
         for name in compilation.enable_cache():
             print(f'Removed a truncated entry of the compilation cache: {name}')
+        verify.load(stages, session)
         try:
             failed = _train(study, before, workdir, session, stale, _command(spec, workdir, changes))
         except execute.Interrupted as stopped:

@@ -138,6 +138,8 @@ def _head(plan: Plan, before: Plan | None, built: Mapping[str, Experiment], cons
         )
         for name, entries in tuning['variants'].items():
             say(f'  {name}: ' + '; '.join(words.settings(entry['values']) for entry in entries))
+    for why in dict.fromkeys(experiment.why for experiment in built.values() if experiment.why):
+        say(why)
     say('learning rate over the run' + (', before tuning' if before is not None and plan.tuning is None else ''))
     for curve, owners in figures.rates(schedules(built)):
         say(f'  {curve}: {owners}')

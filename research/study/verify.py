@@ -1,5 +1,7 @@
 """Builds every variant once, and compiles nothing: what only data and outputs can tell is refused here."""
 
+from collections.abc import Iterable
+
 from research.catalogue import nearest
 from research.config.files import Misfit, located
 from research.study.plan import Plan
@@ -27,11 +29,19 @@ def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
     return built
 
 
-def prepare(plan: Plan, session: Session) -> None:
-    """Fetches, checks and prepares the data of every variant."""
-    for run in plan.firsts:
-        with located(plan.source, run.variant):
-            experiments.load_data(run.config, session)
+def load(stages: Iterable[Plan], session: Session, whole: bool = False) -> None:
+    """Loads the data of every variant; before anything is built, so that one copy of them serves all.
+
+    Args:
+      whole: compare prepared data with their checksum, which reads all of them.
+
+    Raises:
+      ConfigError: with the variant's name in front.
+    """
+    for plan in stages:
+        for run in plan.firsts:
+            with located(plan.source, run.variant):
+                experiments.load_data(run.config, session, whole)
 
 
 def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) -> None:

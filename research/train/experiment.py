@@ -9,18 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import catalogue, data, durations, optim
+from research import catalogue, data, durations, optim, tasks
 from research.augment import resize
 from research.data import batch_sizes, order, sampling
 from research.optim import plateau
-from research.train import feed, phases, placing
+from research.train import feed, parallel, phases, placing
 from research.train.clock import Clock
 from research.train.phases import Phase, Phases
 from research.train.program import Program, Session
 from research.train.state import Background, State
-
-# Fields of `config.data` that tell data sets apart.
-_DATA = ('name', 'path', 'validation', 'examples', 'split_seed')
 
 
 @dataclasses.dataclass
@@ -31,6 +28,8 @@ class Experiment:
       total: examples of the whole run.
       epoch: rows of the training split.
       sampler: (seed, start, stop) -> rows, see research.data.sampling.
+      streaming: whether batches are read from the host one by one; `why` says so where the config left it open.
+      kept: rows of the data that stand on the devices, rising; place i of the examples there is row kept[i].
       rates: position in examples -> learning rate, before what watchers make of it.
       averaging: (position, size of the step) -> weight of the new parameters in the average; None where there is none.
       phases: position and level -> what a program has fixed.
@@ -47,6 +46,9 @@ class Experiment:
     total: int
     epoch: int
     sampler: sampling.Sampler
+    streaming: bool
+    why: str
+    kept: np.ndarray
     rates: Callable[[Any], np.ndarray]
     averaging: Callable[..., np.ndarray] | None
     phases: Phases
@@ -124,16 +126,20 @@ class Experiment:
         return self.program.init(clock, engine.replicate(jax.random.key(self.seed)), engine.replicate(numbers), self.weights)
 
 
-def load_data(config: Mapping[str, Any], session: Session) -> data.Dataset:
-    """The run's data, read once a process.
+def load_data(config: Mapping[str, Any], session: Session, whole: bool = False) -> data.Dataset:
+    """The run's data, read once a process, whatever is cut from them; `whole` as in `research.data.read`.
 
     Raises:
       ConfigError: data that cannot be had, or other data than `data.checksum` names.
     """
-    key = tuple((field, config['data'][field]) for field in _DATA)
+    group = config['data']
+    source = tuple(group[field] for field in data.READ)
+    if source not in session.stores:
+        session.stores[source] = data.read(group, whole)
+    key = (*source, *(group[field] for field in data.CUT))
     if key not in session.datasets:
-        session.datasets[key] = data.load(config['data'])
-    dataset, expected = session.datasets[key], config['data']['checksum']
+        session.datasets[key] = data.cut(session.stores[source], group)
+    dataset, expected = session.datasets[key], group['checksum']
     if expected and dataset.checksum != expected:
         raise catalogue.ConfigError(
             f"data.checksum is '{expected}', and the data '{dataset.name}' has {dataset.checksum}: it is other data. "
@@ -157,7 +163,9 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
     epoch, batch = len(dataset.splits['train']), batch_size(config, dataset)
     if batch < 1 or config['data']['eval_batch_size'] < 1:
         raise catalogue.ConfigError('data.batch_size and data.eval_batch_size are examples a step: expected at least 1.')
-    program = session.program(config, dataset, key)
+    kept, engine = session.kept(dataset), parallel.create(config['train']['engine'], config['train']['devices'])
+    streaming, why = placing.streams(config, dataset, engine, kept)
+    program = session.program(config, dataset, key, 0 if streaming else len(kept))
     total = budget(config, dataset)
     durations.examples(config['train']['eval_every'], batch, epoch, total)
     checkpoint_every(config, batch, epoch, total)
@@ -168,13 +176,21 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
         total=total,
         epoch=epoch,
         sampler=sampling.create(config['data'], dataset, batch),
+        streaming=streaming,
+        why=why,
+        kept=kept,
         rates=optim.schedule(config, total, epoch, per_step=batch),
         averaging=optim.average_weight(config, total, epoch, per_step=batch),
         phases=phases.create(config, dataset, batch, program.step, total),
         watchers=_watchers(config),
     )
     phases.check(experiment)
-    experiment.data, experiment.background = placing.data(experiment, session), placing.background(experiment)
+    constants = tasks.create(config['task'], dataset.facts).constants
+    experiment.data = {
+        'examples': {} if streaming else placing.examples(dataset, program.engine, kept, session),
+        'constants': program.engine.replicate(dict(constants)),
+    }
+    experiment.background = placing.background(experiment)
     experiment.weights = placing.weights(experiment, session)
     return experiment
 

@@ -13,6 +13,8 @@ from research.train.state import Block, Chunk
 
 # Index, control and sum buffers of a chunk have one size, so that every chunk of a phase is the same program.
 _CHUNK_STEPS, _CHUNK_ROWS = 1024, 1 << 20
+# That read ahead, where the config names no number.
+_THREADS = 2
 # Streamed examples of one call are stacked on the device; this bounds them.
 _STREAM_BYTES = 64 << 20
 
@@ -23,7 +25,10 @@ class Feed:
     def __init__(self, experiment: Any):
         self.experiment, self.dataset = experiment, experiment.dataset
         self.data_config, self.engine = experiment.config['data'], experiment.program.engine
-        self.resident = not self.data_config['streaming']
+        self.resident, self.workers = not experiment.streaming, self.data_config['workers'] or _THREADS
+        # Row -> its place on the devices; -1 for row -1.
+        self._places = np.full(len(next(iter(self.dataset.arrays.values()))) + 1, -1, np.int32)
+        self._places[experiment.kept] = np.arange(len(experiment.kept))
         # Rows that a position takes: () for one, (k,) for several.
         self._several = experiment.sampler(experiment.order_seed, 0, 1).shape[1:]
         example = sum(int(np.prod(f.shape)) * np.dtype(f.dtype).itemsize for f in self.dataset.fields.values())
@@ -48,7 +53,8 @@ class Feed:
         halves[:steps] = np.stack([starts >> 32, starts & 0xFFFFFFFF], axis=-1)
         rows = np.zeros((capacity, batch_size, *self._several), np.int32)
         if self.resident:
-            rows[:steps] = sampling.batches(experiment.sampler, experiment.order_seed, position, steps, batch_size)
+            batches = sampling.batches(experiment.sampler, experiment.order_seed, position, steps, batch_size)
+            rows[:steps] = self._places[batches]
             data = experiment.data
         else:
             places = np.arange(steps * batch_size * int(np.prod(self._several)))
@@ -70,27 +76,27 @@ class Feed:
             valid = np.zeros(capacity * size, np.float32)
             valid[: len(numbers)] = 1
             padded = np.zeros((2, capacity * size), np.int32)
-            padded[:, : len(numbers)] = numbers
+            padded[:, : len(numbers)] = self._places[numbers], numbers
             data = self.experiment.data
             if not self.resident:
                 padded[0, : len(numbers)] = np.arange(len(numbers))
-                examples = reader.read(self.dataset, numbers, size, workers=self.data_config['workers'])
+                examples = reader.read(self.dataset, numbers, size, workers=self.workers)
                 data = self._placed(list(examples), len(valid))
             places, numbered, valid = (x.reshape(capacity, size) for x in (*padded, valid))
             yield data, Block(places, numbered, valid, np.int32(-(-len(numbers) // size)), np.int32(first))
 
     def close(self) -> None:
-        """Ends the reader's threads or processes."""
-        if self._stream is not None and hasattr(self._stream, 'close'):
+        """Ends the reader's threads."""
+        if self._stream is not None:
             self._stream.close()
         self._stream = None
 
     def _batches(self, position: int, steps: int, batch_size: int) -> list[Any]:
         if self._stream is None or (position, batch_size) != self._place:
             self.close()
-            experiment, workers = self.experiment, self.data_config['workers']
+            experiment = self.experiment
             self._stream = reader.stream(
-                self.dataset, experiment.sampler, experiment.order_seed, position, batch_size, workers=workers
+                self.dataset, experiment.sampler, experiment.order_seed, position, batch_size, workers=self.workers
             )
         self._place = (position + steps * batch_size, batch_size)
         return [next(self._stream) for _ in range(steps)]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from research import tasks
+from research.data import CUT, READ
 from research.tasks import generation
 from research.train import checkpoint, loop
 from research.train import experiment as experiments
@@ -33,7 +34,7 @@ OVERRIDES = {
     'study.metric': 'validation/accuracy',  # the test split is not the judge's to read
 }
 # Fields of the study's data that the judge shares; the later ones do not change what it learns.
-_DATA = ('name', 'path', 'validation', 'split_seed', 'eval_batch_size', 'streaming', 'workers')
+_DATA = (*READ, *(field for field in CUT if field != 'examples'), 'eval_batch_size', 'streaming', 'workers')
 _SILENT = dict.fromkeys(('path', 'eval_batch_size', 'streaming', 'workers'))
 
 

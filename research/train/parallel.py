@@ -44,9 +44,9 @@ class Jit:
         del axis
         return x
 
-    def replicate(self, tree: Any) -> Any:
-        """Host arrays -> arrays on every device."""
-        return jax.tree.map(lambda x: jax.device_put(x, self._everywhere), tree)
+    def replicate(self, tree: Any, may_alias: bool = False) -> Any:
+        """Host arrays -> arrays on every device, which with `may_alias` may use the host's memory: it must not change."""
+        return jax.tree.map(lambda x: jax.device_put(x, self._everywhere, may_alias=may_alias or None), tree)
 
     def shaped(self, tree: Any) -> Any:
         """Shapes on one device -> as `replicate` would give them."""
@@ -86,11 +86,16 @@ class Pmap:
         """[B/D, ...] -> [B, ...]; rows are along `axis`."""
         return jax.lax.all_gather(x, AXIS, axis=axis, tiled=True)
 
-    def replicate(self, tree: Any) -> Any:
-        """Host arrays -> [D, ...], one copy a device."""
+    def replicate(self, tree: Any, may_alias: bool = False) -> Any:
+        """Host arrays -> [D, ...], one copy a device; `may_alias` as in `Jit`."""
         mesh = jax.make_mesh((len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
         sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-        return jax.tree.map(lambda x: jax.device_put(jnp.stack([x] * len(self.devices)), sharding), tree)
+
+        def spread(x: Any) -> jax.Array:
+            copies = [jax.device_put(x[None], device, may_alias=may_alias or None) for device in self.devices]
+            return jax.make_array_from_single_device_arrays((len(copies), *x.shape), sharding, copies)
+
+        return jax.tree.map(spread, tree)
 
     def shaped(self, tree: Any) -> Any:
         """Shapes on one device -> as `replicate` would give them."""

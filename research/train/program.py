@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from research import data, optim
 from research.layers import formulation
@@ -73,23 +74,42 @@ class Session:
     """What a process keeps between runs.
 
     Attributes:
-      programs: by compile key and static facts of the data.
-      datasets: by the fields of `config.data` that tell them apart.
+      programs: by compile key, static facts of the data, and how many examples stand on the devices.
+      stores, datasets: sources, and what is cut from them, by the fields of `config.data` that tell them apart.
       placed: what lies on devices.
       fits: what a memory budget has chosen, by compile key.
     """
 
     programs: dict[Hashable, Program] = dataclasses.field(default_factory=dict)
+    stores: dict[Hashable, data.Store] = dataclasses.field(default_factory=dict)
     datasets: dict[Hashable, data.Dataset] = dataclasses.field(default_factory=dict)
     placed: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
     fits: dict[str, memory.Fit] = dataclasses.field(default_factory=dict)
+    _kept: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def program(self, config: Mapping[str, Any], dataset: data.Dataset, key: str) -> Program:
-        """The program of a config with this compile key; static facts of the data are part of what tells programs apart."""
+    def kept(self, dataset: data.Dataset) -> np.ndarray:
+        """Rows that stand on the devices, rising: what any data set cut so far from the same source may read.
+
+        A later one that reads others makes it all rows, so load every data set of a study before the first is placed.
+        """
+        if id(dataset.arrays) not in self._kept:
+            cuts = [other for other in self.datasets.values() if other.arrays is dataset.arrays]
+            self._kept[id(dataset.arrays)] = np.unique(np.concatenate([rows for cut in cuts for rows in cut.splits.values()]))
+        kept = self._kept[id(dataset.arrays)]
+        if not all(np.isin(rows, kept, assume_unique=True).all() for rows in dataset.splits.values()):
+            kept = self._kept[id(dataset.arrays)] = np.arange(len(next(iter(dataset.arrays.values()))))
+        return kept
+
+    def program(self, config: Mapping[str, Any], dataset: data.Dataset, key: str, kept: int) -> Program:
+        """The program of a config with this compile key; static facts of the data are part of what tells programs apart.
+
+        Args:
+          kept: examples that stand on the devices.
+        """
         facts = tuple(sorted((name, fact) for name, fact in dataset.facts.items() if name not in data.NUMBERS))
-        if (key, facts) not in self.programs:
-            self.programs[key, facts] = create(config, dataset)
-        return self.programs[key, facts]
+        if (key, facts, kept) not in self.programs:
+            self.programs[key, facts, kept] = create(config, dataset)
+        return self.programs[key, facts, kept]
 
 
 def create(config: Mapping[str, Any], dataset: data.Dataset) -> Program:

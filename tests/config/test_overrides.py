@@ -44,7 +44,7 @@ def refused(folder, body='', changes=None):
         ('config.data = 3', '', 'expected fields of it'),
         ('config.augment = {}', '', 'expected fields of it'),
         ('config.model = "resnet20"', '', 'expected fields of it'),
-        ('config.data.streaming = "yes"', '', "is 'yes' (str), expected bool"),
+        ('config.data.streaming = "yes"', '', "is 'yes'. Valid: False, True, auto"),
         ('config.train.seed = 4', '', "a study sets it from 'study.seeds'"),
         ('config.model.init = lambda key: 0', 'model.init', 'code is named by its import path'),
         ('config.model.sizes = {1: 2}', 'model.sizes', 'expected texts as keys'),

@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+import PIL.Image
 import synthetic
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils.lazy_imports_utils import tensorflow as tf
@@ -60,23 +61,34 @@ class FrugalJpeg(FrugalToy):
 
 
 class FrugalSizes(FrugalToy):
-    """One with images of several sizes."""
+    """Colour images of several sizes in folders by class, two columns of classes, hidden test labels; three splits."""
 
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(
                 {
-                    'id': np.int64,
                     'image': tfds.features.Image(shape=(None, None, 3)),
-                    'label': tfds.features.ClassLabel(num_classes=10),
+                    'coarse': tfds.features.ClassLabel(num_classes=2),
+                    'fine': tfds.features.ClassLabel(num_classes=4),
                 }
             ),
         )
 
+    def _split_generators(self, dl_manager):
+        return {part: self._generate_examples(dl_manager.manual_dir / part) for part in ('train', 'validation', 'test')}
+
     def _generate_examples(self, folder: pathlib.Path):
-        for index in range(2):
-            yield index, {'id': index, 'image': np.zeros((index + 1, 2, 3), np.uint8), 'label': 0}
+        for path in sorted(folder.glob('*/*.png')):
+            fine = -1 if folder.name == 'test' else int(path.parent.name)
+            yield f'{path.parent.name} {path.name}', {'image': path, 'coarse': fine // 2, 'fine': fine}
+
+
+class FrugalTrainAlone(FrugalToy):
+    """One without a test split."""
+
+    def _split_generators(self, dl_manager):
+        return {'train': self._generate_examples(dl_manager.manual_dir / 'train')}
 
 
 class FrugalTexts(FrugalToy):
@@ -95,4 +107,15 @@ def write_folder(folder: pathlib.Path) -> pathlib.Path:
         (folder / part).mkdir(parents=True)
         for index, image in enumerate(synthetic.images(3 * count, seed).reshape(count, 6, 6, 3)):
             np.save(folder / part / f'{index:03}.npy', image)
+    return folder
+
+
+def write_images(folder: pathlib.Path) -> pathlib.Path:
+    """The files that `FrugalSizes` reads: PNG of 7 to 20 pixels a side, in folders by class."""
+    draw = np.random.default_rng(0)
+    for part, count in (('train', 40), ('validation', 8), ('test', 8)):
+        for index in range(count):
+            path = folder / part / str(index % 4) / f'{index:03}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(draw.integers(0, 256, (*draw.integers(7, 21, 2), 3), np.uint8)).save(path)
     return folder

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from research import data
 from research.catalogue import ConfigError
-from research.data.dataset import checksum, from_arrays, take
+from research.data.arrays import checksum, from_arrays
+from research.data.dataset import Column, cut, take
 
-CUT = {'validation': 6, 'examples': 0, 'split_seed': 0}
+CUT = {**synthetic.BASE, 'validation': 6}
 N = synthetic.TRAIN + synthetic.TEST
 
 
 def of(train, test=None):
-    return from_arrays('mine', {'train': train, 'test': train if test is None else test}, {**CUT, 'validation': 0})
+    return cut(from_arrays('mine', {'train': train, 'test': train if test is None else test}), synthetic.BASE)
 
 
 def test_texts_go_through():
@@ -32,16 +33,15 @@ def test_texts_go_through():
     for field, array in dataset.arrays.items():
         np.testing.assert_array_equal(array, np.concatenate([parts['train'][field], parts['test'][field]]))
         assert array.dtype == dataset.fields[field].dtype
-        np.testing.assert_array_equal(dataset.source[60][field], array[60])
     assert set(dataset.facts) == {'classes', 'counts'}, 'there is no image'
     assert sum(dataset.facts['counts']) == len(dataset.splits['train']) == synthetic.TRAIN - 6
-    assert len(dataset.source) == N
+    assert {len(array) for array in dataset.arrays.values()} == {N}
 
 
 def test_a_pair_is_a_mapping_of_image_and_label():
     parts = synthetic.load('')
     named = {part: dict(zip(('label', 'image'), pair[::-1], strict=True)) for part, pair in parts.items()}
-    pair, mapping = (from_arrays('mine', given, CUT) for given in (parts, named))
+    pair, mapping = (cut(from_arrays('mine', given), CUT) for given in (parts, named))
     assert (pair.facts, pair.fields, pair.checksum) == (mapping.facts, mapping.fields, mapping.checksum)
     for field in pair.fields:
         np.testing.assert_array_equal(pair.arrays[field], mapping.arrays[field])
@@ -115,7 +115,7 @@ def test_fields_that_cannot_be_are_refused(train, test, said):
 def digest(*parts):
     whole = hashlib.sha256()
     for text, array in parts:
-        whole.update(text.encode() + array.tobytes())
+        whole.update(text.encode() + np.asarray(array).tobytes())
     return whole.hexdigest()[:16]
 
 
@@ -128,32 +128,25 @@ def test_the_checksum_of_images_and_labels_is_frozen():
 
 
 def test_a_checksum_is_of_names_and_content_and_not_of_their_order():
-    x, y = np.arange(3), np.ones(3)
+    x, y = Column(np.arange(3)), Column(np.ones(3))
     one = checksum({'x': x, 'y': y})
     assert one == checksum({'y': y, 'x': x})
-    assert len({one, checksum({'x': y, 'y': x}), checksum({'x': x, 'z': y}), checksum({'x': x, 'y': y + 1})}) == 4
+    assert len({one, checksum({'x': y, 'y': x}), checksum({'x': x, 'z': y}), checksum({'x': x, 'y': Column(np.zeros(3))})}) == 4
 
 
-TEXTS = from_arrays('mine', synthetic.load_texts(''), CUT)
+TEXTS = cut(from_arrays('mine', synthetic.load_texts('')), CUT)
 TEXTS = dataclasses.replace(TEXTS, fields={**TEXTS.fields, 'tokens': TEXTS.fields['tokens']._replace(fill=7)})
 
 
 @given(rows=st.lists(st.lists(st.integers(-1, N - 1), min_size=2, max_size=2), max_size=6), pairs=st.booleans())
-def test_rows_are_taken_alike_from_arrays_and_one_by_one(rows, pairs):
+def test_rows_are_taken_from_every_part_and_empty_ones_are_filled(rows, pairs):
     rows = np.array(rows, np.int64).reshape(-1, 2)
     rows = rows if pairs else rows[:, 0]
-    resident, streamed = take(TEXTS, rows, streaming=False), take(TEXTS, rows, streaming=True)
+    taken, whole = take(TEXTS, rows), synthetic.load_texts('')
     for field, (shape, dtype, fill) in TEXTS.fields.items():
-        assert resident[field].shape == (*rows.shape, *shape)
-        assert resident[field].dtype == streamed[field].dtype == dtype
-        np.testing.assert_array_equal(resident[field], streamed[field])
+        assert taken[field].shape == (*rows.shape, *shape)
+        assert taken[field].dtype == dtype
+        both = np.concatenate([whole['train'][field], whole['test'][field]])
         for place in np.ndindex(rows.shape):
-            expected = fill if rows[place] == -1 else TEXTS.arrays[field][rows[place]]
-            np.testing.assert_array_equal(resident[field][place], np.broadcast_to(expected, shape))
-
-
-def test_what_is_taken_is_read_where_it_was_asked_for():
-    unread = dataclasses.replace(TEXTS, source=None)
-    assert take(unread, np.arange(3), streaming=False)['label'].tolist() == TEXTS.arrays['label'][:3].tolist()
-    unread = dataclasses.replace(TEXTS, arrays={})
-    assert take(unread, np.arange(3), streaming=True)['label'].tolist() == TEXTS.arrays['label'][:3].tolist()
+            expected = fill if rows[place] == -1 else both[rows[place]]
+            np.testing.assert_array_equal(taken[field][place], np.broadcast_to(expected, shape))

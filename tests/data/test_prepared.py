@@ -12,6 +12,7 @@ import time
 
 import catalogue_builder
 import numpy as np
+import PIL.Image
 import pytest
 import synthetic
 import tensorflow_datasets as tfds
@@ -19,7 +20,7 @@ from tensorflow_datasets.image_classification import mnist
 
 from research import data
 from research.catalogue import ConfigError
-from research.data import prepared
+from research.data import images, prepared
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +55,12 @@ def test_idx_files_come_through_unchanged(tmp_path):
         assert np.array_equal(sorted_rows(arrays['image'][examples], arrays['label'][examples]), sorted_rows(*parts[part]))
     assert dataset.fields == {'image': data.Field((6, 6, 1), np.dtype(np.uint8)), 'label': data.Field((), np.dtype(np.int32))}
     assert_facts_are_of_the_training_split(dataset, parts['train'][1].max() + 1)
-    for index in (0, 30, len(dataset.source) - 1):
-        assert np.array_equal(dataset.source[index]['image'], arrays['image'][index])
-        assert dataset.source[index]['label'] == arrays['label'][index]
     assert 'tensorflow' not in sys.modules
 
 
 def test_preparing_again_does_nothing(tmp_path, data_dir):
     folder = synthetic.write_folder(tmp_path / 'raw')
-    data.prepare(config(folder))
+    data.read(config(folder))
     before = {path: path.stat().st_mtime_ns for path in data_dir.rglob('*') if path.is_file()}
     first, again = data.load(config(folder)), data.load(config(folder))
     assert {path: path.stat().st_mtime_ns for path in data_dir.rglob('*') if path.is_file()} == before
@@ -88,12 +86,13 @@ def test_what_a_dead_process_left_is_done_again(tmp_path, data_dir):
 
 
 def test_the_names_on_disk_are_frozen(tmp_path, data_dir):
-    data.prepare(config(synthetic.write_folder(tmp_path / 'raw')))
+    data.read(config(synthetic.write_folder(tmp_path / 'raw')))
     decoded = next(data_dir.rglob('decoded'))
     why = 'Folders that older versions have prepared can no longer be read.'
     assert {path.name for path in decoded.iterdir()} == {'image.npy', 'label.npy', 'moments.npy', 'content.json'}, why
     assert json.loads((decoded / 'content.json').read_text()) == {
         'train': synthetic.TRAIN,
+        'parts': {'train': synthetic.TRAIN, 'test': synthetic.TEST},
         'num_classes': 10,
         'checksum': 'b847efe345824e2c',
     }, why
@@ -145,7 +144,7 @@ def test_a_lock_is_free_once_its_holder_is_killed(tmp_path, data_dir):
             sys.executable,
             '-c',
             (
-                'import pathlib, sys, time\nfrom research.data import prepared\n'
+                'import pathlib, sys, time\nfrom research.data import images, prepared\n'
                 'with prepared._alone(pathlib.Path(sys.argv[1])):\n    print(1, flush=True)\n    time.sleep(100)'
             ),
             str(data_dir / '.mnist.lock'),
@@ -211,7 +210,7 @@ def test_mnist_of_the_catalogue_needs_no_tensorflow(tmp_path, monkeypatch):
     [
         ('frugal_decoder', 'tf.io.decode_jpeg'),
         ('frugal_jpeg', 'expected uint8 as png'),
-        ('frugal_sizes', 'expected one size'),
+        ('frugal_train_alone', 'Set data.test, such as 0.2'),
         ('frugal_texts', 'not a classification'),
         ('emnist/balancd', 'balanced'),
         ('frugal_toi', "Did you mean 'frugal_toy'?"),
@@ -221,6 +220,98 @@ def test_what_cannot_be_had_without_tensorflow_says_why(tmp_path, name, said):
     with pytest.raises(ConfigError) as caught:
         data.load(config(catalogue_builder.write_folder(tmp_path / 'raw'), name=name))
     assert said in str(caught.value)
+
+
+@pytest.fixture
+def unequal(tmp_path):
+    folder = catalogue_builder.write_images(tmp_path / 'raw')
+    return config(folder, name='frugal_sizes', label='fine', resize=6, test=0.25, validation=0.1)
+
+
+def test_images_of_several_sizes_are_brought_to_one_and_two_columns_are_told_apart(unequal, tmp_path):
+    fine, coarse = data.load(unequal), data.load({**unequal, 'label': 'coarse'})
+    assert fine.fields['image'].shape == (6, 6, 3)
+    assert {split: len(rows) for split, rows in fine.splits.items()} == {'train': 27, 'validation': 3, 'test': 10}
+    assert not np.intersect1d(fine.splits['train'], fine.splits['test']).size
+    train = slice(0, 40)
+    np.testing.assert_array_equal(fine.arrays['label'][train] // 2, coarse.arrays['label'][train])
+    paths = sorted((tmp_path / 'raw' / 'train').glob('*/*.png'))
+    expected = [np.asarray(images.fit(PIL.Image.open(path), 6, 0)) for path in paths]
+    labels = [int(path.parent.name) for path in paths]
+    assert np.array_equal(sorted_rows(fine.arrays['image'][train], fine.arrays['label'][train]), sorted_rows(expected, labels))
+
+
+def test_the_official_validation_split_is_taken_where_asked_for(unequal):
+    dataset = data.load({**unequal, 'official_validation': True})
+    assert dataset.splits['validation'].tolist() == [*range(48, 56)]
+    assert len(dataset.splits['train']) == 30
+
+
+@pytest.mark.parametrize(
+    'change, said',
+    [
+        ({'resize': 0}, 'Set data.resize'),
+        ({'resize': 0, 'crop': 9}, 'smaller than the square of 9'),
+        ({'label': ''}, 'Set data.label to one of: coarse, fine'),
+        ({'label': 'fin'}, "no column of classes 'fin'"),
+        ({'test': 0.0}, '8 of 8 test examples of .* have no label .* Set data.test'),
+        ({'test': 40.0}, 'data.test=40.0 leaves none of 40'),
+    ],
+)
+def test_what_such_data_lack_is_said_with_what_to_set(unequal, change, said):
+    with pytest.raises(ConfigError, match=said):
+        data.load({**unequal, **change})
+
+
+def test_train_alone_can_be_cut(tmp_path):
+    raw = catalogue_builder.write_folder(tmp_path / 'raw')
+    asked = config(raw, name='frugal_train_alone', test=3.0)
+    dataset = data.load(asked)
+    assert {split: len(rows) for split, rows in dataset.splits.items()} == {'train': 10, 'validation': 0, 'test': 3}
+    with pytest.raises(ConfigError, match='has only the parts train'):
+        data.load({**asked, 'official_validation': True})
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-100:] = bytes(100)
+    path.write_bytes(content)
+
+
+def one_bit(path):
+    """In an example that no sample of a few reads."""
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('harm', [cut_short, flip, os.remove, one_bit])
+@pytest.mark.parametrize('name', ['image.npy', 'label.npy', 'content.json'])
+def test_a_damaged_file_names_itself_and_its_cure(tmp_path, data_dir, monkeypatch, harm, name):
+    asked = config(synthetic.write_folder(tmp_path / 'raw'))
+    whole = data.read(asked).checksum
+    monkeypatch.setattr(prepared, '_SAMPLE', 3)
+    file = next(data_dir.rglob(name))
+    harm(file)
+    with pytest.raises(ConfigError) as caught:
+        data.read(asked, whole=True)
+    assert str(file) in str(caught.value) or 'image.npy or label.npy' in str(caught.value)
+    shutil.rmtree(file.parent)  # as it says
+    assert data.read(asked).checksum == whole
+
+
+def test_data_that_an_older_version_prepared_are_read(tmp_path, data_dir):
+    asked = config(synthetic.write_folder(tmp_path / 'raw'))
+    now = data.read(asked)
+    path = next(data_dir.rglob('content.json'))
+    content = json.loads(path.read_text())
+    del content['parts']
+    path.write_text(json.dumps(content))
+    assert data.read(asked).parts == now.parts
 
 
 def test_no_network_is_said_with_a_way_out(monkeypatch):

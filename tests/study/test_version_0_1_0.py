@@ -9,6 +9,7 @@ import pytest
 
 import research.study
 from research import data
+from research.config import overrides
 from research.report import pages, records, tables
 from research.study import trained
 
@@ -32,7 +33,7 @@ def test_it_reports_every_run_with_the_recorded_scores(workdir):
 def test_a_model_loads_and_scores_what_its_record_says(workdir):
     module, variables = research.study.load(str(workdir), 'virtual', 0)
     study = records.read_study(workdir)
-    dataset = data.load({**study['config']['data']})
+    dataset = data.load(overrides.defaults()['data'] | study['config']['data'])  # which has fewer fields
     images = dataset.arrays['image'][dataset.splits['test']].astype(np.float32)
     logits = module.apply(variables, jnp.asarray((images - dataset.facts['mean'][0]) / dataset.facts['std'][0]))
     right = np.asarray(logits).argmax(-1) == dataset.arrays['label'][dataset.splits['test']]

@@ -11,11 +11,11 @@ import tiny
 from PIL import Image
 from sessions import cleared
 
-from research import models, optim
+from research import data, models, optim
 from research.catalogue import ConfigError
 from research.config import overrides, signatures
 from research.data import order
-from research.data.dataset import from_arrays
+from research.data.arrays import from_arrays
 from research.layers.example import example_keys
 from research.study import identity
 from research.tasks import generation, standardization
@@ -28,7 +28,7 @@ from research.train.steps.adversarial import PLAYERS
 
 BATCH, REFERENCE = 8, 6
 NORMS = {'batch': 'batch', 'virtual': 'virtual_batch', 'ghost': {'name': 'ghost_batch', 'virtual_batch_size': 3}}
-CUT = {'validation': 20.0, 'examples': 0, 'split_seed': 0}
+CUT = {**overrides.defaults()['data'], 'validation': 20.0}
 
 
 def engines():
@@ -45,7 +45,8 @@ def images(n, seed=0):
     return found, (np.arange(n) % 3).astype(np.int32)
 
 
-DATASET = from_arrays('squares', {'train': images(100), 'test': images(40, seed=1)}, CUT)
+SQUARES = from_arrays('squares', {'train': images(100), 'test': images(40, seed=1)})
+DATASET = data.cut(SQUARES, CUT)
 
 
 def config(norm='batch', **model):
@@ -75,7 +76,7 @@ class Run:
         self.module, jit = self.players.module, self.engine.jit
         self.chunk = jit(functools.partial(train_chunk, self.players, phases.Phase(BATCH, micro_batches, 0, ())))
         self.evaluate, self.final = jit(self.players.evaluate), jit(self.players.final)
-        self.data = {'examples': dict(DATASET.arrays), 'constants': {}}
+        self.data = {'examples': {name: values[:] for name, values in DATASET.arrays.items()}, 'constants': {}}
         self.reference = {name: values[:REFERENCE] for name, values in DATASET.arrays.items()}
         numbers = {k: np.float32(v) for k, v in optim.hyperparameters(config).items()}
         self.start = jax.jit(self.players.init)(jax.random.key(0), numbers, {})
@@ -577,7 +578,7 @@ def test_a_judge_that_was_stopped_goes_on(played, tmp_path, monkeypatch):
 
 
 def test_too_few_examples_to_judge_by_are_refused():
-    few = from_arrays('few', {'train': images(100), 'test': images(40, seed=1)}, {**CUT, 'validation': 3.0})
+    few = data.cut(SQUARES, {**CUT, 'validation': 3.0})
     with pytest.raises(ConfigError, match='validation split has 3 examples, and generated ones are judged by at least 4'):
         create(config(), dataset=few)
 

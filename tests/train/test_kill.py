@@ -1,11 +1,7 @@
 """Real processes, killed and stopped at chosen moments: the same command goes on and ends in the same bits."""
 
-import contextlib
 import dataclasses
-import fcntl
-import pathlib
 import signal
-import time
 
 import killed
 import pytest
@@ -32,7 +28,6 @@ _FASHION_MNIST = {
     'study.budget': '300st',
     'train.eval_every': '100st',
 }
-_STREAMED = {'data.streaming': True, 'data.workers': 2}
 
 
 def _kill(study: Study, monkeypatch, moments: list[tuple[str, int]]) -> int:
@@ -59,30 +54,6 @@ def _went_on(events: list[tuple[str, int]], at: int) -> None:
     assert at - 2 * _INTERVAL <= restored <= at and (restored > 0) == (at > 0), (restored, at)
 
 
-@pytest.fixture
-def shared_memory(tmp_path_factory):
-    """No shared memory is left behind: none that is new and that no living process holds.
-
-    One test at a time: what another one kills leaves its memory until it is launched again.
-    """
-    with (tmp_path_factory.getbasetemp().parent / 'shared_memory.lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = set(pathlib.Path('/dev/shm').iterdir())
-        yield
-        deadline = time.monotonic() + 5
-        while left := {p for p in set(pathlib.Path('/dev/shm').iterdir()) - before if not _held(p)}:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.1)
-
-
-def _held(path: pathlib.Path) -> bool:
-    for maps in pathlib.Path('/proc').glob('[0-9]*/maps'):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            if str(path) in maps.read_text():
-                return True
-    return not path.exists()
-
-
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory):
     """A run that nobody disturbed."""
@@ -93,13 +64,13 @@ def digits(tmp_path_factory):
 
 
 @pytest.mark.long
-def test_killed_twice(digits, shared_memory, monkeypatch):
+def test_killed_twice(digits, monkeypatch):
     study = dataclasses.replace(digits, workdir=digits.folder / 'killed')
     _finish(study, _kill(study, monkeypatch, [('save', 15), ('chunk', 40)]), digits)
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_killed_and_then_stopped_by_a_signal(digits, shared_memory, monkeypatch, number):
+def test_killed_and_then_stopped_by_a_signal(digits, monkeypatch, number):
     """A kill loses what was not saved. At a signal what is on its way is read and saved; the same command goes on from it."""
     study = dataclasses.replace(digits, workdir=digits.folder / number.name)
     at = _kill(study, monkeypatch, [('save', 15)])
@@ -119,8 +90,8 @@ _MOMENTS += [('save', 200), ('chunk', 250), ('scored', 290)]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(('reading', 'moments'), [({}, _MOMENTS), (_STREAMED, _MOMENTS[3:6])], ids=['resident', 'streamed'])
-def test_killed_on_fashion_mnist(tmp_path, shared_memory, monkeypatch, reading, moments):
+@pytest.mark.parametrize(('reading', 'moments'), [({}, _MOMENTS), ({'data.streaming': True}, _MOMENTS[3:6])])
+def test_killed_on_fashion_mnist(tmp_path, monkeypatch, reading, moments):
     whole = Study(tmp_path, {**_FASHION_MNIST, **reading}, tmp_path / 'whole')
     whole.finish()
     struck = dataclasses.replace(whole, workdir=whole.folder / 'killed')
@@ -136,19 +107,3 @@ def test_killed_between_result_and_cleaning_up(digits, monkeypatch):
     assert study.finish().last('restored') is None
     assert not (study.run / 'checkpoints').exists()
     assert study.bits() == digits.bits()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_signal_to_the_readers_too(tmp_path, shared_memory, number):
-    """A terminal sends Ctrl-C to the whole process group, Slurm its SIGTERM to every process."""
-    study = Study(tmp_path, {**_FASHION_MNIST, **_STREAMED, 'study.budget': '100ep'}, tmp_path / 'stopped')
-    launch = study.launch()
-    launch.reach(20)
-    assert launch.signal(number, everybody=True) == 128 + number
-    assert 'Traceback' not in launch.output()
-    assert launch.survivors() == []
-    again = study.launch()
-    again.until(lambda: again.last('restored') is not None)
-    assert again.last('restored') == launch.last('read')
-    again.kill()

@@ -125,7 +125,7 @@ def test_a_task_that_reads_what_is_not_there_is_refused(session):
 
 
 def test_facts_reach_the_task_and_tell_programs_apart(session):
-    facts = data.load({'name': 'text:load', 'path': '', 'validation': 0.2, 'examples': 0, 'split_seed': 0}).facts
+    facts = data.load(tiny.config(text.CONFIG)['data']).facts
     assert facts['classes'] == 3 and sum(facts['counts']) == 192
     group = {'name': 'test_text:told', 'loss': 'softmax', 'label_smoothing': 0.0}
     assert tasks.create(group, facts).fields == ('classes', 'counts')
