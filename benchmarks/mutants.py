@@ -280,9 +280,9 @@ MUTANTS = (
     ),
     # Reports.
     Mutant(
-        'a crossed interval without its small-sample factor',
+        'a crossed interval that takes the interaction for examples',
         'report/statistics.py',
-        ' * math.sqrt(seeds / (seeds - 1))',
+        ' - interaction / seeds',
         '',
         'tests/report/test_statistics.py -k crossed',
     ),

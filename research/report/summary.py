@@ -91,7 +91,9 @@ def _contrasts(records: Records, scores: Mapping[str, np.ndarray], times: Times)
     options = {key: study[key] for key in ('margin', 'higher_is_better', 'alpha')}
     weights = {NULL: {NULL: 1, BASELINE: -1}} if NULL in study['variants'] else {}
     weights |= study['contrasts']
-    compared = {name: _compare(statistics.contrast(scores, w), options) for name, w in weights.items()}
+    compared = {
+        name: _compare(statistics.contrast(scores, w), options | {'step': _step(records, w)}) for name, w in weights.items()
+    }
     corrected = [name for name in weights if name != NULL]
     compared |= zip(corrected, statistics.corrected([compared[name] for name in corrected]), strict=True)
     return [
@@ -151,6 +153,13 @@ def _compare(differences: np.ndarray, options: Mapping[str, Any]) -> statistics.
     if differences.size:
         return statistics.compare_differences(differences, **options)
     return statistics.Comparison(0, 0, descriptive=True, verdict='too few seeds', **options)
+
+
+def _step(records: Records, weights: Mapping[str, float]) -> float:
+    """Distance between two possible differences of a contrast of test accuracies; 0 where the examples are not known."""
+    examples = {records.results[variant][seed].get('test_examples') for variant in weights for seed in records.seeds}
+    known = records.study['metric'] == 'test/accuracy' and len(examples) == 1 and None not in examples
+    return min(map(abs, weights.values())) / examples.pop() if known else 0.0
 
 
 def _failures(records: Records, weights: Mapping[str, float], compared: statistics.Comparison) -> dict[str, Any]:
