@@ -90,7 +90,7 @@ def get_config(arg: str = '') -> ConfigDict:
         {
             'name': '',  # identity of the study; '' = the config file's name
             'variants': {},  # name -> {dotted key: value}; the baseline is the config itself
-            'contrasts': {},  # name -> {variant: weight}, weights sum to 0; {} = each variant against the baseline
+            'contrasts': {},  # name -> {variant: weight}, weights sum to 0; beside each variant against the baseline
             'seeds': 10,  # a count, or a tuple of seeds
             'null': True,  # the baseline with only its data order redrawn: the resolution of the instrument
             'metric': 'test/accuracy',  # what decides

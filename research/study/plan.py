@@ -1,6 +1,7 @@
 """Config + variants x seeds -> runs; refuses what the config and signatures show to be wrong, and reads no data."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class Plan:
       source: where its values stand, for messages.
       question: from the docstring of the config file.
       variants: name -> overrides, 'baseline' first, then 'null' unless switched off.
-      contrasts: name -> {variant: weight}; the null is not among them.
+      contrasts: name -> {variant: weight}, each variant's own first; the null is not among them.
       runs: seed by seed, every variant of a seed before the next seed, so that times are paired as scores are.
       tuning: what study.json says about it, see research.study.tuning; None in a study that does not tune.
     """
@@ -82,7 +83,8 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
       spec, changes: as in `overrides.load`.
 
     Raises:
-      ConfigError: a key, name or argument that does not exist or fit, or two variants that are the same runs.
+      ConfigError: a key, name or argument that does not exist or fit, two variants that are the same runs, or two contrasts
+        that are the same test.
     """
     config, source, question = overrides.load(spec, changes)
     study = config['study']
@@ -98,8 +100,38 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
         other = same.setdefault(identity.unread(variant), name)
         if other != name:
             raise ConfigError(f'{source.at(name, name)}{the_same(name, other)}')
-    contrasts = study['contrasts'] or {name: {name: 1, 'baseline': -1} for name in study['variants']}
-    return Plan(config, source, _question(question), variants, contrasts, expand(resolved, overrides.seeds_of(study)))
+    seeds = overrides.seeds_of(study)
+    return Plan(config, source, _question(question), variants, _contrasts(study, source), expand(resolved, seeds))
+
+
+def _contrasts(study: Mapping[str, Any], source: ConfigFile) -> dict[str, Mapping[str, float]]:
+    """Each variant against the baseline, then those that the study names; one of these that asks the same is refused.
+
+    A contrast under a variant's name may only be that variant's own, which it then states again.
+    """
+    contrasts: dict[str, Mapping[str, float]] = {name: {name: 1, 'baseline': -1} for name in study['variants']}
+    for name, weights in study['contrasts'].items():
+        other = next((known for known, taken in contrasts.items() if _same_test(weights, taken)), None)
+        if other not in (None, name):
+            raise ConfigError(
+                f"{source.at(name)}Contrast '{name}' asks the same as '{other}', and each counts in the correction. Remove it; "
+                'every variant is compared with the baseline without being named.'
+            )
+        if name in contrasts and other is None:
+            raise ConfigError(
+                f"{source.at(name)}Contrast '{name}': this name is taken by the variant's own contrast with the baseline. "
+                'Choose another one.'
+            )
+        contrasts[name] = weights
+    return contrasts
+
+
+def _same_test(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether the weights of two contrasts are equal up to a factor, which may be negative."""
+    if one.keys() != other.keys():
+        return False
+    factor = next(one[name] / other[name] for name in one)
+    return all(math.isclose(one[name], factor * other[name]) for name in one)
 
 
 def the_same(name: str, other: str) -> str:

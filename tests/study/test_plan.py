@@ -181,10 +181,28 @@ def test_a_study_may_have_neither_variants_nor_null(tmp_path):
     assert [run.variant for run in planned.runs] == ['baseline', 'baseline'] and planned.contrasts == {}
 
 
-def test_own_contrasts_take_the_place_of_the_default_ones(tmp_path):
-    body = 'config.study.variants = {"a": {"model.widths": (4,)}, "b": {"model.widths": (8,)}}\n'
-    planned = make(tmp_path, body + 'config.study.contrasts = {"a over b": {"a": 1, "b": -1}}')
-    assert planned.contrasts == {'a over b': {'a': 1, 'b': -1}}
+_TWO = 'config.study.variants = {"a": {"model.widths": (4,)}, "b": {"model.widths": (8,)}}\n'
+
+
+def test_named_contrasts_stand_beside_the_variants_own(tmp_path):
+    named = {'a over b': {'a': 1, 'b': -1}, 'b': {'b': 1, 'baseline': -1}}
+    planned = make(tmp_path, f'{_TWO}config.study.contrasts = {named!r}')
+    own = {'a': {'a': 1, 'baseline': -1}, 'b': {'b': 1, 'baseline': -1}}
+    assert planned.contrasts == {**own, 'a over b': {'a': 1, 'b': -1}}
+
+
+@pytest.mark.parametrize(
+    ('named', 'message'),
+    [
+        ({'mine': {'a': 1, 'baseline': -1}}, "Contrast 'mine' asks the same as 'a'"),
+        ({'turned': {'baseline': 2, 'a': -2}}, "Contrast 'turned' asks the same as 'a'"),
+        ({'one': {'a': 1, 'b': -1}, 'two': {'b': 1, 'a': -1}}, "Contrast 'two' asks the same as 'one'"),
+        ({'a': {'a': 1, 'b': -1}}, "Contrast 'a': this name is taken"),
+    ],
+)
+def test_a_contrast_counts_once_in_the_correction(tmp_path, named, message):
+    text = refused(tmp_path, f'{_TWO}config.study.contrasts = {named!r}', message)
+    assert text.startswith(f'{tmp_path}/paper.py:'), text
 
 
 def test_every_default_passes():

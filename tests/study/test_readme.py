@@ -19,7 +19,7 @@ def test_the_paper_of_the_readme_needs_no_edit_here(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     study = plan.make(str(tmp_path / 'my_paper/study.py'), {})
-    assert set(study.contrasts) == {'do they add up?'} and len(study.variants) == 5
+    assert list(study.contrasts) == ['ghost_norm', 'clip', 'both', 'do they add up?'] and len(study.variants) == 5
     for run in study.runs[: len(study.variants)]:
         group = dict(run.config['model'])
         for key in models.OWN:
