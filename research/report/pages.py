@@ -11,7 +11,7 @@ import jinja2
 
 from research import files
 from research.config import overrides
-from research.report import figures, records, tables, trials, words
+from research.report import earlier, figures, records, tables, trials, words
 from research.report.records import BASELINE
 from research.report.summary import bands, read_evaluations, summarize
 from research.report.tables import table
@@ -92,7 +92,7 @@ def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
             for contrast in contrasts
         ],
         'scope': f'Differences are paired by seed, against the baseline unless the name of a contrast says otherwise; {level} '
-        f"intervals. Verdicts hold after Holm's correction for {len(contrasts)} contrasts.",
+        f'intervals. {earlier.correction(summary)}',
         'differences': {
             'headings': ['variant', 'field', 'baseline', 'here'],
             'rows': [
@@ -143,6 +143,7 @@ def _notices(summary: Mapping[str, Any]) -> list[str]:
         )
     if added:
         notices.append(f'{len(added)} seeds were added after a report was read: p-values do not account for this.')
+    notices += earlier.sentences(summary)
     if summary['tuning'] and (errors := sum(p['failed'] for v in summary['tuning']['variants'] for p in v['points'])):
         notices.append(
             f'{errors} runs of tuning ended in an error: every variant gets the same number of points, so the study does not '

@@ -1,6 +1,6 @@
 """A study's records on disk: reading, checking, and setting bad ones aside.
 
-    DIR/study.json             the study: variants, seeds, contrasts, resolved config, environment
+    DIR/study.json             the study: variants, seeds, contrasts, resolved config, environment, what was asked before
     DIR/runs/ID/result.json    result of one run; the source of truth, written atomically
     DIR/runs/ID/config.json    its resolved config; a budget in seconds is given there in examples
     DIR/runs/ID/metrics.jsonl  one line per evaluation
@@ -70,7 +70,7 @@ class Records:
       problems: path and reason of each record that was ignored.
       trials: variant -> point of tuning -> seed -> result.json; no verdict uses them.
       latency: variant -> batch size -> quantiles in seconds; empty if it was not measured.
-      strangers: run folders of no planned run (from an earlier config).
+      strangers: run folders of no run that the study asks or asked for.
     """
 
     workdir: Path
@@ -123,6 +123,7 @@ def read(workdir: str | os.PathLike[str]) -> Records:
     except BadRecord as bad:
         latency = {}
         problems.append({'path': 'latency.json', 'reason': str(bad)})
+    owned |= {run for question in study.get('asked', []) for runs in question['runs'].values() for run in runs.values()}
     present = set(os.listdir(workdir / 'runs')) if (workdir / 'runs').is_dir() else set()
     return Records(workdir, study, results, problems, trials, latency, len(present - owned))
 

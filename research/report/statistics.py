@@ -31,6 +31,7 @@ class Comparison:
       interval: confidence interval (low, high) at 1 - alpha, closed; None for a single seed.
       p_value: two-sided, before correction; None if `descriptive`.
       equivalence: the larger p of the two one-sided tests against -margin and +margin; None if the margin is 0.
+      equivalence_interval: what these tests do not reject, (low, high) at 1 - 2 alpha; None if the margin is 0.
       spread: standard deviation over seeds (n - 1); None for a single seed.
       detectable: the true mean that this test detects with 80 % power, see `sign_flips.detectable_size`; None if nothing can
         be detected.
@@ -50,6 +51,7 @@ class Comparison:
     interval: tuple[float, float] | None = None
     p_value: float | None = None
     equivalence: float | None = None
+    equivalence_interval: tuple[float, float] | None = None
     spread: float | None = None
     detectable: float | None = None
     descriptive: bool = False
@@ -225,16 +227,21 @@ def _tested(d: np.ndarray, margin: float, alpha: float, step: float) -> dict[str
     p = min(1.0, 2 * min(p_above(d, sums, sizes, 0.0), p_above(-d, -sums, sizes, 0.0)))
     equivalence = max(p_above(d, sums, sizes, -margin), p_above(-d, -sums, sizes, -margin)) if margin else None
     sums = np.where(np.abs(sums) <= TIE * np.abs(d).max(), 0.0, sums)  # the same ties as for p
-    low, high = float(lower_bound(sums, sizes, alpha)), float(-lower_bound(-sums, sizes, alpha)) + 0.0
+    low, high = _interval(sums, sizes, alpha)
     return {
         'difference': min(max(float(d.mean()), low), high),  # rounding alone puts it outside, if all seeds agree
         'interval': (low, high),
         'p_value': p,
         'equivalence': equivalence,
+        'equivalence_interval': _interval(sums, sizes, 2 * alpha) if margin else None,
         'spread': spread,
         'detectable': detectable_size(spread, d.size, alpha, step),
         'exact': d.size <= EXACT_SEEDS,
     }
+
+
+def _interval(sums: np.ndarray, sizes: np.ndarray, alpha: float) -> tuple[float, float]:
+    return float(lower_bound(sums, sizes, alpha)), float(-lower_bound(-sums, sizes, alpha)) + 0.0
 
 
 def _judged(c: Comparison, p: float | None, equivalence: float | None) -> Comparison:

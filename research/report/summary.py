@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from research.report import costs, statistics, trials, words
+from research.report import costs, earlier, statistics, trials, words
 from research.report.records import BASELINE, NULL, Records, correct, evaluations, score
 from research.report.times import Evaluations, Times
 
@@ -43,6 +43,9 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
       planned_seeds; added_seeds: those that were added after a report was read.
       contrasts: a list of {name, weights, null, n, failed, errors, difference, interval, p_value, p_corrected, verdict, note,
         spread, detectable, descriptive, ..., crossed_interval, differences, time_to_quality, cost, mismatch}.
+      changes: of the question after there were results, see `earlier.changes`.
+      asked_before: a list of {name, weights, metric, until, gone, n, difference, p_value}: contrasts of earlier questions,
+        which count in the correction if they have a p-value.
       variants: a list of {name, overrides, scores, mean, spread, failed, cost, gap, observed, train_seconds_interval, latency,
         time_to_quality}.
       tuning: {points, seeds, metric, budget, read_test, variants}, the last a list of {name, space, points, chosen,
@@ -54,14 +57,19 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
         variant: np.array([score(by_seed[seed], study['metric']) for seed in seeds])
         for variant, by_seed in records.results.items()
     }
-    times = Times(records, curves)
+    times, before = Times(records, curves), earlier.contrasts(records)
     reported = study.get('reported_seeds')
     return {
         **{key: study.get(key) for key in _PLANNED},
         'seeds': seeds,
         'planned_seeds': study['seeds'],
         'added_seeds': [] if reported is None else [seed for seed in seeds if seed not in reported],
-        'contrasts': _contrasts(records, scores, times),
+        'contrasts': _contrasts(records, scores, times, before),
+        'changes': earlier.changes(study),
+        'asked_before': [
+            {**{key: value for key, value in test._asdict().items() if key != 'comparison'}, **_tested(test.comparison)}
+            for test in before
+        ],
         'variants': [
             {
                 'name': variant,
@@ -85,8 +93,10 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
     }
 
 
-def _contrasts(records: Records, scores: Mapping[str, np.ndarray], times: Times) -> list[dict[str, Any]]:
-    """The null contrast first, uncorrected; then those of the study, corrected together."""
+def _contrasts(
+    records: Records, scores: Mapping[str, np.ndarray], times: Times, before: list[earlier.Earlier]
+) -> list[dict[str, Any]]:
+    """The null contrast first, uncorrected; then those of the study, corrected together with what was asked before."""
     study = records.study
     options = {key: study[key] for key in ('margin', 'higher_is_better', 'alpha')}
     weights = {NULL: {NULL: 1, BASELINE: -1}} if NULL in study['variants'] else {}
@@ -95,7 +105,8 @@ def _contrasts(records: Records, scores: Mapping[str, np.ndarray], times: Times)
         name: _compare(statistics.contrast(scores, w), options | {'step': _step(records, w)}) for name, w in weights.items()
     }
     corrected = [name for name in weights if name != NULL]
-    compared |= zip(corrected, statistics.corrected([compared[name] for name in corrected]), strict=True)
+    family = [*(compared[name] for name in corrected), *(test.comparison for test in before)]
+    compared |= zip(corrected, statistics.corrected(family)[: len(corrected)], strict=True)
     return [
         {
             'name': name,
@@ -153,6 +164,10 @@ def _compare(differences: np.ndarray, options: Mapping[str, Any]) -> statistics.
     if differences.size:
         return statistics.compare_differences(differences, **options)
     return statistics.Comparison(0, 0, descriptive=True, verdict='too few seeds', **options)
+
+
+def _tested(comparison: statistics.Comparison) -> dict[str, Any]:
+    return {key: getattr(comparison, key) for key in ('n', 'difference', 'p_value')}
 
 
 def _step(records: Records, weights: Mapping[str, float]) -> float:

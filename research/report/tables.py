@@ -15,7 +15,8 @@ _QUALITY_CAPTION = (
     'Means over {n} seeds. p: exact sign-flip test over paired seeds. Intervals hold over training seeds, on this test set; '
     'the wider ones over other test examples as well. Could have detected: the true difference that would have been called '
     'in four of five studies like this one. Time to quality: median until the validation score first reaches {target}, the '
-    "worst final one among the baseline's seeds."
+    "worst final one among the baseline's seeds; it is known to the evaluation, so two runs that reach it at the same one tie, "
+    'and p is an exact sign test over the seeds that do not.'
 )
 _GAP_CAPTION = (
     ' Gap: how much better the scored weights are on training examples than on {split} examples; a large gap is overfitting, a '
@@ -290,10 +291,4 @@ def _latency(row: Row, batch: str) -> str:
 
 
 def _time_to_quality(row: Row) -> str:
-    time = row.variant.get('time_to_quality')
-    if not time:
-        return words.MISSING
-    reached = f'{time["reached"]} of {time["n"]} reached it'
-    if time['examples'] is None:
-        return f'∞ ({reached})'
-    return f'{words.duration(time["seconds"])}, {words.quantity(time["examples"])} examples ({reached})'
+    return words.time_to_quality(row.variant.get('time_to_quality'), row.contrast.get('time_to_quality', {}).get('examples'))

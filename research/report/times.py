@@ -110,10 +110,15 @@ class Times:
         return np.array([time_to_quality(curve, self.target, self.higher) for curve in self.curves[unit, variant]])
 
     def median(self, variant: str) -> dict[str, Any]:
-        """{metric, target, n, reached, examples, seconds}, the last two medians over seeds; {} without seeds."""
+        """{metric, target, n, reached, examples, seconds, grid}; {} without seeds.
+
+        `examples` and `seconds` are medians over seeds; `grid` is the longest way from one evaluation to the next, in examples,
+        which is how finely times are known; None for a single evaluation.
+        """
         examples, seconds = self._reached('position', variant), self._reached('train_seconds', variant)
         if not examples.size:
             return {}
+        gaps = [np.diff(curve[:, 0]).max() for curve in self.curves['position', variant] if len(curve) > 1]
         return {
             'metric': self.metric,
             'target': self.target,
@@ -121,6 +126,7 @@ class Times:
             'reached': int(np.isfinite(examples).sum()),
             'examples': float(np.median(examples)),
             'seconds': float(np.median(seconds)),
+            'grid': float(max(gaps)) if gaps else None,
         }
 
     def compare(self, weights: Mapping[str, float]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import jax
 
 from research.catalogue import ConfigError
 from research.report import records
-from research.study import identity
+from research.study import asked, identity
 from research.study.measure import schedules
 from research.study.plan import Plan, Run
 from research.train import record
@@ -107,6 +107,9 @@ def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experimen
         'schedules': schedules(built),
         'tuning': plan.tuning,
     }
+    content = json.loads(json.dumps(content))  # as it is read again
+    settled = not plan.tuning or bool(plan.tuning['chosen'])
+    content |= {'asked': asked.so_far(workdir, content, earlier, settled)}
     record.write_json(workdir / 'study.json', content | {k: earlier[k] for k in ('reported_seeds',) if k in earlier})
 
 

@@ -353,6 +353,20 @@ def test_json_is_strict_and_keeps_what_is_finite(value):
         assert all(b == f or (b is None and f - f != 0) for f, b in pairs)
 
 
+def test_what_a_verdict_rests_on_stands_beside_it(tmp_path):
+    """The interval of two one-sided tests, the contrasts that were corrected, and how finely times to quality are known."""
+    workdir = fabricate.study(tmp_path, evaluations=10, margin=0.03, status={('adam', 2): 'diverged'})
+    contrasts = {c['name']: c for c in pages.write(workdir)['contrasts']}
+    text, clip = (workdir / 'report.md').read_text(), contrasts['clip']
+    low, high = (100 * bound for bound in clip['equivalence_interval'])
+    assert clip['verdict'] == 'equivalent' and -3 < low < high < 3
+    assert f'within the margin of 3.00 points (90 % interval {low:+.2f} to {high:+.2f})'.replace('-', '−') in text
+    assert "Holm's correction for 3 contrasts" in text and len(contrasts) == 5
+    signs = clip['time_to_quality']['examples']
+    told = f'sooner in {signs["faster"]}, later in {signs["slower"]}, p {signs["p_value"]:.2g}'
+    assert 'examples, read every 3.88 k (10 of 10 reached it)' in text and told in text
+
+
 def test_tuning_is_reported_as_it_was(tmp_path):
     workdir = fabricate.study(tmp_path, effects={'baseline': 0.0, 'null': 0.0, 'adam': 0.03}, seeds=3, evaluations=2)
     worth = {'baseline': [0.9, 0.8, 0.7], 'adam': [0.5, 0.6, 0.95]}

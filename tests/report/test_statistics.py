@@ -177,7 +177,10 @@ def test_margin(shift, margin, expected):
 def test_equivalence_is_two_one_sided_tests(d, margin):
     d = d + np.random.default_rng(0).normal(0, 1e-3, d.size)  # off the ties, which scipy judges by another tolerance
     expected = max(scipy_p(d + margin, 'greater'), scipy_p(d - margin, 'less'))
-    assert statistics.compare_differences(d, margin=margin).equivalence == pytest.approx(expected)
+    result = statistics.compare_differences(d, margin=margin)
+    assert result.equivalence == pytest.approx(expected)
+    low, high = result.equivalence_interval
+    assert (-margin < low and high < margin) == (result.equivalence <= 0.05) == result.within_margin
 
 
 def test_holm_by_hand():
