@@ -115,7 +115,7 @@ def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
         'unfinished': tables.unfinished(summary),
         'problems': [[problem['path'], problem['reason']] for problem in summary['problems']],
         'notes': [*study.get('notes', []), *_notes(summary)],
-        'environment': list(study.get('environment', {}).items()),
+        'environment': _environment(study, summary),
         'command': study.get('command', ''),
         'commands': commands(read.workdir, study),
     }
@@ -144,6 +144,11 @@ def _notices(summary: Mapping[str, Any]) -> list[str]:
     if added:
         notices.append(f'{len(added)} seeds were added after a report was read: p-values do not account for this.')
     notices += earlier.sentences(summary)
+    notices += [
+        f'{contrast["name"]}: the two halves of a pair were run under other conditions, {_parts(contrast["mismatch"])}.'
+        for contrast in summary['contrasts']
+        if contrast['mismatch']
+    ]
     if summary['tuning'] and (errors := sum(p['failed'] for v in summary['tuning']['variants'] for p in v['points'])):
         notices.append(
             f'{errors} runs of tuning ended in an error: every variant gets the same number of points, so the study does not '
@@ -163,12 +168,25 @@ def _notices(summary: Mapping[str, Any]) -> list[str]:
     return notices
 
 
+def _environment(study: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What the last launch had, then what runs had that differ: the most common value, and who had another."""
+    rows = list(study.get('environment', {}).items())
+    for key, values in summary['elsewhere'].items():
+        common, *others = values
+        told = [
+            f'{value}: ' + ', '.join(f'{name} {words.seeds(seeds)}' for name, seeds in values[value].items())
+            for value in others
+        ]
+        rows.append((f'{key}, by run', f'{common}; but {"; ".join(told)}'))
+    return rows
+
+
+def _parts(mismatch: Mapping[str, list[int]]) -> str:
+    return ', '.join(f'{part} (seeds {words.seeds(seeds)})' for part, seeds in mismatch.items())
+
+
 def _notes(summary: Mapping[str, Any]) -> list[str]:
-    notes = [
-        f'{contrast["name"]}: runs paired under one seed differ in {", ".join(contrast["mismatch"])}.'
-        for contrast in summary['contrasts']
-        if contrast['mismatch']
-    ]
+    notes = []
     several = [f'{count} of {part}' for part, count in summary['fingerprints'].items() if count > 1]
     if several:
         notes.append(f'The runs of this study do not share one fingerprint: there are {", ".join(several)}.')

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from research.report import costs, earlier, statistics, trials, words
+from research.report import conditions, costs, earlier, statistics, trials, words
 from research.report.records import BASELINE, NULL, Records, correct, evaluations, score
 from research.report.times import Evaluations, Times
 
@@ -50,7 +50,8 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
         time_to_quality}.
       tuning: {points, seeds, metric, budget, read_test, variants}, the last a list of {name, space, points, chosen,
         train_seconds, compile_seconds} with a point's {values, score, runs, diverged, failed}; None if nothing was tuned.
-      unfinished, stalled, problems, fingerprints, strangers: what a reader must know about the records.
+      unfinished, stalled, problems, fingerprints, elsewhere, strangers: what a reader must know about the records; where they
+        were made under other conditions, see `conditions`.
     """
     study, seeds = records.study, records.seeds
     scores = {
@@ -88,7 +89,8 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
         'tuning': trials.summarize(records),
         **_not_learned(records),
         'problems': records.problems,
-        'fingerprints': _fingerprints(records),
+        'fingerprints': conditions.fingerprints(records),
+        'elsewhere': conditions.elsewhere(records),
         'strangers': records.strangers,
     }
 
@@ -118,7 +120,7 @@ def _contrasts(
             'crossed_interval': _crossed(records, w) if not compared[name].failed else None,
             'time_to_quality': times.compare(w),
             'cost': costs.ratios(records, w, study['alpha']),
-            'mismatch': _mismatch(records, w),
+            'mismatch': conditions.mismatch(records, w),
         }
         for name, w in weights.items()
     ]
@@ -224,23 +226,3 @@ def _crossed(records: Records, weights: Mapping[str, float]) -> list[float] | No
     if any(row is None for row in rows) or len({row.size for row in rows}) > 1:
         return None
     return list(statistics.crossed_interval(statistics.contrast(hits, weights), records.study['alpha']))
-
-
-def _mismatch(records: Records, weights: Mapping[str, float]) -> list[str]:
-    """Parts of the fingerprint, and the judge, in which the runs of one seed differ: not run under the same conditions.
-
-    A variant may have its own data, initial weights and imported code, so these may differ.
-    """
-    differing = set()
-    for seed in records.seeds:
-        results = [records.results[variant][seed] for variant in weights]
-        prints = [{**result['fingerprint'], 'judge': result.get('judge')} for result in results]
-        differing |= {key for one in prints for key in one if any(other.get(key) != one[key] for other in prints)}
-    differing -= {'fork', 'data', 'weights'}
-    return sorted(differing)
-
-
-def _fingerprints(records: Records) -> dict[str, int]:
-    """Part of the fingerprint -> how many different values the study's runs have."""
-    prints = [result['fingerprint'] for runs in records.results.values() for result in runs.values()]
-    return {key: len({str(one.get(key)) for one in prints}) for key in sorted({key for one in prints for key in one})}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report import records, statistics, summary, tables
+from research.report import figures, pages, records, statistics, summary, tables
 
 CONTRAST = {
     'name',
@@ -199,15 +199,29 @@ def test_crossed_interval_is_wider_and_needs_correctness(whole, tmp_path):
     assert all(c['crossed_interval'] is None for c in without.values())
 
 
-def test_pairs_made_under_different_fingerprints_are_named(tmp_path):
+def test_pairs_made_under_different_conditions_are_named(tmp_path, monkeypatch):
+    """A fingerprint that differs, numerics that differ, and a record of before there were numerics, which is not known to."""
+    monkeypatch.setattr(figures, 'pareto', lambda chart, workdir: None)
     workdir = fabricate.study(tmp_path, evaluations=2)
-    path = workdir / 'runs' / json.loads((workdir / 'study.json').read_text())['runs']['adam']['4'] / 'result.json'
-    result = json.loads(path.read_text())
-    result['fingerprint']['device'] = 'gpu'
-    path.write_text(json.dumps(result))
+    for variant in ('baseline', 'adam', 'clip', 'null', 'tiny'):
+        for seed in range(10):
+            old = variant == 'clip' or (variant, seed) == ('adam', 7)
+            cores = 2 if variant != 'adam' or seed < 8 else 4
+            fabricate.amend(
+                workdir, variant, seed, **({} if old else {'numerics': {'instructions': 'avx512f', 'cores': cores}})
+            )
+    fingerprint = records.read(workdir).results['adam'][4]['fingerprint']
+    fabricate.amend(workdir, 'adam', 4, fingerprint=fingerprint | {'code': 'other'})
+    fabricate.amend(workdir, 'tiny', 1, numerics={'instructions': 'sse4_2', 'cores': 2}, environment={'jax': '0.10.2'})
     _, found, contrasts = summarize(workdir)
-    assert contrasts['adam']['mismatch'] == ['device'] and contrasts['clip']['mismatch'] == []
-    assert found['fingerprints']['device'] == 2 and found['fingerprints']['code'] == 1
+    assert contrasts['adam']['mismatch'] == {'code': [4], 'cores': [8, 9]} and contrasts['clip']['mismatch'] == {}
+    assert contrasts['tiny']['mismatch'] == {'instructions': [1]}
+    assert found['fingerprints']['code'] == 2 and found['fingerprints']['instructions'] == 2
+    assert set(found['elsewhere']) == {'instructions', 'cores'} and found['elsewhere']['cores']['4'] == {'adam': [8, 9]}
+    pages.write(workdir)
+    first, _, rest = (workdir / 'report.md').read_text().partition('## Answer')
+    assert 'adam: the two halves of a pair were run under other conditions, code (seeds 4), cores (seeds 8–9)' in first
+    assert '| instructions, by run | avx512f; but sse4\\_2: tiny 1 |' in rest
 
 
 def test_added_seeds_are_those_no_report_knew(tmp_path):
