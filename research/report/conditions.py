@@ -31,11 +31,12 @@ def fingerprints(records: Records) -> dict[str, int]:
 
 
 def elsewhere(records: Records) -> dict[str, dict[str, dict[str, list[int]]]]:
-    """Part of numerics or environment in which runs differ -> value -> variant -> seeds, the most common value first."""
+    """Rules, or part of numerics or environment, in which runs differ -> value -> variant -> seeds, the most common first."""
     found: dict[str, dict[str, dict[str, list[int]]]] = {}
     for variant, runs in records.results.items():
         for seed, result in runs.items():
-            for key, value in {**result.get('environment', {}), **result.get('numerics', {})}.items():
+            rules = {'rules': result['rules']} if 'rules' in result else {}
+            for key, value in {**rules, **result.get('environment', {}), **result.get('numerics', {})}.items():
                 found.setdefault(key, {}).setdefault(str(value), {}).setdefault(variant, []).append(seed)
     return {
         key: dict(sorted(values.items(), key=lambda item: -sum(map(len, item[1].values()))))

@@ -212,7 +212,9 @@ def test_pairs_made_under_different_conditions_are_named(tmp_path, monkeypatch):
             )
     fingerprint = records.read(workdir).results['adam'][4]['fingerprint']
     fabricate.amend(workdir, 'adam', 4, fingerprint=fingerprint | {'code': 'other'})
-    fabricate.amend(workdir, 'tiny', 1, numerics={'instructions': 'sse4_2', 'cores': 2}, environment={'jax': '0.10.2'})
+    fabricate.amend(
+        workdir, 'tiny', 1, numerics={'instructions': 'sse4_2', 'cores': 2}, environment={'jax': '0.10.2'}, rules='1.0'
+    )
     _, found, contrasts = summarize(workdir)
     assert contrasts['adam']['mismatch'] == {'code': [4], 'cores': [8, 9]} and contrasts['clip']['mismatch'] == {}
     assert contrasts['tiny']['mismatch'] == {'instructions': [1]}
