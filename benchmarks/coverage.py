@@ -110,7 +110,8 @@ def main() -> None:
     print('|---|---|---|---|')
     for seeds, draw in ((n, d) for n in SEEDS for d in DRAWS):
         found = over_seeds(seeds, draw)
-        print(f'| {seeds} | {draw} | {found["held"]:.3f} | {found["within"]:.3f} |', flush=True)
+        within = f'{found["within"]:.3f}' if seeds >= sign_flips.seeds_needed(1, ALPHA) else '–'
+        print(f'| {seeds} | {draw} | {found["held"]:.3f} | {within} |', flush=True)
     print()
     print('| seeds | examples | spread over seeds, points | over seeds alone | crossed | width, ratio | narrower | |')
     print('|---|---|---|---|---|---|---|---|')
