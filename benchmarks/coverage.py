@@ -11,6 +11,7 @@ than 0, all normal, so that the mean difference over all seeds and all examples 
 the interval over seeds alone, and how often a difference as large as the margin is called equivalent.
 """
 
+import itertools
 import math
 import sys
 
@@ -28,8 +29,15 @@ COVERAGE_BOUNDS, POWER_BOUNDS = (0.93, 0.98), (0.75, 0.85)
 DIFFICULTY, CHANGE = 2.0, 0.5
 ACCURACY = {360: (0.98, 0.976), 10_000: (0.925, 0.935)}  # of baseline and variant
 LUCK = {'small': 0.02, 'large': 0.25}  # of a seed, drawn for either run
-DISAGREEMENT = {360: 0.02, 10_000: 0.05}  # share of the examples
-WANDER = {'small': 0.0, 'large': 0.01}  # standard deviation of the expected difference of a seed, for power
+# For power: the share of the examples on which two runs disagree, and the standard deviation of a seed's expected difference.
+DISAGREEMENT = {
+    (360, 'tiny'): 0.003,
+    (360, 'small'): 0.02,
+    (360, 'large'): 0.02,
+    (10_000, 'small'): 0.05,
+    (10_000, 'large'): 0.05,
+}
+WANDER = {'tiny': 0.0, 'small': 0.0, 'large': 0.01}
 
 
 MARGIN = 1.5
@@ -78,10 +86,10 @@ def coverage(seeds: int, examples: int, spread: str) -> dict[str, float]:
     return {'spread': sd, 'seeds alone': over_seeds, 'crossed': crossed, 'narrower': narrower, 'width': wide / narrow}
 
 
-def accuracies(rng: np.random.Generator, effects: np.ndarray, seeds: int, examples: int, wander: float) -> np.ndarray:
+def accuracies(rng: np.random.Generator, effects: np.ndarray, seeds: int, examples: int, spread: str) -> np.ndarray:
     """Differences of accuracy [studies, seeds] with true means `effects` [studies]: gained less lost, of those that differ."""
-    means = effects[:, None] + rng.normal(0, wander, (effects.size, seeds))
-    share = np.clip(np.maximum(DISAGREEMENT[examples], np.abs(means)), 0, 1)
+    means = effects[:, None] + rng.normal(0, WANDER[spread], (effects.size, seeds))
+    share = np.clip(np.maximum(DISAGREEMENT[examples, spread], np.abs(means)), 0, 1)
     differ = rng.binomial(examples, share)
     return (2 * rng.binomial(differ, (1 + means / share) / 2) - differ) / examples
 
@@ -92,12 +100,12 @@ def power(seeds: int, examples: int, spread: str) -> dict[str, float]:
     The printing study has no effect, and its size comes from the spread that it saw; the other's true mean is that size. The
     share is averaged over printing studies, one study for each: a reader of one report has no better.
     """
-    rng = np.random.default_rng((seeds, examples, SPREADS.index(spread), 1))
-    observed = accuracies(rng, np.zeros(POWER_STUDIES), seeds, examples, WANDER[spread]).std(-1, ddof=1)
+    rng = np.random.default_rng((seeds, examples, list(WANDER).index(spread), 1))
+    observed = accuracies(rng, np.zeros(POWER_STUDIES), seeds, examples, spread).std(-1, ddof=1)
     sizes = np.array([sign_flips.detectable_size(sd, seeds, ALPHA, 1 / examples) for sd in observed])
     called = 0
     for part in np.array_split(sizes, 50):
-        d = accuracies(rng, part, seeds, examples, WANDER[spread])
+        d = accuracies(rng, part, seeds, examples, spread)
         sums, _ = sign_flips.subset_sums(d)
         ties = sign_flips.TIE * np.abs(d).max(-1, keepdims=True)
         called += np.sum((2 * np.mean(sums <= ties, -1) <= ALPHA) & (d.mean(-1) > 0))
@@ -115,7 +123,7 @@ def main() -> None:
     print()
     print('| seeds | examples | spread over seeds, points | over seeds alone | crossed | width, ratio | narrower | |')
     print('|---|---|---|---|---|---|---|---|')
-    for seeds, examples, spread in ((n, m, s) for n in SEEDS for m in EXAMPLES for s in SPREADS):
+    for seeds, examples, spread in itertools.product(SEEDS, EXAMPLES, SPREADS):
         c = coverage(seeds, examples, spread)
         ok = COVERAGE_BOUNDS[0] <= c['crossed'] <= COVERAGE_BOUNDS[1] and not c['narrower']
         held &= ok
@@ -126,13 +134,13 @@ def main() -> None:
         )
     print('\n| seeds | examples | spread over seeds, points | printed, points | true power | |\n|---|---|---|---|---|---|')
     testable = [n for n in SEEDS if n >= sign_flips.seeds_needed(1, ALPHA)]
-    for seeds, examples, spread in ((n, m, s) for n in testable for m in EXAMPLES for s in SPREADS):
+    for seeds, (examples, spread) in itertools.product(testable, DISAGREEMENT):
         p = power(seeds, examples, spread)
         ok = POWER_BOUNDS[0] <= p['power'] <= POWER_BOUNDS[1]
-        held &= ok
+        held &= ok or spread == 'tiny'
         print(
             f'| {seeds} | {examples} | {spread}, {100 * p["spread"]:.2f} | {100 * p["printed"]:.2f} | {p["power"]:.3f} | '
-            f'{"held" if ok else "MISSED"} |',
+            f'{"held" if ok else "no bound" if spread == "tiny" else "MISSED"} |',
             flush=True,
         )
     sys.exit(0 if held else 1)

@@ -38,7 +38,8 @@ def detectable_size(spread: float, n: int, alpha: float, step: float = 0.0) -> f
       spread: standard deviation of the differences over seeds (n - 1); they are taken as normal.
       n, alpha: of the test.
       step: distance between two possible differences (1 / examples for an accuracy), 0 if they are continuous. Ties count
-        against an effect, so that a test of accuracies loses about half a step in the smallest sums it looks at.
+        against an effect, so that a test of accuracies loses about half a step in the smallest sums it looks at. A spread
+        under one step is taken as one: an effect moves single examples, whose chance alone spreads accuracies as much.
 
     Returns:
       In the unit of the spread; None if n seeds cannot reach alpha.
@@ -46,7 +47,7 @@ def detectable_size(spread: float, n: int, alpha: float, step: float = 0.0) -> f
     if n < seeds_needed(1, alpha):
         return None
     of_spread, of_step = _simulated(n, alpha) if n <= SIMULATED_SEEDS else _students(n, alpha)
-    return of_spread * spread + of_step * step
+    return of_spread * max(spread, step) + of_step * step
 
 
 @functools.lru_cache

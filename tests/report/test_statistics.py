@@ -252,6 +252,7 @@ def test_detectable_size_goes_on_smoothly_into_students():
     simulated = sign_flips.SIMULATED_SEEDS
     last, first = (sign_flips.detectable_size(1.0, n, 0.05) for n in (simulated, simulated + 1))
     assert 0.92 < first / last < 1
+    assert sign_flips.detectable_size(0.0, 10, 0.05, 0.1) == sign_flips.detectable_size(0.1, 10, 0.05, 0.1) > 0.1
     assert sign_flips.detectable_size(1.0, 5, 0.05) is None and sign_flips.detectable_size(1.0, 30, 0.05) < first
 
 
