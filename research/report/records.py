@@ -96,7 +96,7 @@ def read(workdir: str | os.PathLike[str]) -> Records:
     workdir = Path(workdir)
     study = read_study(workdir)
     problems: list[dict[str, str]] = []
-    owned: set[str] = set()
+    owned = {run for question in study.get('asked', []) for runs in question['runs'].values() for run in runs.values()}
 
     def read_runs(variant: str, runs: Mapping[str, str], metric: str) -> dict[int, dict[str, Any]]:
         results = {}
@@ -123,7 +123,6 @@ def read(workdir: str | os.PathLike[str]) -> Records:
     except BadRecord as bad:
         latency = {}
         problems.append({'path': 'latency.json', 'reason': str(bad)})
-    owned |= {run for question in study.get('asked', []) for runs in question['runs'].values() for run in runs.values()}
     present = set(os.listdir(workdir / 'runs')) if (workdir / 'runs').is_dir() else set()
     return Records(workdir, study, results, problems, trials, latency, len(present - owned))
 

@@ -47,7 +47,7 @@ class Plan:
       source: where its values stand, for messages.
       question: from the docstring of the config file.
       variants: name -> overrides, 'baseline' first, then 'null' unless switched off.
-      contrasts: name -> {variant: weight}, each variant's own first; the null is not among them.
+      contrasts: name -> {variant: weight}; the null is not among them.
       runs: seed by seed, every variant of a seed before the next seed, so that times are paired as scores are.
       tuning: what study.json says about it, see research.study.tuning; None in a study that does not tune.
     """
