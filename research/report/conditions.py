@@ -18,7 +18,7 @@ def mismatch(records: Records, weights: Mapping[str, float]) -> dict[str, list[i
     differing: dict[str, list[int]] = {}
     for seed in records.seeds:
         conditions = [_conditions(records.results[variant][seed]) for variant in weights]
-        for key in sorted(set().union(*conditions).difference(_OWN)):
+        for key in sorted(key for key in set().union(*conditions) if key.partition(' ')[0] not in _OWN):
             if len({str(one[key]) for one in conditions if key in one}) > 1:
                 differing.setdefault(key, []).append(seed)
     return differing
@@ -46,5 +46,8 @@ def elsewhere(records: Records) -> dict[str, dict[str, dict[str, list[int]]]]:
 
 
 def _conditions(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A part that a record of an older version lacks is not known to differ."""
-    return {**result['fingerprint'], **result.get('numerics', {}), 'judge': result.get('judge')}
+    """A part that a record of an older version lacks is not known to differ; files that one run alone executes do not."""
+    flat: dict[str, Any] = {}
+    for key, value in result['fingerprint'].items():
+        flat |= {f'{key} {part}': one for part, one in value.items()} if isinstance(value, dict) else {key: value}
+    return {**flat, **result.get('numerics', {}), 'judge': result.get('judge')}

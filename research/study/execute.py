@@ -38,8 +38,13 @@ def execute(
     session: Session,
     done: dict[str, Any],
     fingerprints: Mapping[str, Mapping[str, Any]],
+    environment: Mapping[str, Any],
 ) -> int:
     """Trains every run that is not done, in order; returns how many failed.
+
+    Args:
+      done: run id -> result.
+      fingerprints: by variant; environment: of this launch. Each result keeps its own.
 
     Raises:
       Interrupted: a signal; everything is saved.
@@ -52,7 +57,7 @@ def execute(
     failures: list[str] = []
     row = 0
     with _signals() as caught, Display(len(plan.runs), todo) as progress:
-        runner = _Runner(workdir, plan, session, lambda: bool(caught))
+        runner = _Runner(workdir, plan, session, environment, lambda: bool(caught))
         for run in todo:
             if caught:
                 raise Interrupted(caught[0])
@@ -104,6 +109,7 @@ class _Runner:
     workdir: pathlib.Path
     plan: Plan
     session: Session
+    environment: Mapping[str, Any]
     stop: Callable[[], bool]
     counted: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
@@ -112,7 +118,9 @@ class _Runner:
         directory = self.workdir / 'runs' / run.id
         directory.mkdir(exist_ok=True)
         experiment = experiments.build(run.config, self.session, run.key)
-        experiment = judge.equipped(experiment, _resolved, self.session, self.workdir / 'judges', fingerprint, self.stop)
+        experiment = judge.equipped(
+            experiment, _resolved, self.session, self.workdir / 'judges', identity.fingerprint, self.stop
+        )
         _own_checkpoints(directory, run, fingerprint)
         group = run.config['model']
         model = {**pretrained.arguments(group['name'], group['init_from']), **group, 'num_classes': experiment.num_classes}
@@ -156,7 +164,8 @@ class _Runner:
 
     def _header(self, run: Run) -> dict[str, Any]:
         header = {'id': run.id, 'variant': run.variant, 'seed': run.seed, 'study': self.plan.study['name'], 'key': run.key}
-        return {**header, 'rules': RULES, **({} if run.point is None else {'tuning_point': run.point})}
+        here = {'numerics': identity.numerics(), 'environment': self.environment}
+        return {**header, 'rules': RULES, **here, **({} if run.point is None else {'tuning_point': run.point})}
 
 
 def _resolved(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +173,8 @@ def _resolved(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own_checkpoints(directory: pathlib.Path, run: Run, fingerprint: Mapping[str, Any]) -> None:
-    """A run goes on only where the same config, code, versions, data and device left it; else it begins again."""
+    """A run goes on only where the same config, code, versions, data and numerics left it; else it begins again."""
+    fingerprint = {**fingerprint, 'numerics': identity.numerics()}
     try:
         made, config = (json.loads((directory / name).read_text()) for name in ('fingerprint.json', 'config.json'))
         same = made == fingerprint and not identity.changed(config, run.asked)

@@ -82,7 +82,14 @@ def own_study(workdir: pathlib.Path, plan: Plan) -> None:
         )
 
 
-def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experiment], command: str, notes: list[str]) -> None:
+def write_study(
+    workdir: pathlib.Path,
+    plan: Plan,
+    built: Mapping[str, Experiment],
+    command: str,
+    notes: list[str],
+    environment: Mapping[str, Any],
+) -> None:
     """study.json: what was asked, and where; the report reads it and the runs, nothing else."""
     study, baseline = plan.study, built['baseline']
     runs: dict[str, dict[str, str]] = {name: {} for name in plan.variants}
@@ -101,7 +108,7 @@ def write_study(workdir: pathlib.Path, plan: Plan, built: Mapping[str, Experimen
         'config_folder': str(plan.source.path.parent.resolve()),
         'runs': runs,
         'command': command,
-        'environment': identity.environment(workdir, plan.source.path.parent),
+        'environment': environment,
         'rules': RULES,
         'notes': notes,
         'schedules': schedules(built),
@@ -150,8 +157,12 @@ def _adopt(path: pathlib.Path, run: Run) -> None:
         record.write_json(path, result | {'variant': run.variant})
 
 
+# Changed files and versions that a message names.
+_NAMED = 6
+
+
 def settle_stale(done: dict[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], choice: str) -> list[str]:
-    """Applies --stale to finished runs whose code, versions, data or device have changed; returns notes for the report.
+    """Applies --stale to finished runs whose code, versions, data or first weights have changed; returns notes for the report.
 
     Args:
       done: run id -> result; what is to be done again is taken out.
@@ -165,7 +176,8 @@ def settle_stale(done: dict[str, Any], fingerprints: Mapping[str, Mapping[str, A
     old = {i: keys for i, keys in changed.items() if keys}
     if not old:
         return []
-    what = ', '.join(sorted({k for keys in old.values() for k in keys}))
+    every = sorted({k for keys in old.values() for k in keys})
+    what = ', '.join(every[:_NAMED]) + (f' and {len(every) - _NAMED} more' if len(every) > _NAMED else '')
     if choice == 'rerun':
         for i in old:
             del done[i]
@@ -179,4 +191,12 @@ def settle_stale(done: dict[str, Any], fingerprints: Mapping[str, Mapping[str, A
 
 
 def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [key for key in now if then.get(key) != now[key]]
+    """Parts of the fingerprint that differ; of code, the files."""
+    found = []
+    for key, value in now.items():
+        old = then.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            found += [part for part in {**old, **value} if old.get(part) != value.get(part)]
+        elif old != value:
+            found.append(key)
+    return found

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import jax
 
 from research import files, optim, pretrained
 from research.config.overrides import defaults, flatten
+from research.study import closure
 
 # Fields that cannot change a run's numbers, its times among them: where data lies, how often a state is saved.
 _SILENT = ('data.path', 'train.checkpoint_every', 'study')
@@ -31,9 +33,12 @@ _DATA = (
     'data.split_seed',
     'study',
 )
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'ml_collections', 'orbax-checkpoint', 'grain')
-# Code that a run does not execute: a better report leaves finished runs alone.
-_NOT_EXECUTED = ('study', 'report', 'config')
+# Libraries that compute.
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+# Where the code of a run begins: a better report, plan or latency leaves finished runs alone.
+_EXECUTED = ('research', 'research.train.experiment', 'research.train.loop')
+# Instruction sets from the widest on, as XLA's flag names them.
+_LIMITS = ('AMX', 'AVX512', 'AVX2', 'AVX', 'SSE4_2')
 
 
 def _within(key: str, prefixes: tuple[str, ...]) -> bool:
@@ -95,45 +100,55 @@ def compile_key(config: Mapping[str, Any]) -> str:
     return _digest({k: v for k, v in flatten(config).items() if not _within(k, traced)})
 
 
-def fingerprint(configs: list[Mapping[str, Any]], checksum: str) -> dict[str, Any]:
-    """What a run's bits depend on beside its config.
+def fingerprint(config: Mapping[str, Any], checksum: str) -> dict[str, Any]:
+    """What a run's numbers depend on beside its config.
 
     Args:
-      configs: of every run, built: modules that they reach by import path count as code, with what these import from
-        their own package, or from their own folder where they are in none.
+      config: of the run, built: modules that it reaches by import path are imported.
       checksum: of the data.
+
+    Returns:
+      code, fork: files that the run executes, of this package and of the user's own -> digests of their syntax trees.
+      versions: of the libraries that compute; data: `checksum`; weights: digest of those that it starts from.
     """
-    package = pathlib.Path(__file__).parents[1]
-    files = [f for f in sorted(package.rglob('*.py')) if f.relative_to(package).parts[0] not in _NOT_EXECUTED]
-    modules = {v.partition(':')[0] for config in configs for k, v in flatten(config).items() if _is_import_path(k, v)}
-    own = sorted({file for module in modules for file in _reached(module)})
+    flat, package = flatten(config), pathlib.Path(__file__).parents[1]
+    own = {v.partition(':')[0] for k, v in flat.items() if _is_import_path(k, v)}
     return {
-        'code': _source(files),
-        'fork': _source(own),
+        'code': closure.package(_EXECUTED, _texts(config), package.parent),
+        'fork': closure.fork(own),
         'versions': {p: importlib.metadata.version(p) for p in _PACKAGES},
         'data': checksum,
-        'weights': ''.join(sorted({pretrained.digest(config['model']['init_from']) for config in configs})),
-        'device': jax.devices()[0].device_kind,
-        'devices': jax.device_count(),
-        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'weights': pretrained.digest(config['model']['init_from']),
     }
 
 
-def _source(files: list[pathlib.Path]) -> str:
-    return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12] if files else ''
+def numerics() -> dict[str, Any]:
+    """What else changes the bits of a run; it refuses nothing, and pairs whose halves differ in it are marked."""
+    flags = os.environ.get('XLA_FLAGS', '')
+    return {
+        'device': jax.devices()[0].device_kind,
+        'devices': jax.device_count(),
+        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'instructions': _instructions(flags),
+        'xla_flags': ' '.join(sorted(flags.split())),
+    }
 
 
-def _reached(name: str) -> set[pathlib.Path]:
-    """The file of an imported module, and of its own package and neighbours whatever has been imported."""
-    module = sys.modules.get(name)
-    if module is None or not getattr(module, '__file__', None):
-        return set()
-    top, file = name.partition('.')[0], pathlib.Path(module.__file__)
-    if hasattr(sys.modules[top], '__path__'):
-        near = [m for n, m in sys.modules.items() if n.partition('.')[0] == top]
-    else:
-        near = [m for m in sys.modules.values() if pathlib.Path(getattr(m, '__file__', None) or '.').parent == file.parent]
-    return {file, *(pathlib.Path(m.__file__) for m in near if getattr(m, '__file__', None))}
+def _instructions(flags: str) -> str:
+    """The widest instruction set that XLA may use on this processor."""
+    known = ('amx_tile', 'avx512f', 'avx2', 'avx', 'sse4_2')
+    limit = re.search(r'--xla_cpu_max_isa=(\w+)', flags)
+    allowed = known[next((i for i, name in enumerate(_LIMITS) if limit[1].upper().startswith(name)), 0) :] if limit else known
+    return next((name for name in allowed if name in _processor().get('flags', '').split()), '')
+
+
+def _texts(value: Any) -> set[str]:
+    """Every text in a nested config."""
+    if isinstance(value, Mapping):
+        return set().union(*map(_texts, value.values()), value)
+    if isinstance(value, list | tuple):
+        return set().union(*map(_texts, value))
+    return {value} if isinstance(value, str) else set()
 
 
 def _is_import_path(key: str, value: Any) -> bool:
@@ -172,7 +187,7 @@ def environment(workdir: pathlib.Path, config_folder: pathlib.Path) -> dict[str,
         'device': jax.devices()[0].device_kind,
         'devices': jax.device_count(),
         'cores': os.cpu_count(),
-        'cpu': _cpu(),
+        'cpu': f'{_processor().get("model name", "")} {_instructions("")}'.strip(),
         'python': sys.version.split()[0],
         **{p: importlib.metadata.version(p) for p in _PACKAGES},
         'xla_flags': os.environ.get('XLA_FLAGS', ''),
@@ -190,12 +205,10 @@ def _kept(workdir: pathlib.Path, stem: str, content: str) -> str:
     return name
 
 
-def _cpu() -> str:
+def _processor() -> dict[str, str]:
+    """/proc/cpuinfo of the last core; {} on other systems."""
     try:
         lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
-        return ''
-    facts = {k.strip(): v.strip() for k, _, v in (line.partition(':') for line in lines)}
-    flags = facts.get('flags', '').split()
-    widest = next((f for f in ('amx_tile', 'avx512f', 'avx2', 'avx') if f in flags), '')
-    return f'{facts.get("model name", "")} {widest}'.strip()
+        return {}
+    return {k.strip(): v.strip() for k, _, v in (line.partition(':') for line in lines)}

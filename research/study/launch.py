@@ -94,30 +94,35 @@ def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: 
         """The fingerprints of a stage's runs by variant, its results by run id, and notes for the report."""
         first = {run.variant: run for run in reversed(stage.firsts)}
         fingerprints = {
-            name: identity.fingerprint([run.config], load_data(run.config, session).checksum) for name, run in first.items()
+            name: identity.fingerprint(run.config, load_data(run.config, session).checksum) for name, run in first.items()
         }
         done, problems = folder.finished(workdir, stage)
         for problem in problems:
             print(problem, file=sys.stderr)
         return fingerprints, done, folder.settle_stale(done, fingerprints, stale) + problems
 
-    study, notes = budget.settle(study, workdir, session), []
+    environment = identity.environment(workdir, study.source.path.parent)
+    study = budget.settle(study, workdir, session)
     built = verify.verify(study, session)  # what would be refused after tuning is refused before it
+    notes = list(dict.fromkeys(experiment.why for experiment in built.values() if experiment.why))
+    for why in notes:
+        print(why)
     if before is not None:
         before = budget.settle(before, workdir, session)
         verify.verify(before, session)
-        fingerprints, done, notes = standing(before)
+        fingerprints, done, more = standing(before)
+        notes += more
         if len(done) < len(before.runs):
-            folder.write_study(workdir, tuning.after(study, before, []), built, command, notes)
-            if failed := execute.execute(workdir, before, session, done, fingerprints):
+            folder.write_study(workdir, tuning.after(study, before, []), built, command, notes, environment)
+            if failed := execute.execute(workdir, before, session, done, fingerprints, environment):
                 print(f'{failed} runs of tuning failed, so nothing is compared yet; the same command tries them again.')
                 return failed
         study = tuning.after(study, before, folder.finished(workdir, before)[0].values())
         study = budget.settle(study, workdir, session)
         built = verify.verify(study, session)
     fingerprints, done, more = standing(study)
-    folder.write_study(workdir, study, built, command, notes + more)
-    failed = execute.execute(workdir, study, session, done, fingerprints)
+    folder.write_study(workdir, study, built, command, notes + more, environment)
+    failed = execute.execute(workdir, study, session, done, fingerprints, environment)
     latency.measure(workdir, study, session, anew=len(done) < len(study.runs))
     return failed
 

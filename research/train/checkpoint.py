@@ -1,6 +1,7 @@
 """Checkpoints through orbax, written while training goes on; and the variables that a finished run was scored with."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 import re
@@ -13,12 +14,15 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from research.catalogue import ConfigError
+
 
 class Checkpoints:
     """The checkpoints of one run: the whole training state, and what the loop needs to go on (`meta`, plain JSON).
 
-    A kill during a save leaves an unfinished folder that orbax ignores; the previous checkpoint is deleted only after the
-    new one is complete. Errors of a save in the background are raised by the next save or by `close`.
+    The newest two are kept. A kill during a save leaves an unfinished folder that orbax ignores. A checkpoint that cannot be
+    read is kept aside, in `checkpoints.unreadable`, and the one before it is taken. Errors of a save in the background are
+    raised by the next save or by `close`.
 
     Raises:
       OSError: from `save` and `close`, when the disk is full and the like.
@@ -31,7 +35,7 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:  # a short run that saves nothing does without its threads
             absl.logging.set_verbosity(absl.logging.FATAL)  # orbax logs an error six times, and then raises it
-            options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=True, cleanup_tmp_directories=True)
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True)
             self._manager = ocp.CheckpointManager(self._directory, options=options, item_names=('state', 'meta'))
         return self._manager
 
@@ -52,13 +56,28 @@ class Checkpoints:
         Args:
           like: a tree of arrays or shapes as the state has them.
         """
-        if not self._directory.exists() or self._open().latest_step() is None:
-            return None
         here = SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-        restored = self._open().restore(self._open().latest_step(), args=args)
-        return restored['state'], restored['meta']
+        while self._directory.exists() and (step := self._open().latest_step()) is not None:
+            try:
+                restored = self._open().restore(step, args=args)
+                return restored['state'], restored['meta']
+            except Exception as error:  # whatever orbax and its storage make of a torn file
+                self._keep_aside(step, error)
+        return None
+
+    def _keep_aside(self, step: int, error: Exception) -> None:
+        self.close()
+        bad, aside = self._directory / str(step), self._directory.with_name(f'{self._directory.name}.unreadable')
+        aside.mkdir(exist_ok=True)
+        kept = next(path for i in itertools.count(1) if not (path := aside / f'{step}-{i}').exists())
+        bad.rename(kept)
+        why = (str(error).splitlines() or [''])[0]
+        print(
+            f'{bad} cannot be read ({type(error).__name__}: {why:.200}); kept as {kept}. The run goes on from the checkpoint '
+            'before it, or else from its start.'
+        )
 
     def close(self) -> None:
         """Waits for what is being written, and raises its errors."""
@@ -95,6 +114,17 @@ def save_variables(directory: pathlib.Path, variables: Any) -> None:
 
 
 def load_variables(directory: pathlib.Path) -> Any:
-    """The variables of `save_variables`, as arrays on the first device."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        return jax.device_put(checkpointer.restore(directory.absolute()), jax.local_devices()[0])
+    """The variables of `save_variables`, as arrays on the first device.
+
+    Raises:
+      ConfigError: they are not there, or cannot be read.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return jax.device_put(checkpointer.restore(directory.absolute()), jax.local_devices()[0])
+    except Exception as error:  # whatever orbax and its storage make of a torn file
+        why = (str(error).splitlines() or [''])[0]
+        raise ConfigError(
+            f'{directory} cannot be read ({type(error).__name__}: {why:.200}). Remove {directory.parent} and launch the study '
+            'again: the run is then done anew.'
+        ) from error

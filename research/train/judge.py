@@ -43,7 +43,7 @@ def equipped(
     resolve: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     session: Session,
     folder: pathlib.Path,
-    fingerprint: Mapping[str, Any],
+    fingerprint: Callable[[Mapping[str, Any], str], Mapping[str, Any]],
     stop: Callable[[], bool],
 ) -> Experiment:
     """Adds the judge if the task needs one, training it first if missing.
@@ -52,7 +52,8 @@ def equipped(
       resolve: dotted overrides -> configs/base.py with them.
       session: keeps data and programs.
       folder: of the study's judges; one launch at a time writes here.
-      fingerprint: of the run; code, versions and data that are others make another judge, but not a fork's own code.
+      fingerprint: (config, checksum of the data) -> what its numbers depend on; code or versions that are others make another
+        judge.
       stop: as of `loop.train`.
 
     Raises:
@@ -63,7 +64,7 @@ def equipped(
     data = {f'data.{key}': experiment.config['data'][key] for key in _DATA}
     own = experiments.build(resolve(OVERRIDES | data), session, f'judge {data}')
     config = {**own.config, 'data': {**own.config['data'], **_SILENT}}
-    content = json.dumps([config, {**fingerprint, 'fork': ''}], sort_keys=True, default=list)
+    content = json.dumps([config, fingerprint(own.config, own.dataset.checksum)], sort_keys=True, default=list)
     name = hashlib.sha256(content.encode()).hexdigest()[:12]
     kept, aside = folder / name, folder / f'.{name}'
     if not kept.exists():

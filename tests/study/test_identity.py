@@ -1,14 +1,18 @@
 """What is the same run, the same program, the same code."""
 
 import json
+import os
 import pathlib
+import subprocess
 import sys
+import time
 
 import pytest
 from config_file import written
 
+from research.catalogue import ConfigError
 from research.config import overrides
-from research.study import identity
+from research.study import folder, identity
 
 BASE = overrides.defaults()
 
@@ -200,24 +204,65 @@ def test_what_python_branches_on_makes_another_program(change):
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
-    """A copy of the package's outline that can be edited, in the place of research/."""
-    for name in ('study/plan.py', 'report/pages.py', 'config/files.py', 'train/loop.py', 'models/cnn.py'):
-        (tmp_path / 'research' / name).parent.mkdir(parents=True)
-        (tmp_path / 'research' / name).write_text('x = 1\n')
+    """A package's outline that can be edited, in the place of research/."""
+    content = {
+        'train/experiment.py': 'from research.optim import adam\n',
+        'train/loop.py': '"""Loop."""\nfrom . import experiment\n\ndef f():\n    """F."""\n    import research.deep.down\n',
+        'train/unused.py': 'x = 1\n',
+        'study/plan.py': 'x = 1\n',
+        'models/cnn.py': 'x = 1\n',
+        'models/vgg.py': 'x = 1\n',
+        'optim/__init__.py': '',
+        'optim/adam.py': 'from . import moments\n',
+        'optim/moments.py': 'x = 1\n',
+        'deep/__init__.py': 'x = 1\n',
+        'deep/down.py': 'x = 1\n',
+        'models/__init__.py': "CATALOGUE = 'research.models.cnn:CNN'\n",
+        'train/__init__.py': 'import research.models\n',
+        '__init__.py': '',
+    }
+    for name, text in content.items():
+        path = tmp_path / 'research' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     monkeypatch.setattr(identity, '__file__', str(tmp_path / 'research' / 'study' / 'identity.py'))
     return tmp_path / 'research'
 
 
+def rewritten(path, text):
+    path.write_text(text)
+    os.utime(path, ns=(time.time_ns(),) * 2)  # two writes may fall into one tick of the file system
+
+
 def test_the_fingerprint_is_of_what_a_run_executes(code):
-    before = identity.fingerprint([BASE], 'sum')
-    assert identity.fingerprint([BASE], 'sum') == before
-    for name in ('study/plan.py', 'report/pages.py', 'config/files.py'):
-        (code / name).write_text('x = 2\n')
-    assert identity.fingerprint([BASE], 'sum') == before
-    (code / 'train' / 'loop.py').write_text('x = 2\n')
-    assert identity.fingerprint([BASE], 'sum')['code'] != before['code']
-    assert identity.fingerprint([BASE], 'other')['data'] == 'other'
+    before = identity.fingerprint(BASE, 'sum')
+    assert {name.removeprefix('research/') for name in before['code']} == {
+        *('__init__.py', 'train/__init__.py', 'train/loop.py', 'train/experiment.py', 'models/__init__.py', 'models/cnn.py'),
+        *('optim/__init__.py', 'optim/adam.py', 'optim/moments.py', 'deep/__init__.py', 'deep/down.py'),
+    }
+    for name in ('study/plan.py', 'train/unused.py', 'models/vgg.py', 'models/new.py'):
+        rewritten(code / name, 'x = 2\n')
+    rewritten(
+        code / 'train/loop.py', (code / 'train/loop.py').read_text().replace('F.', 'G.').replace('Loop', 'A loop') + '# why\n'
+    )
+    assert identity.fingerprint(BASE, 'sum') == before
+    for name in ('models/cnn.py', 'optim/moments.py', 'deep/__init__.py'):
+        rewritten(code / name, 'x = 2\n')
+        after = identity.fingerprint(BASE, 'sum')
+        assert [file for file in after['code'] if after['code'][file] != before['code'][file]] == [f'research/{name}']
+        before = after
+    assert identity.fingerprint(BASE, 'other')['data'] == 'other'
     assert json.loads(json.dumps(before)) == before
+
+
+def test_what_a_process_has_imported_is_no_part_of_the_fingerprint():
+    code = (
+        'import json, sys\nfrom research.config import overrides\nfrom research.study import identity\n{}\n'
+        'print(json.dumps(identity.fingerprint(overrides.defaults(), "")))'
+    )
+    more = 'import research.models.vgg, research.augment.resize, research.tasks.generation'
+    started = [subprocess.Popen([sys.executable, '-c', code.format(text)], stdout=subprocess.PIPE) for text in ('', more)]
+    assert len({process.communicate()[0] for process in started}) == 1
 
 
 @pytest.mark.parametrize('package', ['', 'paper_of_mine.'])
@@ -232,20 +277,37 @@ def test_modules_by_import_path_are_code(code, tmp_path, monkeypatch, package):
     monkeypatch.syspath_prepend(str(tmp_path / 'paper'))
     __import__(package + stem)
     config = changed(model__name=f'{package}{stem}:net')
-    plain, before = identity.fingerprint([BASE], '')['fork'], identity.fingerprint([BASE, config], '')['fork']
-    assert plain != before
+    assert not identity.fingerprint(BASE, '')['fork']
+    before = identity.fingerprint(config, '')['fork']
+    assert {pathlib.Path(file).name for file in before} == {f'{stem}.py', f'blocks_{len(package)}.py'}
     for neighbour in ('untouched.py', 'paper.py'):
-        (folder / neighbour).write_text('x = 2\n')
-    assert identity.fingerprint([BASE, config], '')['fork'] == before
-    (folder / f'blocks_{len(package)}.py').write_text('x = 2\n')
-    assert identity.fingerprint([BASE, config], '')['fork'] not in (before, plain)
+        rewritten(folder / neighbour, 'x = 2\n')
+    assert identity.fingerprint(config, '')['fork'] == before
+    rewritten(folder / f'blocks_{len(package)}.py', 'x = 2\n')
+    assert identity.fingerprint(config, '')['fork'] != before
     for name in [n for n in sys.modules if str(tmp_path) in str(getattr(sys.modules[n], '__file__', ''))]:
         del sys.modules[name]
 
 
 def test_a_text_with_a_colon_that_is_no_module_is_no_code():
-    config = changed(augment__ratio='a.b:c', data__path='C:/data')
-    assert identity.fingerprint([config], '')['fork'] == identity.fingerprint([BASE], '')['fork']
+    assert not identity.fingerprint(changed(augment__ratio='a.b:c', data__path='C:/data'), '')['fork']
+
+
+@pytest.mark.parametrize(
+    'flags, found',
+    [
+        ('', 'avx512f'),
+        ('--xla_cpu_max_isa=AVX2', 'avx2'),
+        ('--xla_cpu_max_isa=sse4_2 --xla_other=1', 'sse4_2'),
+        ('--xla_cpu_max_isa=AVX512_BF16', 'avx512f'),
+        ('--xla_cpu_max_isa=AMX', 'avx512f'),
+    ],
+)
+def test_numerics_name_the_instruction_set_in_use(monkeypatch, flags, found):
+    monkeypatch.setattr(identity, '_processor', lambda: {'flags': 'fpu sse4_2 avx avx2 avx512f'})
+    monkeypatch.setenv('XLA_FLAGS', flags)
+    assert identity.numerics()['instructions'] == found
+    assert identity.numerics()['xla_flags'] == ' '.join(sorted(flags.split()))
 
 
 def test_the_environment_is_saved_beside_the_study(tmp_path):
@@ -254,3 +316,12 @@ def test_the_environment_is_saved_beside_the_study(tmp_path):
     assert (tmp_path / found['git_diff_file']).exists()
     assert found['platform'] == 'cpu' and found['python'] == sys.version.split()[0]
     assert pathlib.Path(identity.__file__).exists()
+
+
+def test_a_message_about_stale_runs_names_the_files():
+    then = {'code': {'research/a.py': '1', 'research/b.py': '2'}, 'versions': {'jax': '1'}, 'data': 'x'}
+    now = {'code': {'research/a.py': '1', 'research/b.py': '3', 'research/c.py': '4'}, 'versions': {'jax': '2'}, 'data': 'x'}
+    done = {'id': {'variant': 'baseline', 'fingerprint': then}}
+    assert not folder.settle_stale(done, {'baseline': then}, '')
+    with pytest.raises(ConfigError, match='another jax, research/b.py, research/c.py. Their'):
+        folder.settle_stale(done, {'baseline': now}, '')

@@ -61,10 +61,10 @@ def test_training_starts_from_the_weights_and_its_own_head(weights, engine):
 def test_a_file_with_another_content_is_another_fingerprint(weights, tmp_path):
     tensors = load_file(weights[0])
     save_file(tensors, tmp_path / 'a.safetensors')
-    before = identity.fingerprint([config(tmp_path / 'a.safetensors')], '')
-    assert before['weights'] and not identity.fingerprint([config('')], '')['weights']
+    before = identity.fingerprint(config(tmp_path / 'a.safetensors'), '')
+    assert before['weights'] and not identity.fingerprint(config(''), '')['weights']
     save_file({n: a + 1 for n, a in tensors.items()}, tmp_path / 'a.safetensors')
-    after = identity.fingerprint([config(tmp_path / 'a.safetensors')], '')
+    after = identity.fingerprint(config(tmp_path / 'a.safetensors'), '')
     assert {k for k in before if before[k] != after[k]} == {'weights'}
 
 
