@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from research import tasks
 from research.catalogue import nearest
 from research.config.files import Misfit, located
 from research.study.plan import Plan
@@ -42,6 +43,8 @@ def load(stages: Iterable[Plan], session: Session, whole: bool = False) -> None:
         for run in plan.firsts:
             with located(plan.source, run.variant):
                 experiments.load_data(run.config, session, whole)
+                if tasks.generative(run.config):  # the judge learns from all training examples
+                    experiments.load_data({**run.config, 'data': {**run.config['data'], 'examples': 0}}, session)
 
 
 def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) -> None:
