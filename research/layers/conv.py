@@ -13,7 +13,7 @@ from jax import lax
 from research import catalogue
 from research.catalogue import ConfigError
 from research.layers import formulation, initializers, remat, winograd
-from research.layers.depthwise import depthwise
+from research.layers.depthwise import depthwise, sum_dtype
 from research.layers.strided import Pair, input_gradient
 
 Padding = str | int | Sequence[int | Pair]
@@ -251,9 +251,11 @@ _winograd.defvjp(_winograd_forward, _winograd_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _by_taps(x, kernel, strides, padding):
     """For one input channel: a loop over the output; a convolution would gather patches first."""
+    of_sums = sum_dtype(x.dtype)
     taps = _taps(x, kernel, strides, padding)
-    weights = kernel.reshape(len(taps), 1, 1, 1, -1)
-    return functools.reduce(jnp.add, [tap * weight for tap, weight in zip(taps, weights, strict=True)])
+    weights = kernel.reshape(len(taps), 1, 1, 1, -1).astype(of_sums)
+    products = [tap.astype(of_sums) * weight for tap, weight in zip(taps, weights, strict=True)]
+    return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
 def _by_taps_forward(x, kernel, strides, padding):

@@ -55,16 +55,21 @@ def _padded(x, pads):
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
 
 
+def sum_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype in which products are added up: at least float32, because in half precision each summand loses digits."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def _correlate(x, kernel, strides, padding, dilation):
     """y[b, o, c] = sum over t of x[b, s o + d t - low, c] kernel[t, c]; kernel [kh, kw, C]."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)  # of the sum; in half precision each tap would lose digits
+    of_sums = sum_dtype(x.dtype)
     x = lax.optimization_barrier(_padded(x, padding))
     (kh, kw, _), (sh, sw), (dh, dw) = kernel.shape, strides, dilation
     rows, columns = (x.shape[1] - dh * (kh - 1) - 1) // sh + 1, (x.shape[2] - dw * (kw - 1) - 1) // sw + 1
 
     def tap(i, j):
         cut = x[:, i * dh : i * dh + sh * (rows - 1) + 1 : sh, j * dw : j * dw + sw * (columns - 1) + 1 : sw]
-        return cut.astype(wide) * kernel[i, j].reshape(1, 1, 1, -1).astype(wide)
+        return cut.astype(of_sums) * kernel[i, j].reshape(1, 1, 1, -1).astype(of_sums)
 
     return functools.reduce(operator.add, (tap(i, j) for i in range(kh) for j in range(kw))).astype(x.dtype)
 
@@ -102,19 +107,19 @@ def _weight_gradient(x, kernel, strides, padding, dilation, dy):
     sides = zip(strides, dilation, (tall * rows, wide * columns), (kh, kw), x.shape[1:3], padding, strict=True)
     x = _padded(x, [(low, s * (o - 1) + d * (k - 1) + 1 - n - low) for s, d, o, k, n, (low, _) in sides])
     x = lax.optimization_barrier(x)
-    (sh, sw), (dh, dw) = strides, dilation
+    (sh, sw), (dh, dw), of_sums = strides, dilation, sum_dtype(x.dtype)
 
     def product(i, j, row):
         top, left = i * dh + row * sh, j * dw
         part = x[:, top : top + (tall - 1) * rows * sh + 1 : rows * sh, left : left + (wide * columns - 1) * sw + 1 : sw]
         shape = (batch, tall, wide, columns, channels)
-        return part.reshape(shape) * dy[:, row::rows].reshape(shape)
+        return part.reshape(shape).astype(of_sums) * dy[:, row::rows].reshape(shape).astype(of_sums)
 
     sums = []
     for top in range(0, kh, group):
         positions = [(i, j) for i in range(top, min(top + group, kh)) for j in range(kw)]
         operands = [functools.reduce(operator.add, (product(i, j, row) for row in range(rows))) for i, j in positions]
-        zeros = [jnp.zeros((), x.dtype)] * len(operands)
+        zeros = [jnp.zeros((), of_sums)] * len(operands)
         sums += lax.reduce(operands, zeros, lambda a, b: [u + v for u, v in zip(a, b, strict=True)], (3,))
-    ones = jnp.ones((1, batch * tall * wide), x.dtype)
-    return jnp.stack([(ones @ part.reshape(-1, channels))[0] for part in sums]).reshape(kernel.shape)
+    ones = jnp.ones((1, batch * tall * wide), of_sums)
+    return jnp.stack([(ones @ part.reshape(-1, channels))[0] for part in sums]).reshape(kernel.shape).astype(kernel.dtype)

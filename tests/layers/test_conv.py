@@ -109,6 +109,24 @@ def test_depthwise_layers_of_mobile_networks(size, kernel, stride):
     assert_close(value_and_gradients(layer, x, k), expected)
 
 
+@pytest.mark.parametrize(('kernel', 'groups', 'name'), [((5, 5, 1, 16), 1, 'taps'), ((3, 3, 1, 8), 8, 'depthwise')])
+def test_sums_in_half_precision_are_as_exact_as_those_of_lax(kernel, groups, name):
+    args = [jnp.asarray(a, jnp.bfloat16) for a in arrays((8, 12, 12, groups), kernel, (8, 12, 12, kernel[3]))]
+    assert formulation.convolution(*args[:2], (1, 1), ((1, 1), (1, 1)), groups, (1, 1)) == name
+
+    def results(*args):
+        x, k, dy = args
+        y, vjp = jax.vjp(lambda x, k: conv(x, k, 1, 'SAME', groups), x, k)
+        return y, *vjp(dy)
+
+    ours, exact = jax.jit(results)(*args), jax.jit(results)(*(a.astype(np.float32) for a in args))
+    with formulation.plain():
+        plain = jax.jit(results)(*args)
+    for one, other, exactly in zip(ours, plain, exact, strict=True):
+        error, least = (np.abs(np.float32(a) - exactly).max() for a in (one, other))
+        assert error <= 1.2 * least
+
+
 @pytest.mark.parametrize(
     ('size', 'kernel', 'padding', 'groups', 'name'),
     [
