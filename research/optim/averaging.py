@@ -81,7 +81,8 @@ def swa(position: np.ndarray, step: float, convert: Convert, start: str = '0.75r
     begin, length = convert(start), convert(every)
     if length < step:
         raise catalogue.ConfigError(
-            f"optimizer.average.every '{every}' is shorter than a step; expected for example '1ep' or '100st'."
+            f"optimizer.average.every '{every}' is shorter than a step ({length:g} against {step:g}; data.batch may make steps "
+            "longer than the first ones are): expected for example '1ep'."
         )
     after = position + step - begin  # where the update that starts at `position` ends
     number = np.floor(np.maximum(after, 0) / length + 1e-9)

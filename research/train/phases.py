@@ -108,7 +108,8 @@ def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, st
 
 
 def check(experiment: Any) -> None:
-    """Refuses what devices cannot share, padding that norm layers would see, and sizes that a network cannot take.
+    """Refuses, at every size that may come, what devices cannot share, what a network or an average of weights cannot take, and
+    padding that norm layers would see.
 
     Args:
       experiment: a research.train.experiment.Experiment; nothing of it is compiled.
@@ -121,6 +122,8 @@ def check(experiment: Any) -> None:
     spans = experiment.phases.spans(experiment.total)
     for phase in dict.fromkeys([*(phase for phase, _ in spans), *experiment.phases.rungs]):
         gradients.create(config['gradient'], phase.micro_batches)
+        if experiment.averaging is not None:
+            experiment.averaging(0, phase.batch_size)
         parallel.check_shares(program.engine, -(-phase.batch_size // phase.micro_batches))
         if phase.batch_size % phase.micro_batches and 'batch_stats' in program.shapes.collections:
             raise catalogue.ConfigError(

@@ -127,6 +127,10 @@ def test_flops_of_a_step_are_the_mean_over_the_run(session):
         ({'model.name': 'techniques:Pooled', 'train.remat': 'block'}, 'has no blocks'),
         ({'gradient.freeze': {'name': 'progressive', 'share': 0.1}}, 'freezes none of 3 layers'),
         ({'optimizer.rate_multipliers': (('hed/*', 0.1),)}, 'matches no parameter'),
+        (
+            {'data.batch.name': 'grow', 'optimizer.average': {'name': 'swa', 'every': '3st'}},
+            "every '3st' is shorter than a step",  # of 128 at the last milestone
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_compiles(monkeypatch, changes, message):
