@@ -48,7 +48,7 @@ GROUPS = {
     'gradient.freeze': Group('freezing', freezing.FREEZES, ('convert',)),
     'optimizer': Group('optimizer', optimizers.entries(), optimizers.GIVEN, optimizers.OWN),
     'optimizer.clip': Group('clip', clipping.CLIPS),
-    'optimizer.average': Group('average', averaging.AVERAGES, ('position', 'step', 'convert')),
+    'optimizer.average': Group('average', averaging.AVERAGES, averaging.GIVEN),
     'schedule': Group('schedule', schedules.SCHEDULES, ('position', 'total', 'convert'), ('warmup',)),
 }
 

@@ -34,13 +34,14 @@ AVERAGES = {
     'none': 'research.optim.averaging:none',
     'swa': 'research.optim.averaging:swa',
 }
+GIVEN = ('position', 'updates', 'step', 'convert')
 
 
 def average_weight(
     config: Mapping[str, Any], total: float, epoch: float | None = None, per_step: float | None = None
 ) -> Callable[..., np.ndarray] | None:
-    """(position, size of the step there) -> weight of the newest parameters in the average, float64 of the position's shape;
-    None if nothing is averaged.
+    """(position, updates done before it, size of the step there) -> weight of the newest parameters in the average, float64 of
+    the position's shape; None if nothing is averaged.
 
     Args:
       config: the whole config; reads `optimizer.average {name, **kwargs}` and `data.batch_size`.
@@ -54,29 +55,31 @@ def average_weight(
         return None
     step = config['data']['batch_size'] if per_step is None else per_step
     convert = converter(config, total, epoch, per_step)
-    weight = catalogue.bind('average', group, AVERAGES, ('position', 'step', 'convert'))
-    weight(position=np.zeros(1), step=step, convert=convert)  # raises for a bad duration
+    weight = catalogue.bind('average', group, AVERAGES, GIVEN)
+    weight(position=np.zeros(1), updates=np.zeros(1), step=step, convert=convert)  # raises for a bad duration
 
-    def of(position: Any, size: float = step) -> np.ndarray:
-        return weight(position=np.asarray(position, np.float64), step=size, convert=convert)
+    def of(position: Any, updates: Any, size: float) -> np.ndarray:
+        position, updates = np.asarray(position, np.float64), np.asarray(updates, np.float64)
+        return weight(position=position, updates=updates, step=size, convert=convert)
 
     return of
 
 
-def none(position: np.ndarray, step: float, convert: Convert) -> np.ndarray:
+def none(position: np.ndarray, updates: np.ndarray, step: float, convert: Convert) -> np.ndarray:
     """No average: weight 1, float64 of the position's shape."""
     return np.ones_like(position)
 
 
-def ema(position: np.ndarray, step: float, convert: Convert, decay: float = 0.999) -> np.ndarray:
-    """An exponential moving average: 1 - min(decay, (1 + n) / (10 + n)) at the n-th update, to forget the start."""
+def ema(position: np.ndarray, updates: np.ndarray, step: float, convert: Convert, decay: float = 0.999) -> np.ndarray:
+    """An exponential moving average: 1 - min(decay, (1 + n) / (10 + n)) behind n updates, to forget the start."""
     if not 0 <= decay < 1:
         raise catalogue.ConfigError(f'optimizer.average.decay is {decay}, expected 0 or more and less than 1.')
-    n = np.floor(position / step + 1e-9)
-    return 1 - np.minimum(decay, (1 + n) / (10 + n))
+    return 1 - np.minimum(decay, (1 + updates) / (10 + updates))
 
 
-def swa(position: np.ndarray, step: float, convert: Convert, start: str = '0.75run', every: str = '1ep') -> np.ndarray:
+def swa(
+    position: np.ndarray, updates: np.ndarray, step: float, convert: Convert, start: str = '0.75run', every: str = '1ep'
+) -> np.ndarray:
     """The plain mean of the weights at `start` and after each `every` from there; until then the weights themselves."""
     begin, length = convert(start), convert(every)
     if length < step:

@@ -93,7 +93,7 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     steps = np.arange(total)
     weights = average_weight(config, total, per_step=1)
     rates = {'learning_rate': schedule(config, total, per_step=1)(steps)}
-    return _follow(chain, rates if weights is None else rates | {'average_weight': weights(steps)})
+    return _follow(chain, rates if weights is None else rates | {'average_weight': weights(steps, steps, 1)})
 
 
 def _stages(config: Mapping[str, Any]) -> list[tuple[str, optax.GradientTransformation]]:

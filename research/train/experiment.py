@@ -31,7 +31,8 @@ class Experiment:
       streaming: whether batches are read from the host one by one; `why` says so where the config left it open.
       kept: rows of the data that stand on the devices, rising; place i of the examples there is row kept[i].
       rates: position in examples -> learning rate, before what watchers make of it.
-      averaging: (position, size of the step) -> weight of the new parameters in the average; None where there is none.
+      averaging: (position, updates done, size of the step) -> weight of the new parameters in the average; None where there is
+        none.
       phases: position and level -> what a program has fixed.
       watchers: 'rate', 'size' -> how many evaluations without a better score move its level by one.
       data: on the devices, {'examples': {field: [N, ...]}, 'constants': {name: arrays}}; no examples where they are streamed.
@@ -96,18 +97,21 @@ class Experiment:
         """The config's, or else the data's; 0 where neither has any."""
         return self.config['model']['num_classes'] or self.dataset.facts.get('classes', 0)
 
-    def controls(self, positions: np.ndarray, size: int, levels: Mapping[str, int]) -> dict[str, np.ndarray]:
+    def controls(
+        self, positions: np.ndarray, updates: np.ndarray, size: int, levels: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
         """What changes from step to step: float64 [S] each.
 
         Args:
           positions: of each step's first example [S].
+          updates: done before each step [S].
           size: examples of these steps' batches.
           levels: of the watchers.
         """
         rates = self.rates(positions) * plateau.reduced(self.config['schedule'], levels['rate'])
         coupling = self.config['data']['batch']['coupling']
         controls = {'learning_rate': batch_sizes.coupled(rates, size, self.batch_size, coupling)}
-        return controls if self.averaging is None else controls | {'average_weight': self.averaging(positions, size)}
+        return controls if self.averaging is None else controls | {'average_weight': self.averaging(positions, updates, size)}
 
     def prepared(self) -> Any:
         """The executable of the training program that takes most memory; nothing is computed."""

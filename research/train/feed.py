@@ -44,9 +44,10 @@ class Feed:
     def chunk(self, first: int, position: int, steps: int, batch_size: int, levels: Mapping[str, int]) -> Chunk:
         """What `chunks.train_chunk` takes for `steps` steps from step `first` on, at a position."""
         experiment, capacity = self.experiment, self.capacity(batch_size)
-        starts = position + np.arange(steps, dtype=np.int64) * batch_size
+        updates = first + np.arange(steps, dtype=np.int64)
+        starts = position + (updates - first) * batch_size
         controls = {}
-        for name, values in experiment.controls(starts, batch_size, levels).items():
+        for name, values in experiment.controls(starts, updates, batch_size, levels).items():
             controls[name] = np.zeros(capacity, np.float32)
             controls[name][:steps] = values
         halves = np.zeros((capacity, 2), np.uint32)

@@ -166,11 +166,11 @@ class _Run:
     def _read(self, steps: int, size: int, sums: Any) -> None:
         """Waits for a chunk, checks its losses and gradients and adds up its sums."""
         sums = {k: np.asarray(v, np.float64)[:steps] for k, v in self.engine.host(sums).items()}
-        check_finite(self.at, size, sums, lambda position: self._controls(position, size)['learning_rate'])
+        check_finite(self.at, size, sums, lambda position: self._controls(self.at.step, position, size)['learning_rate'])
         self.at.advance(steps, size, sums)
 
-    def _controls(self, position: int, size: int) -> dict[str, float]:
-        controls = self.experiment.controls(np.array([position]), size, self.at.levels)
+    def _controls(self, step: int, position: int, size: int) -> dict[str, float]:
+        controls = self.experiment.controls(np.array([position]), np.array([step]), size, self.at.levels)
         return {name: float(values[0]) for name, values in controls.items()}
 
     def _checkpoint_due(self) -> bool:
@@ -211,7 +211,7 @@ class _Run:
             self.evaluator.show(variables, self.directory, self.at.step)
         train = {f'train/{k}': v for k, v in self.task.metrics(self.at.sums).items()}
         seen = self.at.interval(train)
-        controls = self._controls(self.at.position - self.at.batch_size, self.at.batch_size)
+        controls = self._controls(self.at.step - 1, self.at.position - self.at.batch_size, self.at.batch_size)
         row = {'step': self.at.step, 'position': self.at.position, **train, **metrics, **seen, **controls}
         row |= {'batch_size': self.at.batch_size, 'train_seconds': self.clock.seconds['train']}
         if not np.isfinite(metrics.get('validation/loss', 0.0)):

@@ -123,7 +123,7 @@ def check(experiment: Any) -> None:
     for phase in dict.fromkeys([*(phase for phase, _ in spans), *experiment.phases.rungs]):
         gradients.create(config['gradient'], phase.micro_batches)
         if experiment.averaging is not None:
-            experiment.averaging(0, phase.batch_size)
+            experiment.averaging(0, 0, phase.batch_size)
         parallel.check_shares(program.engine, -(-phase.batch_size // phase.micro_batches))
         if phase.batch_size % phase.micro_batches and 'batch_stats' in program.shapes.collections:
             raise catalogue.ConfigError(

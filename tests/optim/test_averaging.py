@@ -96,7 +96,7 @@ def test_errors_name_the_field(average, message):
 @pytest.mark.parametrize('size', [4, 8, 16])
 def test_swa_takes_each_point_once_whatever_the_batch(size):
     weight = optim.average_weight(config('sgd', average={'name': 'swa', 'start': '320ex', 'every': '64ex'}), 640)
-    weights = weight(np.arange(0, 640, size), size)
+    weights = weight(np.arange(0, 640, size), np.arange(640 // size), size)
     after = np.arange(0, 640, size) + size
     assert np.all(weights[after < 320] == 1)
     np.testing.assert_allclose(weights[(after >= 320) & (weights > 0)], 1 / np.arange(1, 7))

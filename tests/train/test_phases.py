@@ -7,6 +7,7 @@ import tiny
 
 from research.catalogue import ConfigError
 from research.data import order
+from research.optim.plateau import START
 from research.train import chunks, flops
 from research.train.evaluation import Evaluator
 from research.train.feed import Feed
@@ -94,6 +95,12 @@ def test_the_rate_follows_the_size_and_the_plateau(session, tmp_path, monkeypatc
     rates = [row['learning_rate'] / 0.0625 for row in tiny.rows(tmp_path)]
     # Told after an evaluation, felt from the next step on: the plateau at the second, the size at the third.
     assert rates == pytest.approx([1, 1, 0.1, 0.01 * 0.5])
+
+
+def test_an_average_counts_updates_whatever_their_size(session):
+    built = tiny.build(session, SMALL, {'data.batch.name': 'grow', 'optimizer.average.name': 'ema'})
+    chunk = Feed(built).chunk(first=30, position=30 * 32, steps=3, batch_size=64, levels=START)
+    assert chunk.controls['average_weight'][:3] == pytest.approx([9 / 40, 9 / 41, 9 / 42])
 
 
 def test_spans_are_what_a_run_does():
