@@ -128,6 +128,11 @@ def _rule(config: Mapping[str, Any]) -> tuple[Callable[..., optax.GradientTransf
         raise catalogue.ConfigError(f"Optimizer '{name}' takes no learning_rate, expected one that does.")
     settings = {key: value for key, value in optimizer.items() if key not in ('name', *OWN)}
     catalogue.check('optimizer', name, rule, settings, given=GIVEN)
+    if known.startswith('schedule_free') and (optimizer['rate_multipliers'] or optimizer['average']['name'] != 'none'):
+        raise catalogue.ConfigError(
+            f"Optimizer '{name}' scores an average of its own, which optimizer.rate_multipliers and optimizer.average would "
+            "make another point: set them to () and {'name': 'none'}, or take another optimizer."
+        )
     if known in _NOT_FROM_0 and not settings.get('safeguard_warmup') and not _first_rate(config):
         raise catalogue.ConfigError(f"Optimizer '{name}' cannot begin at a rate of 0: {_NOT_FROM_0[known]}.")
     return rule, settings
