@@ -280,6 +280,7 @@ REFUSED = {
     'noisy_sgd': 'key of its own',
     'polyak_sgd': 'needs the loss',
     'reduce_on_plateau': "schedule.name = 'plateau'",
+    'rprop': 'no schedule reaches',
     'sam': "gradient.name = 'sam'",
     'schedule_free': "expected 'schedule_free_adamw' or 'schedule_free_sgd'",
     'sophia': 'evaluate the loss',

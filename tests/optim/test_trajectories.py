@@ -5,7 +5,8 @@ Differences of convention, mapped by the arguments in `CASES`:
   adagrad: optax divides by sqrt(a + sum of squares + eps), torch by sqrt(initial_accumulator_value + sum of squares) + eps. So
     optax's (a, eps) is torch's (a + eps, 0). A torch eps above 0 has no equal in optax; its formula is tested by hand, with
     its eps taken out.
-  rmsprop: torch's alpha is `decay`; optax adds eps inside the root unless eps_in_sqrt=False.
+  rmsprop: torch's alpha is `decay`; optax adds eps inside the root unless eps_in_sqrt=False. The rate is inside of the momentum
+    buffer in optax, outside in torch: the same if it is constant.
   adam, adamw: none; both add eps to the root of the corrected second moment. torch decays every parameter of a group, we
     kernels alone.
 """
@@ -34,6 +35,11 @@ CASES = {
         config('rmsprop', 0.01, decay=0.9, eps=1e-7, eps_in_sqrt=False),
         'RMSprop',
         {'lr': 0.01, 'alpha': 0.9, 'eps': 1e-7},
+    ),
+    'rmsprop with momentum': (
+        config('rmsprop', 0.003, decay=0.9, eps=1e-7, eps_in_sqrt=False, momentum=0.9),
+        'RMSprop',
+        {'lr': 0.003, 'alpha': 0.9, 'eps': 1e-7, 'momentum': 0.9},
     ),
     'adam': (config('adam', 0.01), 'Adam', {'lr': 0.01, 'eps': 1e-8}),
     'adamw': (config('adamw', 0.01, 0.1), 'AdamW', {'lr': 0.01, 'eps': 1e-8, 'weight_decay': 0.1}),
