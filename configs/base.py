@@ -24,7 +24,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
                 'batch_size': 64,  # examples a step, over all devices; 0 = the whole training split
                 'batch': {
-                    'name': 'constant',  # or how the size changes during the run: shrink, grow
+                    'name': 'constant',  # or how the size changes during the run: shrink (at scores below the best), grow
                     'coupling': 'none',  # of the learning rate to the size: 'none', 'linear' or 'sqrt'
                 },
                 'eval_batch_size': 256,  # examples an evaluation step

@@ -2,7 +2,8 @@
 
 Idea: gradient noise helps to explore, less of it to converge. `grow` makes the batch larger when a schedule would make the rate
 smaller (Smith et al. 2018, Don't decay the learning rate, increase the batch size); `shrink` makes it smaller when the
-validation score has been below its best for `patience` evaluations in a row, down to a floor.
+validation score has been below its best for `patience` evaluations in a row, down to a floor. A score equal to the best is not
+below it, unless `min_delta` is above 0: then a score is below if it does not gain so much on the best.
 
 Config: {'data.batch.name': 'grow', 'data.batch.factor': 5, 'data.batch.milestones': ('0.5run', '0.75run')}
         {'data.batch.name': 'shrink', 'data.batch.patience': 2, 'data.batch.floor': 16, 'data.batch.coupling': 'linear'}
@@ -50,9 +51,10 @@ def create(config: Mapping[str, Any], convert: Callable[[str], int]) -> BatchSiz
     return catalogue.build('batch size', group, SIZES, batch_size=config['batch_size'], convert=convert)
 
 
-def patience(config: Mapping[str, Any]) -> int | None:
-    """How many evaluations without a better score shrink the batch; None unless `shrink` is chosen."""
-    return catalogue.arguments(shrink, config['batch'])['patience'] if config['batch']['name'] == 'shrink' else None
+def patience(config: Mapping[str, Any]) -> tuple[int, float] | None:
+    """(patience, min_delta) that shrink the batch; None unless `shrink` is chosen."""
+    arguments = catalogue.arguments(shrink, config['batch'])
+    return (arguments['patience'], arguments['min_delta']) if config['batch']['name'] == 'shrink' else None
 
 
 def coupled(rate: Any, size: int, batch_size: int, coupling: str) -> Any:
@@ -67,13 +69,19 @@ def constant(batch_size: int, convert: Callable[[str], int]) -> BatchSizes:
 
 
 def shrink(
-    batch_size: int, convert: Callable[[str], int], factor: float = 0.5, floor: int = 16, patience: int = 2
+    batch_size: int,
+    convert: Callable[[str], int],
+    factor: float = 0.5,
+    floor: int = 16,
+    patience: int = 2,
+    min_delta: float = 0.0,
 ) -> BatchSizes:
     """The size times `factor` per level, rounded, at least `floor` and at most the initial size."""
     del convert
-    if not 0 < factor < 1 or floor < 1 or patience < 1:
+    if not 0 < factor < 1 or floor < 1 or patience < 1 or not 0 <= min_delta < math.inf:
         raise catalogue.ConfigError(
-            f'data.batch: expected a factor in (0, 1), a floor and a patience from 1, not {factor}, {floor} and {patience}.'
+            'data.batch: expected a factor in (0, 1), a floor and a patience from 1 and a finite min_delta of 0 or more, not '
+            f'{factor}, {floor}, {patience} and {min_delta}.'
         )
 
     def at(position: int, level: int) -> int:

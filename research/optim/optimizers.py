@@ -17,9 +17,8 @@ Full-batch gradient descent is sgd with {'data.batch_size': 0}. Over 100 steps i
   adagrad: optax begins its sum of squares at initial_accumulator_value (0.1) and adds eps (1e-7) inside the root; torch begins
     at 0 and adds eps (1e-10) to the root. So optax's (a, eps) is torch's (initial_accumulator_value=a + eps, eps=0), and a
     torch eps above 0 has no equivalent: the closest is (0, 0), whose updates are longer by a factor of 1 + eps / root.
-  rmsprop: torch's alpha (0.99) is `decay` (0.9); torch adds eps to the root, optax inside it unless eps_in_sqrt=False. With
-    momentum the buffer holds updates times the rate of their step, as TensorFlow's does; torch multiplies the buffer by the
-    rate of now. The two are the same at a constant rate alone.
+  rmsprop: torch's alpha (0.99) is `decay` (0.9); torch adds eps to the root, optax inside it unless eps_in_sqrt=False. Its
+    momentum buffer holds rate times update, as TensorFlow's; in torch the rate multiplies the buffer. Equal at constant rates.
   adam, adamw: the same eps, added to the root after bias correction; adamw's weight_decay is 0.01 in torch, here
     optimizer.weight_decay, which only applies to kernels.
 """

@@ -34,7 +34,7 @@ class Experiment:
       averaging: (position, updates done, size of the step) -> weight of the new parameters in the average; None where there is
         none.
       phases: position and level -> what a program has fixed.
-      watchers: 'rate', 'size' -> how many evaluations without a better score move its level by one.
+      watchers: 'rate', 'size' -> how many evaluations in a row move its level by one if the score fails to gain how much.
       data: on the devices, {'examples': {field: [N, ...]}, 'constants': {name: arrays}}; no examples where they are streamed.
       background: the reference batch, and examples for statistics, on the devices.
       weights: that training starts from, on the devices; {} where all are drawn.
@@ -53,7 +53,7 @@ class Experiment:
     rates: Callable[[Any], np.ndarray]
     averaging: Callable[..., np.ndarray] | None
     phases: Phases
-    watchers: Mapping[str, int]
+    watchers: Mapping[str, tuple[int, float]]
     data: Any = None
     background: Background | None = None
     weights: Any = dataclasses.field(default_factory=dict)
@@ -226,7 +226,7 @@ def checkpoint_every(config: Mapping[str, Any], batch: int, epoch: int, total: i
     return max(1, durations.examples(text, batch, epoch, total)), None
 
 
-def _watchers(config: Mapping[str, Any]) -> dict[str, int]:
+def _watchers(config: Mapping[str, Any]) -> dict[str, tuple[int, float]]:
     """Whose patience with the validation score moves what."""
     patience = {'rate': plateau.patience(config['schedule']), 'size': batch_sizes.patience(config['data'])}
-    return {name: evaluations for name, evaluations in patience.items() if evaluations is not None}
+    return {name: found for name, found in patience.items() if found is not None}

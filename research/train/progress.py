@@ -70,10 +70,10 @@ class Progress:
         self.sums = {}
         return seen
 
-    def watch(self, watchers: Mapping[str, int], score: float | None, higher: bool) -> None:
-        """Shows a validation score to the watchers, name -> patience."""
+    def watch(self, watchers: Mapping[str, tuple[int, float]], score: float | None, higher: bool) -> None:
+        """Shows a validation score to the watchers, name -> (patience, min_delta)."""
         for name, patience in watchers.items():
-            self.watched[name] = list(watch(Plateau(*self.watched.get(name, Plateau())), score, higher, patience))
+            self.watched[name] = list(watch(Plateau(*self.watched.get(name, Plateau())), score, higher, *patience))
 
     def stalled(self) -> str | None:
         """What to say of a run whose training loss has not fallen."""

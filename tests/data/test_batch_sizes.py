@@ -53,8 +53,8 @@ def test_without_a_change_the_size_stays(group):
 
 def test_only_a_batch_that_shrinks_watches():
     batch = {'coupling': 'none', 'factor': 0.5}
-    assert batch_sizes.patience({'batch': {'name': 'shrink', **batch}}) == 2
-    assert batch_sizes.patience({'batch': {'name': 'shrink', 'patience': 5, **batch}}) == 5
+    assert batch_sizes.patience({'batch': {'name': 'shrink', **batch}}) == (2, 0)
+    assert batch_sizes.patience({'batch': {'name': 'shrink', 'patience': 5, 'min_delta': 0.1, **batch}}) == (5, 0.1)
     assert batch_sizes.patience({'batch': {'name': 'grow', **batch}}) is None
 
 
@@ -73,6 +73,7 @@ def test_the_rate_may_follow(coupling, factor):
         {'name': 'shrink', 'factor': 1.0},
         {'name': 'shrink', 'floor': 0},
         {'name': 'shrink', 'patience': 0},
+        {'name': 'shrink', 'min_delta': -1e-3},
         {'name': 'shrnk'},
         {'name': 'constant', 'factor': 2},
     ],
@@ -82,14 +83,22 @@ def test_nonsense_is_refused(group):
         made(**group)
 
 
-def test_patience_on_a_scripted_score():
-    """Below its best for two evaluations in a row; a new best, even a small one, begins anew; NaN is no better."""
-    scores = [0.5, 0.4, 0.6, 0.6, 0.59, 0.61, 0.6, math.nan, 0.7, 0.1, 0.1, 0.1, 0.1]
+@pytest.mark.parametrize(
+    ('min_delta', 'expected'),
+    [
+        (0.0, [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2]),
+        (1e-9, [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4]),  # a tie is a failure
+        (0.05, [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5]),  # and so is a small gain
+    ],
+)
+def test_patience_on_a_scripted_score(min_delta, expected):
+    """Below its best for two evaluations in a row; a tie or a new best begins anew; NaN is below."""
+    scores = [0.5, 0.4, 0.6, 0.6, 0.59, 0.61, 0.61, 0.6, math.nan, 0.7, 0.1, 0.7, 0.1, 0.1]
     plateau, levels = Plateau(), []
     for score in scores:
-        plateau = watch(plateau, score, True, 2)
+        plateau = watch(plateau, score, True, 2, min_delta)
         levels.append(plateau.level)
-    assert levels == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4]
+    assert levels == expected
 
 
 @given(scores=st.lists(st.floats(-10, 10), min_size=1, max_size=30), patience=st.integers(1, 4))
@@ -102,17 +111,20 @@ def test_lower_is_better_is_the_mirror_image(scores, patience):
 
 
 @pytest.mark.parity
-def test_the_rate_on_plateau_is_torchs():
-    """torch acts when its count of bad epochs exceeds its patience: its k is our k + 1."""
+@pytest.mark.parametrize('threshold', [0.0, 0.3])
+def test_the_rate_on_plateau_is_torchs(threshold):
+    """torch acts when its count of bad epochs exceeds its patience: its k is our k + 1; a tie is always bad there."""
     import numpy as np
     import torch
 
-    scores = np.random.default_rng(0).normal(size=60).cumsum()
+    scores = np.random.default_rng(0).normal(size=60).cumsum().round(1)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0.0, eps=0.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=2, threshold=threshold, threshold_mode='abs', eps=0.0
+    )
     plateau = Plateau()
     for score in scores:
         reference.step(score)
-        plateau = watch(plateau, float(score), False, 3)
+        plateau = watch(plateau, float(score), False, 3, threshold + 1e-9)
         assert optimizer.param_groups[0]['lr'] == pytest.approx(0.5**plateau.level)
     assert plateau.level > 3

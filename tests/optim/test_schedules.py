@@ -97,6 +97,7 @@ def test_epochs_are_those_of_the_data():
     (config(name='step', milestones=('5st', '7')), "schedule.milestones: '7' is no duration"),
     (config(name='step', factor=-0.1), 'schedule.factor is -0.1'),
     (config(name='plateau', patience=0), 'patience of 1 or more'),
+    (config(name='plateau', min_delta=math.inf), 'a finite min_delta'),
 ])  # fmt: skip
 def test_errors_before_the_first_step(settings, message):
     with pytest.raises(ConfigError) as error:
