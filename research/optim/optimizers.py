@@ -40,7 +40,7 @@ from research.optim import multipliers
 from research.optim.averaging import average, average_weight
 from research.optim.clipping import CLIPS, counted
 from research.optim.scaling import dynamic
-from research.optim.schedules import schedule
+from research.optim.schedules import begins_at_0, schedule
 
 OPTIMIZERS = {
     'sgd': 'optax:sgd',
@@ -134,7 +134,7 @@ def _rule(config: Mapping[str, Any]) -> tuple[Callable[..., optax.GradientTransf
             f"Optimizer '{name}' scores an average of its own, which optimizer.rate_multipliers and optimizer.average would "
             "make another point: set them to () and {'name': 'none'}, or take another optimizer."
         )
-    if known in _NOT_FROM_0 and not settings.get('safeguard_warmup') and not _first_rate(config):
+    if known in _NOT_FROM_0 and not settings.get('safeguard_warmup') and begins_at_0(config):
         raise catalogue.ConfigError(f"Optimizer '{name}' cannot begin at a rate of 0: {_NOT_FROM_0[known]}.")
     return rule, settings
 
@@ -256,11 +256,6 @@ _NOT_FROM_0 = {
 }
 # Their own weight decay equals the stage `decay` up to rounding, so the stage can replace it.
 _DECOUPLED = ('acprop', 'adamaxw', 'adamw', 'adan', 'ademamix', 'galore', 'lion', 'nadamw', 'simplified_ademamix')
-
-
-def _first_rate(config: Mapping[str, Any]) -> float:
-    """The first rate of a run so long that no warm-up can be longer."""
-    return float(schedule(config, total=1e12, epoch=1e6, per_step=1)(0))
 
 
 def _number(value: Any) -> bool:

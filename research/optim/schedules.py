@@ -82,6 +82,16 @@ def schedule(config: Mapping[str, Any], total: float, epoch: float | None = None
     return rate
 
 
+def begins_at_0(config: Mapping[str, Any]) -> bool:
+    """Whether the first rate of a run is 0, however long the run is; `config` as of `schedule`."""
+    total, epoch = 1e12, 1e6  # longer than any warm-up
+    if _duration('warmup', config['schedule']['warmup'], converter(config, total, epoch, 1)):
+        return True
+    # Behind a warm-up as long as the run nothing follows but the first rate of the schedule.
+    whole = {**config, 'schedule': {**config['schedule'], 'warmup': '1run'}}
+    return not schedule(whole, total, epoch, 1)(total)
+
+
 def converter(config: Mapping[str, Any], total: float, epoch: float | None, per_step: float | None) -> Convert:
     """Duration text -> its length in the unit of positions; arguments as of `schedule`."""
     unit = config['data']['batch_size'] if per_step is None else per_step
@@ -149,7 +159,7 @@ def cosine_restarts(
     """Cosine annealing with warm restarts (Loshchilov and Hutter 2017, SGDR, eq. 5); peaks may decay exponentially.
 
     Args:
-      cycle: length of the first cycle.
+      cycle: length of the first cycle, fitted by up to 1 % so that the last one ends with the run.
       stretch: length of a cycle divided by that of the one before (T_mult of the paper), at least 1.
       peak_decay: a cycle's peak divided by the one before.
       alpha: end of a cycle as a share of its peak.
@@ -158,13 +168,23 @@ def cosine_restarts(
     length = _lasting('cycle', cycle, convert)
     if stretch < 1:
         raise catalogue.ConfigError(f'schedule.stretch is {stretch}, expected at least 1: cycles do not shrink to nothing.')
-    done = position / length
-    if stretch > 1:
-        number = np.floor(np.log1p(done * (stretch - 1)) / np.log(stretch) + 1e-12)
-        inside = (done - (stretch**number - 1) / (stretch - 1)) / stretch**number
-    else:
-        number = np.floor(done)
-        inside = done - number
+
+    def cycles(done: Any) -> Any:
+        return np.log1p(done * (stretch - 1)) / np.log(stretch) if stretch > 1 else done
+
+    def first(number: Any) -> Any:
+        return (stretch**number - 1) / (stretch - 1) if stretch > 1 else number
+
+    count = max(1, np.round(cycles(total / length)))
+    fitted = total / first(count)
+    if total and abs(fitted / length - 1) > 0.01:
+        raise catalogue.ConfigError(
+            f"schedule.cycle '{cycle}' makes {cycles(total / length):.4g} cycles, and the run would end within one, at a high "
+            f"rate: for {count:.0f} set it to '{fitted / convert('1run'):.6g}run'."
+        )
+    done = position / fitted if total else position
+    number = np.minimum(np.floor(cycles(done) + 1e-12), count - 1)
+    inside = (done - first(number)) / stretch**number
     return peak_decay**number * (alpha + (1 - alpha) * _half_cosine(np.clip(inside, 0, 1)))
 
 

@@ -1,6 +1,7 @@
 """Schedules: parity with optax's own, units, warm-up, errors."""
 
 import math
+import re
 
 import ml_collections
 import numpy as np
@@ -26,6 +27,10 @@ def config(warmup='0st', **schedule):
     )
 
 
+def whole_cycles(name, cycle):
+    return {'cycle': cycle} if name == 'cosine_restarts' else {}
+
+
 @pytest.mark.parametrize('schedule, reference', [
     (config('0.1run', name='cosine', alpha=0.05), optax.warmup_cosine_decay_schedule(0.0, 0.3, 100, 1000, 0.05 * 0.3)),
     (config(name='cosine'), optax.cosine_decay_schedule(0.3, 1000)),
@@ -45,7 +50,8 @@ def test_parity_with_optax(schedule, reference):
 @given(warmup=st.floats(0, 0.9), total=st.integers(2, 10**6), unit=st.integers(1, 4096))
 def test_the_rate_does_not_depend_on_the_unit(name, warmup, total, unit):
     fractions = np.linspace(0, 1, 11)
-    settings = config(f'{round(warmup * total)}st', name=name)
+    warmup = round(warmup * total)
+    settings = config(f'{warmup}st', name=name, **whole_cycles(name, f'{max(1, total - warmup)}st'))
     steps = optim.schedule(settings, total, per_step=1)(fractions * total)
     other = optim.schedule(settings, total * unit, per_step=unit)(fractions * total * unit)
     np.testing.assert_allclose(steps, other, atol=1e-9)
@@ -53,7 +59,7 @@ def test_the_rate_does_not_depend_on_the_unit(name, warmup, total, unit):
 
 @pytest.mark.parametrize('name', SCHEDULES)
 def test_positions_one_by_one_or_as_an_array(name):
-    rate = optim.schedule(config('100st', name=name), 64_000)
+    rate = optim.schedule(config('100st', name=name, **whole_cycles(name, '0.225run')), 64_000)
     positions = np.array([0, 64, 3200, 6400, 6401, 63_999, 64_000])
     many = rate(positions)
     assert many.dtype == np.float64
@@ -114,10 +120,10 @@ BEHIND = 200  # steps behind the warm-up
 
 
 def cycles(k):
-    """Loshchilov and Hutter 2017, eq. 5: cycles of 20, 40, 80 and 160 steps; each begins at 0.7 of the peak before."""
-    first, length, peak = 0, 20, 1.0
-    while k >= first + length:
-        first, length, peak = first + length, 2 * length, 0.7 * peak
+    """Loshchilov and Hutter 2017, eq. 5: cycles of 5, 15, 45 and 135 steps; each begins at 0.7 of the peak before."""
+    first, length, peak = 0, 5, 1.0
+    while k >= first + length < BEHIND:
+        first, length, peak = first + length, 3 * length, 0.7 * peak
     return peak * (0.1 + 0.9 * (1 + math.cos(math.pi * (k - first) / length)) / 2)
 
 
@@ -138,10 +144,10 @@ ONE_CYCLE = {'name': 'one_cycle', 'rise': 0.25, 'start': 0.1, 'end': 0.01}
         ({'name': 'exponential', 'decay_rate': 0.3, 'transition': '50st'}, lambda k: 0.3 ** (k / 50)),
         ({'name': 'exponential', 'decay_rate': 0.3, 'transition': '50st', 'staircase': True}, lambda k: 0.3 ** (k // 50)),
         ({'name': 'cosine', 'alpha': 0.1}, lambda k: 0.1 + 0.9 * (1 + math.cos(math.pi * k / BEHIND)) / 2),
-        ({'name': 'cosine_restarts', 'cycle': '20st', 'stretch': 2.0, 'peak_decay': 0.7, 'alpha': 0.1}, cycles),
+        ({'name': 'cosine_restarts', 'cycle': '5st', 'stretch': 3.0, 'peak_decay': 0.7, 'alpha': 0.1}, cycles),
         (
-            {'name': 'cosine_restarts', 'cycle': '30st', 'peak_decay': 0.5},
-            lambda k: 0.5 ** (k // 30) * (1 + math.cos(math.pi * (k % 30) / 30)) / 2,
+            {'name': 'cosine_restarts', 'cycle': '40st', 'peak_decay': 0.5},
+            lambda k: 0.5 ** (k // 40) * (1 + math.cos(math.pi * (k % 40) / 40)) / 2 * (k < BEHIND),
         ),
         ({'name': 'linear', 'end': 0.2}, lambda k: 1 - 0.8 * k / BEHIND),
         ({'name': 'polynomial', 'power': 3.0, 'end': 0.1}, lambda k: 0.1 + 0.9 * (1 - k / BEHIND) ** 3),
@@ -171,7 +177,7 @@ def test_closed_forms_at_every_step(arguments, factor, warmup):
             lambda s, o: s.StepLR(o, 30, 0.5),
         ),
         ({'name': 'cosine'}, lambda s, o: s.CosineAnnealingLR(o, 100)),
-        ({'name': 'cosine_restarts', 'cycle': '10st', 'stretch': 2.0}, lambda s, o: s.CosineAnnealingWarmRestarts(o, 10, 2)),
+        ({'name': 'cosine_restarts', 'cycle': '10st', 'stretch': 9.0}, lambda s, o: s.CosineAnnealingWarmRestarts(o, 10, 9)),
         ({'name': 'linear', 'end': 0.25}, lambda s, o: s.LinearLR(o, 1.0, 0.25, 100)),
         ({'name': 'polynomial', 'power': 2.0}, lambda s, o: s.PolynomialLR(o, 100, 2.0)),
     ],
@@ -209,6 +215,27 @@ def test_one_cycle_is_torchs(anneal, theirs):
     np.testing.assert_allclose(optim.schedule(ours, 100, per_step=1)(np.arange(101)), rates, rtol=1e-9, atol=1e-15)
 
 
+@given(
+    warmup=st.floats(0, 0.9),
+    cycle=st.floats(0.01, 2),
+    stretch=st.one_of(st.just(1.0), st.floats(1, 4)),
+    total=st.integers(2000, 10**9),
+)
+def test_a_run_ends_with_a_cycle(warmup, cycle, stretch, total):
+    """As it is or as the error says; rounded cycles do not add up to one cut short."""
+
+    def made(cycle):
+        settings = config(f'{warmup}run', name='cosine_restarts', cycle=cycle, stretch=stretch, peak_decay=0.9)
+        return optim.schedule(settings, total, per_step=1)
+
+    try:
+        rate = made(f'{cycle}run')
+    except ConfigError as error:
+        rate = made(re.search("set it to '(.*)'", str(error))[1])
+    rates = rate(total * np.linspace(0.99, 1, 1000))
+    assert rates[-1] == pytest.approx(0, abs=1e-9) and (np.diff(rates[-5:]) <= 1e-9).all() and (rates >= 0).all()
+
+
 SHARE = st.floats(0, 1)
 DURATION = st.floats(1e-3, 2).map('{}run'.format)
 ARGUMENTS = {
@@ -237,7 +264,8 @@ def test_rates_are_finite_and_between_0_and_the_peak(name, data, total, warmup):
     try:
         rate = optim.schedule(config(f'{warmup}run', name=name, **arguments), total, per_step=1)
     except ConfigError as error:
-        assert 'rise' in str(error) or 'lasts nothing' in str(error)  # two milestones, or nothing, after rounding
+        # Two milestones, or nothing, after rounding; a last cycle that the run would cut.
+        assert any(part in str(error) for part in ('rise', 'lasts nothing', 'within one'))
         return
     rates = rate(np.linspace(0, total, 50))
     assert np.isfinite(rates).all() and (rates >= 0).all() and (rates <= 0.3 * (1 + 1e-12)).all()
