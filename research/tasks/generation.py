@@ -36,7 +36,7 @@ MEANS = {
 }
 # Stored pixels 0 to 255 are what the players see as -1 to 1.
 _HALF = 127.5
-# Distances are held for so many rows at a time; from products they are exact to this share of the largest square.
+# Distances are held for so many rows at a time; from products they are exact to this share of a member's square.
 _ROWS, _ROUNDING = 1024, 1e-13
 
 
@@ -203,6 +203,8 @@ def precision_and_recall(real: np.ndarray, generated: np.ndarray, neighbours: in
       (precision, recall), shares from 0 to 1.
     """
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
+    centre = real.mean(0)  # distances are differences of squares, which leave no digits far from 0
+    real, generated = real - centre, generated - centre
     return _covered(generated, real, neighbours), _covered(real, generated, neighbours)
 
 
@@ -237,7 +239,7 @@ def _covered(points: np.ndarray, members: np.ndarray, neighbours: int) -> float:
         )
     # Each member is its own nearest.
     radii = np.concatenate([np.partition(rows, neighbours, axis=1)[:, neighbours] for rows in _distances(members, members)])
-    reach = radii + _ROUNDING * np.square(members).sum(1).max()
+    reach = radii + _ROUNDING * np.square(members).sum(1)
     return float(np.mean(np.concatenate([(rows <= reach).any(1) for rows in _distances(points, members)])))
 
 

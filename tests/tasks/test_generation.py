@@ -89,6 +89,13 @@ class TestPrecisionAndRecall:
         monkeypatch.setattr(generation, '_ROWS', 7)
         assert generation.precision_and_recall(real, generated) == whole
 
+    def test_do_not_depend_on_where_the_features_lie(self):
+        real, generated = blob(0, 100), blob(1, 90, centre=0.5)
+        near = generation.precision_and_recall(real, generated)
+        assert generation.precision_and_recall(real + 1e6, generated + 1e6) == near
+        with_one_far_off = generation.precision_and_recall(real, np.append(generated, np.full((1, 6), 1e7), 0))
+        assert with_one_far_off == (near[0] * 90 / 91, near[1])
+
     def test_too_few_examples_are_refused(self):
         with pytest.raises(ConfigError, match='3 examples have no 3 neighbours'):
             generation.precision_and_recall(blob(0, 3), blob(1, 10))
