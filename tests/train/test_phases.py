@@ -1,6 +1,7 @@
 """Runs whose batch, images or layers change on the way: when, over which examples, in how many programs."""
 
 import chex
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -9,6 +10,8 @@ from research.catalogue import ConfigError
 from research.data import order
 from research.optim.plateau import START
 from research.train import chunks, flops
+from research.train.batches import training_batch
+from research.train.clock import Clock
 from research.train.evaluation import Evaluator
 from research.train.feed import Feed
 from research.train.phases import Phase, Phases
@@ -101,6 +104,24 @@ def test_an_average_counts_updates_whatever_their_size(session):
     built = tiny.build(session, SMALL, {'data.batch.name': 'grow', 'optimizer.average.name': 'ema'})
     chunk = Feed(built).chunk(first=30, position=30 * 32, steps=3, batch_size=64, levels=START)
     assert chunk.controls['average_weight'][:3] == pytest.approx([9 / 40, 9 / 41, 9 / 42])
+
+
+@pytest.mark.long
+def test_the_reference_batch_is_as_small_as_the_batch(session):
+    """Without a share of its own an example is normalized by the reference: these very examples, as by batch normalization."""
+
+    def first_loss(**norm):
+        pooled = {'model.name': 'techniques:Pooled', 'model.norm': norm, 'data.examples': 32, 'data.reference_size': 32}
+        built = tiny.build(session, pooled, {'augment.resize': {'name': 'progressive', 'multiple': 2}})
+        (step, phase), chunk, state = (built.program.step, built.phases.at(0, 0)), tiny.chunk(built, 1), built.init(Clock())
+        assert phase.side == 4
+        examples, constants = chunk.data['examples'], chunk.data['constants']
+        batch = training_batch(step.engine, step.fields, 1, examples, chunk.rows[0], chunk.starts[0])
+        reference = step.reference(chunk.reference, constants)
+        loss_fn, params, collections = next(step.updates(phase, state, batch, reference, constants, {}))
+        return float(jax.jit(loss_fn)(params, collections, batch)[0])
+
+    assert first_loss(name='virtual_batch', example_weight=0.0) == pytest.approx(first_loss(name='batch'), rel=1e-5)
 
 
 def test_spans_are_what_a_run_does():

@@ -112,6 +112,7 @@ class Supervised:
     def _loss_function(self, phase: Phase, state: State, reference: Inputs, constants: Mapping[str, Any]):
         """(params, collections, batch) -> (sum of the losses, scaled as the optimizer asks; what a step needs of it)."""
         task, scale = self.task, optim.loss_scale(state.opt_state)
+        reference = resize.resized(reference, phase.side)  # statistics of other sizes would not be the batch's
 
         def loss_fn(params, collections, batch):
             batch = self.augment(example_keys(state.rng, 'augment', batch['position']), batch)
