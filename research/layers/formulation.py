@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 
 _plain = jax.make_user_context(default_value=False)  # part of jit's cache key, so functions are traced again under it
 
@@ -61,7 +62,7 @@ def convolution(
       'channels_last': convolutions in channels-last order, both gradients too.
     """
     (kh, kw, channels, features), size = kernel.shape, x.shape[1:3]
-    if not _fast():
+    if not _fast() or x.shape[0] == 0 or _empty(size, (kh, kw), strides, padding, dilation):
         return 'plain'
     if groups > 1:
         alone = channels == 1 and features == groups
@@ -82,15 +83,21 @@ def convolution(
     return 'channels_last'
 
 
+def _empty(size, kernel_size, strides, padding, dilation) -> bool:
+    sides = zip(size, kernel_size, strides, padding, dilation, strict=True)
+    return min((n + low + high - d * (k - 1) - 1) // s + 1 for n, k, s, (low, high), d in sides) < 1
+
+
 def small_maps() -> str:
     """'cut' (a kernel loses the taps that only see padding) or 'plain'."""
     return 'cut' if _fast() else 'plain'
 
 
-def max_pooling(window: Sequence[int], strides: Sequence[int]) -> str:
-    """'plain' (`reduce_window`, whose gradient is slow on CPU) or 'slices' (a maximum of strided slices)."""
+def max_pooling(dtype: jnp.dtype, window: Sequence[int], strides: Sequence[int]) -> str:
+    """'plain' (`reduce_window`, whose gradient is slow on CPU) or 'slices' (a maximum of strided slices of floats)."""
     covering = len(window) == 2 and all(2 <= k <= 3 for k in window)
-    return 'slices' if _fast() and covering and tuple(strides) == (2, 2) else 'plain'
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return 'slices' if _fast() and floating and covering and tuple(strides) == (2, 2) else 'plain'
 
 
 def normalization() -> str:

@@ -19,7 +19,7 @@ def max_pool(
     """Maximum over windows, with the arguments of `flax.linen.max_pool`.
 
     Args:
-      inputs: [B, H, W, C], floating.
+      inputs: [B, H, W, C], floating or integer.
       window_shape: rows and columns of a window.
       strides: rows and columns from one window to the next; None: (1, 1), as in flax.
       padding: 'SAME', 'VALID' or (low, high) per spatial dimension; padding never wins.
@@ -28,7 +28,7 @@ def max_pool(
       [B, H', W', C], the dtype of `inputs`. Of equal values in a window the first, row by row, gets the gradient, as in `lax`.
     """
     window_shape, strides = tuple(window_shape), tuple(strides or (1, 1))
-    if formulation.max_pooling(window_shape, strides) == 'plain':
+    if formulation.max_pooling(inputs.dtype, window_shape, strides) == 'plain':
         return nn.max_pool(inputs, window_shape=window_shape, strides=strides, padding=padding)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(inputs.shape[1:3], window_shape, strides, padding)

@@ -192,6 +192,21 @@ def test_many_channels(features):
     assert_close(value_and_gradients(layer, x, k), expected)
 
 
+@pytest.mark.parametrize(
+    ('shape', 'kernel', 'padding'),
+    [((2, 2, 9, 128), (3, 3, 128, 128), 0), ((2, 2, 2, 4), (5, 3, 4, 4), 0), ((0, 6, 6, 128), (3, 3, 128, 128), 1)],
+    ids=['no rows', 'less than no rows', 'no images'],
+)
+def test_what_is_empty_is_empty_as_in_lax(shape, kernel, padding):
+    def shapes(x, k):
+        return [a.shape for a in value_and_gradients(lambda x, k: conv(x, k, 1, padding), x, k)]
+
+    x, k = jnp.ones(shape), jnp.ones(kernel)
+    with formulation.plain():
+        expected = shapes(x, k)
+    assert shapes(x, k) == expected
+
+
 @pytest.mark.parametrize(('channels', 'groups', 'strides'), [(3, 1, 1), (1, 1, 2), (4, 2, 1), (4, 4, 2)])
 def test_dilation(channels, groups, strides):
     x, k = arrays((2, 9, 8, channels), (3, 3, channels // groups, 4))

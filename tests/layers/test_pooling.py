@@ -43,6 +43,14 @@ def test_max_pool_is_that_of_flax_ties_and_gradient_included(batch, size, window
     np.testing.assert_allclose(dx, expected_dx, atol=1e-6)
 
 
+@pytest.mark.parametrize('dtype', [np.int32, np.uint8])
+def test_max_pool_of_integers_is_that_of_floats(dtype):
+    x = np.random.default_rng(0).integers(0 if dtype == np.uint8 else -99, 99, (2, 7, 6, 3)).astype(dtype)
+    y = max_pool(x, (3, 3), (2, 2), 'SAME')
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, max_pool(x.astype(np.float32), (3, 3), (2, 2), 'SAME'))
+
+
 @pytest.mark.parametrize('window, padding', [((2, 2), 'VALID'), ((3, 3), ((1, 1), (1, 1)))])
 def test_plain_gives_the_same_numbers_without_a_custom_gradient(window, padding):
     x = np.random.default_rng(0).standard_normal((2, 8, 7, 3)).astype(np.float32)
