@@ -82,6 +82,11 @@ def swa(
 ) -> np.ndarray:
     """The plain mean of the weights at `start` and after each `every` from there; until then the weights themselves."""
     begin, length = convert(start), convert(every)
+    if begin >= (end := convert('1run')):
+        raise catalogue.ConfigError(
+            f"optimizer.average.start '{start}' leaves nothing to average: it is {begin:g} in a run of {end:g}; expected for "
+            "example '0.75run'."
+        )
     if length < step:
         raise catalogue.ConfigError(
             f"optimizer.average.every '{every}' is shorter than a step ({length:g} against {step:g}; data.batch may make steps "

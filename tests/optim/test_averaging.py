@@ -92,6 +92,7 @@ def test_every_average_is_one_program():
         ({'name': 'ema', 'decay': 1.0}, 'less than 1'),
         ({'name': 'swa', 'every': '0st'}, 'shorter than a step'),
         ({'name': 'swa', 'start': 'late'}, 'no duration'),
+        ({'name': 'swa', 'start': '1000st', 'every': '1st'}, 'leaves nothing to average: it is 1000 in a run of 1000'),
     ],
 )
 def test_errors_name_the_field(average, message):
