@@ -120,6 +120,7 @@ def check(experiment: Any) -> None:
     program, config = experiment.program, experiment.config
     parallel.check_shares(program.engine, config['data']['eval_batch_size'])
     spans = experiment.phases.spans(experiment.total)
+    _check_growth(experiment, spans)
     for phase in dict.fromkeys([*(phase for phase, _ in spans), *experiment.phases.rungs]):
         gradients.create(config['gradient'], phase.micro_batches)
         if experiment.averaging is not None:
@@ -141,6 +142,17 @@ def check(experiment: Any) -> None:
                     f"Model '{config['model']['name']}' cannot take inputs of side {phase.side}, which augment.resize makes: "
                     f'{str(error).splitlines()[0]}'
                 ) from error
+
+
+def _check_growth(experiment: Any, spans: list[tuple[Phase, int]]) -> None:
+    """Refuses a batch that grows to more than the budget still holds: the rest of it would train nothing."""
+    position = sum(phase.batch_size * steps for phase, steps in spans)
+    last, size, left = spans[-1][0].batch_size, experiment.phases.at(position, 0).batch_size, experiment.total - position
+    if last <= left < size:
+        raise catalogue.ConfigError(
+            f'data.batch grows to {size} examples where {left} of {experiment.total} are left, which would train nothing: take '
+            'an earlier milestone, a smaller factor or a ceiling.'
+        )
 
 
 def _predicted(step: Any, side: int, params: Any, collections: Any, inputs: Any) -> Any:

@@ -156,6 +156,10 @@ def test_flops_of_a_step_are_the_mean_over_the_run(session):
         ({'gradient.freeze': {'name': 'progressive', 'share': 0.1}}, 'freezes none of 3 layers'),
         ({'optimizer.rate_multipliers': (('hed/*', 0.1),)}, 'matches no parameter'),
         (
+            {'data.batch': {'name': 'grow', 'factor': 10, 'milestones': ('0.9run',)}},
+            'to 320 examples where 192 of 1920 are left',
+        ),
+        (
             {'data.batch.name': 'grow', 'optimizer.average': {'name': 'swa', 'every': '3st'}},
             "every '3st' is shorter than a step",  # of 128 at the last milestone
         ),
