@@ -66,7 +66,7 @@ def conv(
         case 'pointwise':
             return _pointwise(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
         case 'whole':
-            return _pointwise(x.reshape(len(x), 1, 1, -1), kernel.reshape(-1, kernel.shape[3]))
+            return _pointwise(x.reshape(x.shape[0], 1, 1, -1), kernel.reshape(-1, kernel.shape[3]))
         case 'depthwise':
             return depthwise(x, kernel, strides, padding, dilation)
         case 'taps':

@@ -43,7 +43,7 @@ class Dropout(nn.Module):
         if not self.rate:
             return x
         if self.is_initializing():
-            self.variable('example', 'position', jnp.zeros, (len(x), 2), jnp.uint32)
+            self.variable('example', 'position', jnp.zeros, (x.shape[0], 2), jnp.uint32)
             self.variable('example', 'rng', jax.random.key, 0)
         if not train or self.is_initializing():
             return x

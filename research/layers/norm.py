@@ -150,7 +150,7 @@ class GhostBatchNorm(BatchNorm, kw_only=True):
         mean, variance = _example_moments(x, _mean(x))
         if axis:
             mean, variance = (jax.lax.all_gather(a, axis, tiled=True) for a in (mean, variance))
-        rows = len(mean)
+        rows = mean.shape[0]
         size = min(self.virtual_batch_size, rows)
         groups = -(-rows // size)
         member = (np.arange(groups * size) < rows).reshape(groups, size, 1)
@@ -167,8 +167,8 @@ class GhostBatchNorm(BatchNorm, kw_only=True):
         statistics = every_row(group_mean), every_row(group_variance)
         observed = statistics[0].mean(0), statistics[1].mean(0)
         if axis:
-            first = jax.lax.axis_index(axis) * len(x)
-            statistics = tuple(jax.lax.dynamic_slice_in_dim(a, first, len(x)) for a in statistics)
+            first = jax.lax.axis_index(axis) * x.shape[0]
+            statistics = tuple(jax.lax.dynamic_slice_in_dim(a, first, x.shape[0]) for a in statistics)
         return statistics, observed
 
 
@@ -200,7 +200,7 @@ class VirtualBatchNorm(_Norm):
         if self.is_mutable_collection('reference'):
             mean, variance = _batch_moments(x)
             reference_mean.value, reference_variance.value = mean, variance
-            count.value = jnp.asarray(len(x), count.value.dtype)
+            count.value = jnp.asarray(x.shape[0], count.value.dtype)
             return self.normalize(x, mean, variance)
         own_mean, own_variance = _example_moments(x, reference_mean.value)
         weight = 1 / (count.value + 1) if self.example_weight is None else self.example_weight

@@ -42,7 +42,7 @@ def input_gradient(
             pads.append((n - 1 - skipped, count - o + skipped))
         part = kernel[tuple(taps)]
         if not part.size:
-            return jnp.zeros((len(dy), *counts, shape[3]), dy.dtype)
+            return jnp.zeros((dy.shape[0], *counts, shape[3]), dy.dtype)
         return correlate(dy, part[::-1, ::-1], pads)
 
     if strides == (1, 1):

@@ -72,7 +72,7 @@ def _tiles(x, padding) -> list[jax.Array]:
 def _from_tiles(tiles, kernels, x, padding) -> jax.Array:
     products = [tile @ kernel for tile, kernel in zip(tiles, kernels, strict=True)]
     height, width = (n + low + high - 2 for n, (low, high) in zip(x.shape[1:3], padding, strict=True))
-    shape = (len(x), (height + 1) // 2, (width + 1) // 2, -1)
+    shape = (x.shape[0], (height + 1) // 2, (width + 1) // 2, -1)
     a, b, c, d = (part.reshape(shape) for part in _square(_OUTPUT, lambda p, q: products[4 * p + q]))
     y = jnp.stack([jnp.stack([a, b], 3), jnp.stack([c, d], 3)], 2)
     return y.reshape(shape[0], 2 * shape[1], 2 * shape[2], -1)[:, :height, :width]

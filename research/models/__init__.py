@@ -73,9 +73,11 @@ def create(
       **kwargs: to the constructor, e.g. `norm='batch'` or `norm={'name': 'ghost_batch', 'virtual_batch_size': 16}`.
 
     Raises:
-      ConfigError: an unknown name or argument, with the nearest valid one.
+      ConfigError: an unknown name or argument, with the nearest valid one; a negative number of classes.
     """
     constructor = catalogue.resolve('model', name, MODELS)
+    if num_classes < 0:
+        raise catalogue.ConfigError(f'num_classes is {num_classes}, expected the number of logits, 1 or more.')
     accepted = inspect.signature(constructor).parameters
     given = {'num_classes': num_classes}
     if axis_name is not None and 'axis_name' in accepted:

@@ -67,7 +67,7 @@ class AlexNet(Network):
             x = kit.max_pool(self.tap(f'stage{s}', x), *POOL)
         x = Dropout(self.dropout, name='drop1')(adaptive_avg_pool(x, SIDE), train)
         x = kit.activate(kit.conv(x, hidden, SIDE, name='fc1', use_bias=True, padding='VALID', kernel_init=he_normal()))
-        x = Dropout(self.dropout, name='drop2')(x.reshape(len(x), -1), train)
+        x = Dropout(self.dropout, name='drop2')(x.reshape(x.shape[0], -1), train)
         x = kit.activate(kit.dense(x, hidden, name='fc2', kernel_init=he_normal()))
         return kit.dense(x, self.num_classes, name='head')
 

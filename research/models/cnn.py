@@ -43,7 +43,7 @@ class CNN(Network):
         kit, block = self.kit(train), remat.block(_block, self.remat, static_argnums=(1, 3))
         for b in range(len(self.widths)):
             x = self.tap(f'stage{b + 1}', block(self, kit, x, b))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for i, units in enumerate(self.hidden, 1):
             x = Dropout(self.dropout, name=f'hidden{i}_dropout')(x, train)
             x = kit.activate(kit.dense(x, units, kernel_init=initializers.he_normal(), name=f'hidden{i}'))

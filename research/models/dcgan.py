@@ -105,7 +105,7 @@ class Discriminator(nn.Module):
                 norm = norms.create(self.norm, use_running_average=not train, axis_name=self.axis_name, name=f'norm{i}')
                 x = norm(x)
             x = nn.leaky_relu(x, SLOPE)
-        return Dense(1, kernel_init=WEIGHTS, name='head')(x.reshape(len(x), -1))[:, 0]
+        return Dense(1, kernel_init=WEIGHTS, name='head')(x.reshape(x.shape[0], -1))[:, 0]
 
 
 class ConvTranspose(nn.Module):
@@ -143,7 +143,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       [B, 2 H, 2 W, D].
     """
-    images = jax.ShapeDtypeStruct((len(x), 2 * x.shape[1], 2 * x.shape[2], kernel.shape[3]), x.dtype)
+    images = jax.ShapeDtypeStruct((x.shape[0], 2 * x.shape[1], 2 * x.shape[2], kernel.shape[3]), x.dtype)
     plain = formulation.convolution(images, kernel.swapaxes(2, 3), (2, 2), ((1, 1), (1, 1)), 1, (1, 1)) == 'plain'
     return (_transpose if plain else _transpose_with_gradient)(x, kernel)
 

@@ -121,7 +121,7 @@ class GoogLeNet(Network):
         features, hidden = (divisible(n * self.width) for n in AUXILIARY_WIDTHS)
         x = convolve(kit, adaptive_avg_pool(x, AUXILIARY_SIDE), features, 1, name=f'{name}_conv')
         fc1 = {'name': f'{name}_fc1', 'use_bias': True, 'padding': 'VALID', 'kernel_init': he_normal()}
-        x = kit.activate(kit.conv(x, hidden, AUXILIARY_SIDE, **fc1)).reshape(len(x), -1)
+        x = kit.activate(kit.conv(x, hidden, AUXILIARY_SIDE, **fc1)).reshape(x.shape[0], -1)
         x = Dropout(self.auxiliary_dropout, name=f'{name}_drop')(x, kit.train)
         logits = kit.dense(x, self.num_classes, name=f'{name}_fc2')
         if kit.train and not self.is_initializing():

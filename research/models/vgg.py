@@ -82,7 +82,7 @@ class VGG(Network):
                 x = kit.max_pool(x, 2, 2)
         x = adaptive_avg_pool(x, SIDE)
         x = kit.conv(x, hidden, SIDE, name='fc1', use_bias=True, padding='VALID', kernel_init=he_normal())
-        x = Dropout(self.dropout, name='drop1')(kit.activate(x.reshape(len(x), -1)), train)
+        x = Dropout(self.dropout, name='drop1')(kit.activate(x.reshape(x.shape[0], -1)), train)
         x = kit.activate(kit.dense(x, hidden, name='fc2', kernel_init=he_normal()))
         return kit.dense(Dropout(self.dropout, name='drop2')(x, train), self.num_classes, name='head')
 

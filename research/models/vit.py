@@ -151,9 +151,9 @@ class ViT(Network):
         kit, init = self.kit(train), initializers.lecun_normal()
         x = kit.conv(x, self.dim, self.patch, self.patch, name='patch_embed', use_bias=True, padding='VALID', kernel_init=init)
         shape = self.tap('stem', x).shape
-        x = x.reshape(len(x), -1, self.dim)
+        x = x.reshape(x.shape[0], -1, self.dim)
         token = self.param('class_token', nn.initializers.zeros, (1, 1, self.dim))
-        x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.dim)).astype(x.dtype), x], axis=1)
+        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.dim)).astype(x.dtype), x], axis=1)
         x = x + self.param('positions', nn.initializers.normal(0.02), (1, x.shape[1], self.dim)).astype(x.dtype)
         x = Dropout(self.dropout, name='dropout')(x, train)
         block = self.block(EncoderBlock)

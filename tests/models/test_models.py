@@ -71,10 +71,12 @@ class TestEveryFamily:
         assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
 
     @pytest.mark.parametrize('name', FAMILIES)
-    def test_takes_train_as_false_when_left_out(self, name):
+    def test_takes_batches_of_any_size_and_train_as_false_when_left_out(self, name):
         model, variables = shapes(name)
-        logits = jax.eval_shape(model.apply, variables, images(name))  # would update statistics, and fail, in training
-        assert logits.shape == (2, 7)
+        (batch,) = jax.export.symbolic_shape('b')
+        anyhow = jax.ShapeDtypeStruct((batch, *images(name).shape[1:]), jnp.float32)
+        logits = jax.eval_shape(model.apply, variables, anyhow)  # would update statistics, and fail, in training
+        assert logits.shape == (batch, 7)
 
     @pytest.mark.parametrize(('name', 'norm'), some('cnn', 'none'))
     def test_has_the_same_kernels_whatever_the_norm_layer(self, name, norm):
@@ -240,6 +242,7 @@ class TestCreate:
             ('cnn', {'width': 3}, "no argument 'width'.*'widths'"),
             ('vit_tiny_patch16_224', {'dropuot': 0.1}, "no argument 'dropuot'.*'dropout'"),
             (f'{__name__}:Tinny', {}, 'Cannot import'),
+            ('resnet18', {'num_classes': -1}, 'num_classes is -1, expected'),
             (f'{__name__}:kernels', {}, "no argument 'num_classes'"),
         ],
     )
