@@ -9,7 +9,8 @@ import jax
 
 from research import catalogue
 
-# File of research.models -> its networks. Names are timm's where timm has the network, else torchvision's or the paper's.
+# File of research.models -> its networks. Names are timm's where timm has the network, else torchvision's or the paper's; `tf_`
+# is a network as TensorFlow computes it: padding and epsilon.
 FAMILIES = {
     'resnet': (
         *('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152'),
@@ -21,8 +22,11 @@ FAMILIES = {
     'xception': ('legacy_xception',),
     'mobilenetv1': tuple(f'mobilenetv1_{width}' for width in ('025', '050', '075', '100', '125')),
     'mobilenetv2': tuple(f'mobilenetv2_{width}' for width in ('035', '050', '075', '100', '110d', '120d', '140')),
-    'mobilenetv3': tuple(f'mobilenetv3_{size}' for size in ('small_050', 'small_075', 'small_100', 'large_075', 'large_100')),
-    'efficientnet': tuple(f'efficientnet_b{i}' for i in range(8)),
+    'mobilenetv3': (
+        *(f'mobilenetv3_{size}' for size in ('small_050', 'small_075', 'small_100', 'large_075', 'large_100')),
+        *(f'tf_mobilenetv3_{size}_{kind}' for size in ('small', 'large') for kind in ('075', '100', 'minimal_100')),
+    ),
+    'efficientnet': tuple(f'{origin}efficientnet_b{i}' for origin in ('', 'tf_') for i in range(8)),
     'tinynet': tuple(f'tinynet_{size}' for size in 'edcba'),
     'coatnet': ('coatnet_0_224', 'coatnet_1_224', 'coatnet_2_224', 'coatnet_3_224'),
     'vit': ('vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224'),

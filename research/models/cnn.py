@@ -31,6 +31,8 @@ class CNN(Network):
     hidden: Sequence[int] = (128,)
     dropout: float = 0.0
 
+    FIRST = 'block1_conv1'
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Images `[B, H, W, C]`, H and W at least 2 ** len(widths), to logits `[B, K]`."""

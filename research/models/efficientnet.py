@@ -6,14 +6,14 @@ together.
 
 import functools
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from research.models.mobilenetv2 import TOP, MobileNetV2, Stage, timm
 from research.models.mobilenetv3 import torchvision_block
-from research.models.network import HALF, Preprocessing, Source, divisible
+from research.models.network import HALF, TENSORFLOW, Preprocessing, Source, divisible
 
 
 class Scale(NamedTuple):
@@ -37,7 +37,7 @@ SCALES = {
     'efficientnet_b7': Scale(2.0, 3.1, 600, 0.5),
 }
 
-# Preprocessing and epsilon of the libraries' weights, where they differ between networks.
+# Preprocessing of the libraries' weights; timm has the authors' own, ported from TensorFlow, under names with `tf_`.
 _TIMM = {
     'efficientnet_b0': Preprocessing(224),
     'efficientnet_b1': Preprocessing(240, 0.9, mean=HALF, std=HALF),
@@ -47,6 +47,9 @@ _TIMM = {
     'efficientnet_b5': Preprocessing(448, 1.0),
     'efficientnet_b6': Preprocessing(528, 0.942),
     'efficientnet_b7': Preprocessing(600, 0.949),
+} | {
+    f'tf_{name}': Preprocessing(scale.size, crop)
+    for (name, scale), crop in zip(SCALES.items(), (0.875, 0.882, 0.89, 0.904, 0.922, 0.934, 0.942, 0.949), strict=True)
 }
 _TORCHVISION = {
     'efficientnet_b0': Preprocessing(224, 224 / 256),
@@ -58,7 +61,12 @@ _TORCHVISION = {
     'efficientnet_b6': Preprocessing(528, 1.0),
     'efficientnet_b7': Preprocessing(600, 1.0),
 }
-_TORCHVISION_EPSILON = dict.fromkeys(('efficientnet_b5', 'efficientnet_b6', 'efficientnet_b7'), 1e-3)
+
+
+def _torchvision_arguments(name: str, tensors: Collection[str]) -> dict[str, Any]:
+    del tensors
+    tensorflows = {'epsilon': 1e-3, 'momentum': 0.99} if name.endswith(('_b5', '_b6', '_b7')) else {'epsilon': 1e-5}
+    return {'padding': 'half', 'norm': {'name': 'batch', **tensorflows}}
 
 
 def _torchvision(net: 'EfficientNet') -> Iterator[tuple[str, ...]]:
@@ -110,20 +118,27 @@ class EfficientNet(MobileNetV2):
         Stage(6, 320, 1, 1, 3),
     )
     SOURCES = {
-        'timm': Source(timm, {n: n for n in SCALES}, lambda name: _TIMM.get(name, Preprocessing())),
+        'timm': Source(
+            timm,
+            {n: n for n in _TIMM},
+            lambda name: _TIMM.get(name, Preprocessing()),
+            lambda name, tensors: TENSORFLOW if name.startswith('tf_') else {},
+        ),
         'torchvision': Source(
             _torchvision,
             {n: n for n in SCALES},
             lambda name: _TORCHVISION.get(name, Preprocessing()),
-            lambda name, tensors: {'norm': {'name': 'batch', 'epsilon': _TORCHVISION_EPSILON.get(name, 1e-5)}},
+            _torchvision_arguments,
         ),
         # Theirs pads like TensorFlow only for images of the size in the table. It resizes images to a square, and divides them
-        # twice by the square root of ImageNet's standard deviation.
+        # twice by the square root of ImageNet's standard deviation. Its PyTorch layers take TensorFlow's momentum for one minus
+        # it, so their running statistics are nearly the last batch's; ours keep the default, here and in MobileNets.
         'huggingface': Source(
             _huggingface,
             {n: f'google/{n.replace("_", "-")}' for n in SCALES},
             lambda name: Preprocessing(SCALES.get(name, SCALES['efficientnet_b0']).size, 1.0, 'nearest'),
-            lambda name, tensors: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
+            lambda name, tensors: TENSORFLOW,
+            backbone='efficientnet',
         ),
     }
 
@@ -138,9 +153,9 @@ class EfficientNet(MobileNetV2):
         return TOP if self.fixed_ends else divisible(TOP * self.width)
 
 
-def _scaled(name: str) -> functools.partial:
+def _scaled(name: str, **others: Any) -> functools.partial:
     scale = SCALES[name]
-    return functools.partial(EfficientNet, width=scale.width, depth=scale.depth, dropout=scale.dropout)
+    return functools.partial(EfficientNet, width=scale.width, depth=scale.depth, dropout=scale.dropout, **others)
 
 
 efficientnet_b0 = _scaled('efficientnet_b0')
@@ -151,3 +166,11 @@ efficientnet_b4 = _scaled('efficientnet_b4')
 efficientnet_b5 = _scaled('efficientnet_b5')
 efficientnet_b6 = _scaled('efficientnet_b6')
 efficientnet_b7 = _scaled('efficientnet_b7')
+tf_efficientnet_b0 = _scaled('efficientnet_b0', **TENSORFLOW)
+tf_efficientnet_b1 = _scaled('efficientnet_b1', **TENSORFLOW)
+tf_efficientnet_b2 = _scaled('efficientnet_b2', **TENSORFLOW)
+tf_efficientnet_b3 = _scaled('efficientnet_b3', **TENSORFLOW)
+tf_efficientnet_b4 = _scaled('efficientnet_b4', **TENSORFLOW)
+tf_efficientnet_b5 = _scaled('efficientnet_b5', **TENSORFLOW)
+tf_efficientnet_b6 = _scaled('efficientnet_b6', **TENSORFLOW)
+tf_efficientnet_b7 = _scaled('efficientnet_b7', **TENSORFLOW)

@@ -81,6 +81,7 @@ class GoogLeNet(Network):
     auxiliary_dropout: float = 0.7
     auxiliary_weight: float = 0.3
 
+    HEADS = ('head', 'aux1_fc2', 'aux2_fc2')
     SOURCES = {
         # With pretrained weights torchvision's network converts ImageNet's mean and deviation into a half each.
         'torchvision': Source(

@@ -12,7 +12,7 @@ import jax
 
 from research.layers.dropout import Dropout
 from research.layers.squeeze_excite import SqueezeExcite
-from research.models.network import HALF, Kit, Network, Preprocessing, Source, divisible
+from research.models.network import HALF, TENSORFLOW, Kit, Network, Preprocessing, Source, divisible
 
 # Table 1: channels of the first convolution; then channels, number of blocks and stride of the first of them.
 STEM = 32
@@ -70,7 +70,8 @@ class MobileNetV1(Network):
             _huggingface,
             {'mobilenetv1_075': 'google/mobilenet_v1_0.75_192', 'mobilenetv1_100': 'google/mobilenet_v1_1.0_224'},
             _huggingface_preprocessing,
-            lambda name, tensors: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
+            lambda name, tensors: TENSORFLOW,
+            backbone='mobilenet_v1',
         ),
     }
 

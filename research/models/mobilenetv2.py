@@ -14,7 +14,7 @@ import jax
 
 from research.layers.dropout import Dropout
 from research.layers.squeeze_excite import SqueezeExcite
-from research.models.network import HALF, Kit, Network, Preprocessing, Source, divisible
+from research.models.network import HALF, TENSORFLOW, Kit, Network, Preprocessing, Source, divisible
 
 
 class Stage(NamedTuple):
@@ -141,7 +141,8 @@ class MobileNetV2(Network):
             _huggingface,
             {n: address for n, (address, _) in _HUGGINGFACE.items()},
             _huggingface_preprocessing,
-            lambda name, tensors: {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}},
+            lambda name, tensors: TENSORFLOW,
+            backbone='mobilenet_v2',
         ),
     }
 

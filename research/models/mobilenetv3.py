@@ -15,7 +15,7 @@ import jax
 from research import catalogue
 from research.layers.dropout import Dropout
 from research.models.mobilenetv2 import InvertedResidual, timm_blocks
-from research.models.network import Network, Preprocessing, Source, divisible
+from research.models.network import HALF, TENSORFLOW, Network, Preprocessing, Source, divisible
 
 
 class Stage(NamedTuple):
@@ -67,13 +67,22 @@ SIZES = {
     ),
 }
 
-_TIMM = tuple(f'mobilenetv3_{size}' for size in ('small_050', 'small_075', 'small_100', 'large_075', 'large_100'))
+# timm has the authors' own weights, ported from TensorFlow, under names with `tf_`.
+_TIMM = tuple(f'mobilenetv3_{size}' for size in ('small_050', 'small_075', 'small_100', 'large_075', 'large_100')) + tuple(
+    f'tf_mobilenetv3_{size}_{width}' for size in ('small', 'large') for width in ('075', '100', 'minimal_100')
+)
 
 
 def _timm(net: 'MobileNetV3') -> Iterator[tuple[str, ...]]:
     yield from timm_blocks(net)
     last = f'blocks.{len(SIZES[net.size][0])}.0'
     yield from (('conv2', f'{last}.conv'), ('norm2', f'{last}.bn1'), ('top', 'conv_head', 'pointwise'))
+
+
+def _timm_preprocessing(name: str) -> Preprocessing:
+    if name.startswith('tf_'):
+        return Preprocessing(interpolation='bilinear', mean=HALF, std=HALF)
+    return Preprocessing(interpolation='bilinear' if name == 'mobilenetv3_large_075' else 'bicubic')
 
 
 def torchvision_block(ours: str, theirs: str, expands: bool, squeezed: bool) -> Iterator[tuple[str, ...]]:
@@ -109,6 +118,8 @@ class MobileNetV3(Network):
     Attributes, besides those of `Network`:
       size: 'large' or 'small', tables 1 and 2.
       activation: of the first and last layers and of the later stages; the early ones have ReLU.
+      largest_kernel: side that no depthwise kernel exceeds; 3 in the authors' minimalistic networks, which have ReLU and no
+        squeeze-and-excitation.
       width: multiplier of channels, which are rounded to multiples of 8; the first convolution keeps at least 16, and the
         hidden layer does not change.
       squeeze_excite: reduced channels of a squeeze-and-excitation as a share of those inside its block; 0 for none.
@@ -119,6 +130,7 @@ class MobileNetV3(Network):
 
     activation: str = 'hard_swish'
     size: str = 'large'
+    largest_kernel: int = 5
     width: float = 1.0
     squeeze_excite: float = 0.25
     dropout: float = 0.2
@@ -128,13 +140,14 @@ class MobileNetV3(Network):
         'timm': Source(
             _timm,
             {n: n for n in _TIMM},
-            lambda name: Preprocessing(interpolation='bilinear' if name == 'mobilenetv3_large_075' else 'bicubic'),
+            _timm_preprocessing,
+            lambda name, tensors: TENSORFLOW if name.startswith('tf_') else {},
         ),
         'torchvision': Source(
             _torchvision,
             {f'mobilenetv3_{size}_100': f'mobilenet_v3_{size}' for size in ('small', 'large')},
             _torchvision_preprocessing,
-            lambda name, tensors: {'norm': {'name': 'batch', 'epsilon': 1e-3}},
+            lambda name, tensors: {'padding': 'half', 'norm': {'name': 'batch', 'epsilon': 1e-3, 'momentum': 0.99}},
         ),
     }
 
@@ -162,7 +175,7 @@ class MobileNetV3(Network):
                 dataclasses.replace(kit, activation=stage.activation or kit.activation),
                 hidden=hidden,
                 features=divisible(stage.channels * self.width),
-                kernel=stage.kernel,
+                kernel=min(stage.kernel, self.largest_kernel),
                 strides=stage.strides if b == 1 else 1,
                 squeeze_excite={'reduced': reduced, 'gate': 'hard_sigmoid'} if stage.squeezed and self.squeeze_excite else {},
                 drop=self.stochastic_depth * number / total,
@@ -182,3 +195,11 @@ mobilenetv3_small_075 = functools.partial(MobileNetV3, size='small', width=0.75)
 mobilenetv3_small_100 = functools.partial(MobileNetV3, size='small', width=1.0)
 mobilenetv3_large_075 = functools.partial(MobileNetV3, size='large', width=0.75)
 mobilenetv3_large_100 = functools.partial(MobileNetV3, size='large', width=1.0)
+_tf = functools.partial(MobileNetV3, **TENSORFLOW)
+_minimal = functools.partial(_tf, largest_kernel=3, squeeze_excite=0.0, activation='relu')
+tf_mobilenetv3_small_075 = functools.partial(_tf, size='small', width=0.75)
+tf_mobilenetv3_small_100 = functools.partial(_tf, size='small', width=1.0)
+tf_mobilenetv3_large_075 = functools.partial(_tf, size='large', width=0.75)
+tf_mobilenetv3_large_100 = functools.partial(_tf, size='large', width=1.0)
+tf_mobilenetv3_small_minimal_100 = functools.partial(_minimal, size='small')
+tf_mobilenetv3_large_minimal_100 = functools.partial(_minimal, size='large')

@@ -24,6 +24,8 @@ PADDINGS = ('half', 'same')
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Mean and standard deviation in TensorFlow's own networks: images in [-1, 1].
 HALF = (0.5, 0.5, 0.5)
+# Arguments of networks that compute as TensorFlow's do, whose weights other libraries offer too.
+TENSORFLOW = {'padding': 'same', 'norm': {'name': 'batch', 'epsilon': 1e-3}}
 
 
 def divisible(channels: float) -> int:
@@ -79,13 +81,18 @@ class Source(NamedTuple):
         Hugging Face.
       preprocessing: model name -> that of its images.
       arguments: model name, names of tensors in a file -> arguments of our constructor, if theirs computes something else
-        from the same parameters: an epsilon, a padding.
+        from the same parameters: an epsilon, a momentum of running statistics, a padding.
+      backbone: what the names of all layers but the head begin with ('vit' in 'vit.layernorm'), which files of a network
+        without its head leave out; Hugging Face's `model_type`.
+      spellings: patterns of other names for the same tensors, and what they are replaced with, in this order.
     """
 
     layers: Callable[[Any], Iterable[tuple]]
     names: Mapping[str, str]
     preprocessing: Callable[[str], Preprocessing] = lambda name: Preprocessing()
     arguments: Callable[[str, Collection[str]], Mapping[str, Any]] = lambda name, tensors: {}
+    backbone: str = ''
+    spellings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +200,9 @@ class Network(nn.Module):
 
     # Library ('timm', 'torchvision', 'huggingface') -> how its weights map to ours.
     SOURCES: ClassVar[Mapping[str, Source]] = {}
+    # The layer that sees the images, and those whose outputs are the classes.
+    FIRST: ClassVar[str] = 'conv1'
+    HEADS: ClassVar[Collection[str]] = ('head',)
 
     @nn.nowrap
     def kit(self, train: bool) -> Kit:

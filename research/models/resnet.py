@@ -86,7 +86,9 @@ class ResNet(Network):
     SOURCES = {
         'timm': Source(_names, {n: n for n in _IMAGENET}, lambda name: Preprocessing(crop=0.95)),
         'torchvision': Source(_names, {n: n for n in _IMAGENET}, _torchvision_preprocessing),
-        'huggingface': Source(_huggingface_names, {n: n.replace('resnet', 'microsoft/resnet-') for n in _IMAGENET}),
+        'huggingface': Source(
+            _huggingface_names, {n: n.replace('resnet', 'microsoft/resnet-') for n in _IMAGENET}, backbone='resnet'
+        ),
     }
 
     @nn.nowrap

@@ -64,6 +64,7 @@ class VGG(Network):
     width: float = 1.0
     dropout: float = 0.5
 
+    FIRST = 'stage1_block1/conv1'
     SOURCES = {
         'timm': Source(_timm, _NAMES, lambda name: Preprocessing(interpolation='bilinear')),
         'torchvision': Source(_torchvision, _NAMES, lambda name: Preprocessing(interpolation='bilinear')),

@@ -57,7 +57,7 @@ _TORCHVISION = {
     'block{}/mlp_in': 'encoder.layers.encoder_layer_{}.mlp.0',
     'block{}/mlp_out': 'encoder.layers.encoder_layer_{}.mlp.3',
 }
-# As in the files at the hub; in memory transformers 5 has other names for some layers.
+# As in the files at the hub.
 _HUGGINGFACE = {
     'patch_embed': 'vit.embeddings.patch_embeddings.projection',
     'class_token': 'vit.embeddings.cls_token',
@@ -71,6 +71,15 @@ _HUGGINGFACE = {
     'block{}/mlp_in': 'vit.encoder.layer.{}.intermediate.dense',
     'block{}/mlp_out': 'vit.encoder.layer.{}.output.dense',
 }
+# In memory, and so in a `state_dict`, transformers 5 has other names than in its files.
+_SPELLINGS = (
+    (r'^(vit\.)?layers\.', 'vit.encoder.layer.'),
+    (r'\.attention\.([qkv])_proj\.', r'.attention.attention.\1_proj.'),
+    *((rf'\.{short}_proj\.', f'.{name}.') for short, name in (('q', 'query'), ('k', 'key'), ('v', 'value'))),
+    (r'\.attention\.o_proj\.', '.attention.output.dense.'),
+    (r'^(vit\.encoder\.layer\.\d+)\.mlp\.fc1\.', r'\1.intermediate.dense.'),
+    (r'^(vit\.encoder\.layer\.\d+)\.mlp\.fc2\.', r'\1.output.dense.'),
+)
 
 
 def _names(table: Mapping[str, str | tuple[str, ...]], net: 'ViT') -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -126,8 +135,11 @@ class ViT(Network):
             },
             lambda name: Preprocessing(crop=1.0, interpolation='bilinear', mean=HALF, std=HALF),
             lambda name, tensors: {'norm': {'name': 'layer', 'epsilon': 1e-12}},
+            backbone='vit',
+            spellings=_SPELLINGS,
         ),
     }
+    FIRST = 'patch_embed'
 
     @nn.nowrap
     def resized(self, path: tuple[str, ...], leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Pretrained weights: reads and writes `.safetensors` of timm, torchvision and Hugging Face without torch."""
+"""Pretrained weights: reads and writes `.safetensors` of timm, torchvision, Hugging Face and our own, without torch."""
 
 import os
 import pathlib
@@ -11,82 +11,98 @@ from flax.traverse_util import unflatten_dict
 from research import models
 from research.catalogue import ConfigError, nearest
 from research.models.network import Preprocessing
-from research.pretrained import files, mapping
+from research.pretrained import entries, files, mapping, recognition, runs
 
 
 def load(
     name: str, path: str | os.PathLike, *, num_classes: int = 0, channels: int = 0, size: int = 0, **kwargs: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A network with weights of timm, torchvision or Hugging Face; the source is recognized by the parameters' names.
+    """A network with weights from elsewhere; the source is recognized by the parameters' names.
 
     Args:
       name: in `research.models.names()`.
-      path: a `.safetensors` file, or a folder with a `model.safetensors`.
-      num_classes: of the network; 0 = as in the file. If the file has another number the head is newly drawn, with a
-        warning.
+      path: a `.safetensors` file of timm, torchvision, Hugging Face or `save`; a folder with a `model.safetensors`, or with its
+        parts and an index; or 'WORKDIR:VARIANT:SEED', a finished run. A `config.json` beside it must be of this network.
+      num_classes: of the network; 0 = as in the file. If the file has another number, or no head, the head is newly drawn,
+        with a warning.
       channels: of the images; 0 = as in the file. For one channel instead of three, kernels are summed over the three.
-      size: side of the images in pixels; 0 = the source's own. Parameters that depend on it (a ViT's positions) are
-        resampled from the file's by the family's `resized`.
-      **kwargs: to `research.models.create`; they override what the source needs.
+      size: side of the images in pixels; 0 = the source's own, for our own networks 224. Parameters that depend on it (a ViT's
+        positions) are resampled from the file's by the family's `resized`.
+      **kwargs: to `research.models.create`; they override what the source needs: its padding, epsilon and momentum.
 
     Returns:
       (module, variables), variables as from `module.init`, float32. The collection 'foreign' holds tensors without a place in
-      the network, such as counters of batches; `save` writes them back.
+      the network, such as counters of batches, and the file's metadata; `save` writes them back.
 
     Raises:
-      ConfigError: no such model or file; tensors that are missing, left over, or of another shape, each by its name.
+      ConfigError: no such model or file; tensors that are missing, left over, of another shape or no numbers, each by its
+        name; another network's weights.
     """
-    tensors = files.read(pathlib.Path(path))
-    module, source = mapping.network(name, tensors, num_classes, kwargs)
-    weights = mapping.into(module, source, tensors, mapping.image(module, name, source, tensors, channels, size))
-    return module, weights.completed(module)
+    stored = _stored(path)
+    source = recognition.recognized(name, stored)
+    tensors = mapping.tensors_of(source, stored)
+    given, module = recognition.arguments(name, stored, source, kwargs), models.create(name)
+    module = models.create(name, num_classes or mapping.classes_of(module, source, tensors), **given)
+    size = size or source.preprocessing(name).size
+    image = (1, size, size, channels or mapping.channels_of(module, source, tensors))
+    return module, mapping.into(name, module, source, stored, tensors, image).completed(module)
 
 
-def arguments(name: str, path: str) -> dict[str, Any]:
-    """Arguments that a model's constructor needs so that a file's weights compute what they did at the source; {} for path ''.
+def arguments(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments by the group `config.model`: what the config says, over what its weights need.
 
     Raises:
-      ConfigError: no such file, or not this model's.
+      ConfigError: no such weights, or not this model's.
     """
-    if not path:
-        return {}
-    tensors = files.names(pathlib.Path(path))
-    return dict(mapping.recognized(name, tensors).arguments(name, tensors))
+    name, kwargs = group['name'], {key: value for key, value in group.items() if key not in ('name', *models.OWN)}
+    if not group['init_from']:
+        return kwargs
+    stored = _stored(group['init_from'])
+    return recognition.arguments(name, stored, recognition.recognized(name, stored), kwargs)
 
 
 def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...]) -> dict[str, Any]:
-    """A file's weights for a network, float32 `{'params': ..., 'batch_stats': ...}`, without a head that has to be drawn.
+    """Weights for a network, float32 `{'params': ..., 'batch_stats': ...}`, without a head that has to be drawn.
 
     Args:
-      module: the network, made with the `arguments` that the file needs.
+      module: the network, made with the `arguments` that the weights need.
       name, path: as in `load`.
       image: shape of the images [B, H, W, C]; for one channel, kernels are summed over three.
 
     Raises:
       ConfigError: what does not fit, by its name.
     """
-    tensors = files.read(pathlib.Path(path))
-    return unflatten_dict(mapping.into(module, mapping.recognized(name, tensors), tensors, image).leaves)
+    stored = _stored(path)
+    source = recognition.recognized(name, stored)
+    return unflatten_dict(mapping.into(name, module, source, stored, mapping.tensors_of(source, stored), image).leaves)
 
 
 def digest(path: str) -> str:
-    """12 hexadecimal digits over the content of a file or folder of weights; '' for path ''."""
-    return files.digest(pathlib.Path(path)) if path else ''
+    """12 hexadecimal digits over the content of what `load` would read; '' for path ''."""
+    if run := runs.parse(path):
+        return runs.digest(run)
+    return files.digest(pathlib.Path(path).expanduser()) if path else ''
+
+
+def _stored(path: str | os.PathLike) -> files.Stored:
+    run = runs.parse(os.fspath(path))
+    return runs.stored(run) if run else files.stored(pathlib.Path(path).expanduser())
 
 
 def save(module: nn.Module, variables: Mapping[str, Any], path: str | os.PathLike, source: str = 'timm') -> None:
-    """Writes variables under another library's names and shapes. Float32 tensors that `load` has read are written back
-    unchanged, half precision as float32.
+    """Writes variables under another library's names and shapes, or our own. Float32 tensors that `load` has read are written
+    back unchanged, half precision as float32.
 
     Args:
       module, variables: a network of this package and its variables.
-      path: of the `.safetensors` file.
-      source: 'timm', 'torchvision' or 'huggingface'.
+      path: of the `.safetensors` file; missing folders are made.
+      source: 'timm', 'torchvision' or 'huggingface'; or 'frugal', which every network has, with the arguments of its
+        constructor in the file's metadata.
 
     Raises:
-      ConfigError: the family has no such source, or a parameter has no name there.
+      ConfigError: the family has no such source, a parameter has no name there, or the path is a folder.
     """
-    files.write(pathlib.Path(path), mapping.out_of(module, variables, source))
+    files.write(pathlib.Path(path).expanduser(), *mapping.out_of(module, variables, source))
 
 
 def preprocessing(name: str, source: str = 'timm') -> Preprocessing:
@@ -95,7 +111,7 @@ def preprocessing(name: str, source: str = 'timm') -> Preprocessing:
     Raises:
       ConfigError: no such model, or the source has no weights for it.
     """
-    origin = mapping.source_of(models.create(name), source)
+    origin = entries.source_of(models.create(name), source)
     if name not in origin.names:
         raise ConfigError(f"'{source}' has no '{name}'.{nearest(name, origin.names)}")
     return origin.preprocessing(name)

@@ -1,13 +1,10 @@
-"""Our parameters and another library's, one to one: `research.models.network.Layer` pairs them, this file converts them.
-
-A path is a tuple, collection first: ('params', 'stage1_block1', 'conv1', 'kernel').
-"""
+"""Tensors of a file as a network's variables, and back."""
 
 import dataclasses
-import re
+import json
 import warnings
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,54 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from research import models
 from research.catalogue import ConfigError, nearest
-from research.layers import formulation, low_rank
-from research.models.network import Layer, Network, Source
+from research.config import files as configs
+from research.layers import low_rank
+from research.models.network import Layer, Source
+from research.pretrained import files
+from research.pretrained.entries import NO_PLACE, Entry, Path, canonical, cut, entries, has_twin, is_own, shapes_of, source_of
+from research.pretrained.files import Stored
+from research.pretrained.likeness import looks_like
 
-Path = tuple[str, ...]
-
-# PyTorch's name of our leaf.
-_LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
-# Tensors that do not affect a network's output: counters, tables that follow from sizes, a head that is never called.
-_NO_PLACE = re.compile(r'num_batches_tracked$|position_ids$|relative_position_index$|pooler\.dense\.(weight|bias)$')
-_SHOWN = 8
-
-
-class Entry(NamedTuple):
-    """Our leaf, of `shape`, and the names of their tensors that make it up."""
-
-    path: Path
-    shape: tuple[int, ...]
-    theirs: tuple[str, ...]
-    form: str
-
-    def outward(self, leaf: Any) -> list[Any]:
-        """The leaf, an array of `shape`, as their tensors, of shapes `expected`."""
-        width = leaf.shape[-1] // len(self.theirs)
-        parts = [leaf[..., i * width : (i + 1) * width] for i in range(len(self.theirs))]
-        if self.path[-1] != 'kernel':
-            return parts
-        turned = [part.transpose(3, 2, 0, 1) if part.ndim == 4 else part.T for part in parts]
-        if self.form == 'flat':
-            return [part.reshape(len(part), -1) for part in turned]
-        return [part[..., None, None] for part in turned] if self.form == 'pointwise' else turned
-
-    def inward(self, tensors: list[np.ndarray]) -> np.ndarray:
-        """Their tensors, of shapes `expected`, as the leaf, of `shape`."""
-        if self.path[-1] == 'kernel':
-            if self.form == 'flat':
-                height, width, channels, _ = self.shape
-                tensors = [part.reshape(len(part), channels, height, width) for part in tensors]
-            elif self.form == 'pointwise':
-                tensors = [part[..., 0, 0] for part in tensors]
-            tensors = [part.transpose(2, 3, 1, 0) if part.ndim == 4 else part.T for part in tensors]
-        return np.concatenate(tensors, -1)
-
-    @property
-    def expected(self) -> list[tuple[int, ...]]:
-        """The shapes of their tensors."""
-        return [a.shape for a in jax.eval_shape(self.outward, jax.ShapeDtypeStruct(self.shape, jnp.float32))]
+# Where 'foreign' keeps the texts of a file: JSON in bytes, so that variables stay a tree of arrays.
+_TEXTS = '__metadata__'
+# Fields of a network that its caller gives.
+_GIVEN = ('num_classes', 'axis_name', 'remat', 'parent', 'name')
 
 
 @dataclasses.dataclass
@@ -95,164 +57,156 @@ class Weights:
         return unflatten_dict(leaves) | ({'foreign': self.foreign} if self.foreign else {})
 
 
-def source_of(module: nn.Module, source: str) -> Source:
-    """The named source of a network's family; raises ConfigError if it has none."""
-    sources = module.SOURCES if isinstance(module, Network) else {}
-    if source not in sources:
-        raise ConfigError(f"No weights for a {type(module).__name__} from '{source}'.{nearest(source, sources)}")
-    return sources[source]
+def tensors_of(source: Source, stored: Stored) -> dict[str, np.ndarray]:
+    """The tensors, by the names that the source has for a whole network."""
+    spelt = canonical(source, stored.names)
+    return {spelt.get(name, name): tensor for name, tensor in stored.read().items()}
 
 
-def recognized(name: str, tensors: Collection[str]) -> Source:
-    """The source of these tensors: the one most of whose names are there.
-
-    Raises:
-      ConfigError: no name of any source is there.
-    """
-    module = models.create(name)
-    sources = module.SOURCES if isinstance(module, Network) else {}
-    if not sources:
-        raise ConfigError(f"No pretrained weights are known for '{name}'.")
-
-    shapes = shapes_of(module)
-
-    def known(source: Source) -> int:
-        return sum(theirs in tensors for entry in entries(module, source, shapes) for theirs in entry.theirs)
-
-    source = max(sources.values(), key=known)
-    if not known(source):
-        raise ConfigError(
-            f"None of the names in the file is one of '{name}' in {', '.join(sources)}: it begins with "
-            f'{", ".join(map(repr, sorted(tensors)[:3]))}. Are these weights of another network?'
-        )
-    return source
+def classes_of(module: nn.Module, source: Source, tensors: Mapping[str, np.ndarray]) -> int:
+    """Length of the logits that the tensors give; the module's where they have no head."""
+    bias = _tensor(module, source, 'head', 'bias', tensors)
+    return module.num_classes if bias is None else len(bias)
 
 
-def network(
-    name: str, tensors: Mapping[str, np.ndarray], num_classes: int, kwargs: Mapping[str, Any]
-) -> tuple[nn.Module, Source]:
-    """The network that tensors belong to, and their source."""
-    source = recognized(name, tensors)
-    given = dict(source.arguments(name, tensors)) | dict(kwargs)
-    module = models.create(name)
-    return models.create(name, num_classes or _classes(module, source, tensors), **given), source
+def channels_of(module: nn.Module, source: Source, tensors: Mapping[str, np.ndarray]) -> int:
+    """Channels of the images that the tensors were trained on."""
+    kernel = _tensor(module, source, getattr(module, 'FIRST', ''), 'kernel', tensors)
+    return 3 if kernel is None else kernel.shape[-2 if is_own(source) else 1]
 
 
-def _classes(module: Network, source: Source, tensors: Mapping[str, np.ndarray]) -> int:
-    for entry in entries(module, source, shapes_of(module)):
-        if entry.path == ('params', 'head', 'bias') and entry.theirs[0] in tensors:
-            return len(tensors[entry.theirs[0]])
-    return module.num_classes
+def _tensor(module: nn.Module, source: Source, layer: str, leaf: str, tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """What a leaf is made of, for a layer with one name there; None if it is not in the file."""
+    if is_own(source):
+        return tensors.get(f'params/{layer}/{leaf}')
+    theirs = next((row.names[0] for row in (Layer(*row) for row in source.layers(module)) if row.ours == layer), '')
+    return tensors.get(f'{theirs}.{"weight" if leaf == "kernel" else leaf}')
 
 
-def entries(module: Network, source: Source, shapes: Mapping[Path, tuple[int, ...]]) -> list[Entry]:
-    """Every leaf of a network, given their shapes, with its names in a source.
-
-    Raises:
-      ConfigError: a leaf has no name there.
-    """
-    layers = {layer.ours: layer for layer in (Layer(*row) for row in source.layers(module))}
-    named, nameless = [], []
-    for path, shape in shapes.items():
-        if whole := layers.get('/'.join(path[1:])):
-            named.append(Entry(path, shape, whole.names, whole.form))
-        elif (layer := layers.get('/'.join(path[1:-1]))) and path[-1] in _LEAVES:
-            theirs = tuple(f'{name}.{_LEAVES[path[-1]]}' for name in layer.names)
-            named.append(Entry(path, shape, theirs, layer.form))
-        else:
-            nameless.append('/'.join(path))
-    if nameless:
-        raise ConfigError(
-            f'No pretrained name for {_listed(nameless)}: the network differs too much from the one of the weights.'
-        )
-    return named
-
-
-def shapes_of(module: nn.Module, image: tuple[int, ...] = (1, 224, 224, 3)) -> dict[Path, tuple[int, ...]]:
-    """Path -> shape of a network's parameters and running statistics, for images [B, H, W, C] of this shape."""
-    with formulation.plain():  # the same parameters, traced in half the time
-        variables = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image, jnp.float32))
-    return {path: leaf.shape for path, leaf in flatten_dict(variables).items() if path[0] in ('params', 'batch_stats')}
-
-
-def image(
-    module: Network, name: str, source: Source, tensors: Mapping[str, np.ndarray], channels: int, size: int = 0
-) -> tuple[int, ...]:
-    """Shape [1, H, W, C] of the images of a network with these weights; 0 channels or size: as in the weights."""
-    size = size or source.preprocessing(name).size
-    return (1, size, size, channels or _channels(module, source, tensors, size))
-
-
-def _channels(module: Network, source: Source, tensors: Mapping[str, np.ndarray], size: int) -> int:
-    """Channels of the images that the weights were trained on: those of the first kernel's input."""
-    module = module.clone(low_rank=0.0)  # factorized layers have no names there
-    known = entries(module, source, shapes_of(module, (1, size, size, 3)))
-    other = shapes_of(module, (1, size, size, 4))
-    stems = [e for e in known if e.shape != other[e.path] and e.theirs[0] in tensors]
-    return tensors[stems[0].theirs[0]].shape[1] if stems else 3
-
-
-def into(module: Network, source: Source, tensors: Mapping[str, np.ndarray], image: tuple[int, ...]) -> Weights:
+def into(
+    name: str, module: nn.Module, source: Source, stored: Stored, tensors: Mapping[str, np.ndarray], image: tuple[int, ...]
+) -> Weights:
     """Tensors as float32 leaves of a network for images [B, H, W, C], each used once.
 
+    Args:
+      name: of the network, for messages.
+      module: traced once, where it has factors twice.
+      source: as recognized.
+      stored, tensors: the weights, and what was read of them.
+      image: shape of the images.
+
     Raises:
-      ConfigError: tensors that are missing, left over or of another shape, by name.
+      ConfigError: tensors that are missing, left over, of another shape, or no finite numbers, by name.
     """
-    whole = module.clone(low_rank=0.0)
-    by_classes = shapes_of(whole.clone(num_classes=module.num_classes + 1), image)
-    leaves, drawn, missing, misfits, used = {}, set(), {}, [], set()
-    for entry in entries(whole, source, shapes_of(whole, image)):
-        given = [np.asarray(tensors[name], np.float32) for name in entry.theirs if name in tensors]
-        used |= {name for name in entry.theirs if name in tensors}
-        head = by_classes[entry.path] != entry.shape
+    whole = module
+    if getattr(module, 'low_rank', 0) and (stored.network or {}).get('low_rank', 0) != module.low_rank:
+        whole = module.clone(low_rank=0.0)  # factorized layers have no names there
+    shapes = shapes_of(module, image)
+    reading = _Reading(whole, tensors)
+    for entry in entries(whole, source, shapes if whole is module else shapes_of(whole, image)):
+        reading.read(entry)
+    if is_own(source):  # what norm layers keep that the network does not have
+        aside, foreign = {theirs for theirs in tensors if not theirs.startswith('params/')}, {}
+    else:
+        aside = {theirs for theirs in tensors if NO_PLACE.search(theirs)} | _statistics(whole, source, reading.leaves)
+        foreign = {theirs: np.asarray(tensors[theirs]) for theirs in sorted(aside - reading.used) if theirs in tensors}
+    reading.complain(name, aside)
+    if reading.drawn:
+        told = '; '.join(f"'{layer}', because {why}" for layer, why in sorted(reading.drawn.items()))
+        warnings.warn(f'Drawn anew: {told}.', stacklevel=3)
+    if texts := {key: text for key, text in stored.texts.items() if (key, text) not in files.FORMAT.items()}:
+        foreign[_TEXTS] = np.frombuffer(json.dumps(texts, sort_keys=True).encode(), np.uint8)
+    leaves = _factored(reading.leaves, shapes)
+    kinds = {path[0] for path in leaves}
+    return Weights(leaves, [path for path in shapes if path not in leaves and path[0] in kinds], image, foreign)
+
+
+class _Reading:
+    """Takes the leaves of a network out of tensors, one by one, and keeps count of what does not fit."""
+
+    def __init__(self, module: nn.Module, tensors: Mapping[str, np.ndarray]):
+        self.module, self.tensors = module, tensors
+        self.heads = getattr(module, 'HEADS', ('head',))
+        self.leaves: dict[Path, np.ndarray] = {}
+        self.drawn: dict[str, str] = {}
+        self.missing: dict[str, tuple[int, ...]] = {}
+        self.misfits: list[str] = []
+        self.used: set[str] = set()
+
+    def read(self, entry: Entry) -> None:
+        """One leaf: kept, to be drawn, or a misfit."""
+        given = {theirs: self.tensors[theirs] for theirs in entry.theirs if theirs in self.tensors}
+        self.used |= given.keys()
+        head, layer = entry.path[-2] in self.heads, '/'.join(entry.path[1:-1])
         if len(given) < len(entry.theirs):
             if head:
-                drawn.add('/'.join(entry.path[1:-1]))
-            else:
-                missing |= {n: e for n, e in zip(entry.theirs, entry.expected, strict=True) if n not in tensors}
-            continue
-        given = [_of_one_channel(a, expected) for a, expected in zip(given, entry.expected, strict=True)]
-        wrong = [(n, a.shape, e) for n, a, e in zip(entry.theirs, given, entry.expected, strict=True) if a.shape != e]
-        if wrong and head:
-            drawn.add('/'.join(entry.path[1:-1]))
-        elif wrong and (leaf := _resized(whole, entry, given)) is not None:
-            leaves[entry.path] = leaf
-        elif wrong:
-            misfits.extend(f"'{name}' is {list(shape)}, expected {list(expected)}" for name, shape, expected in wrong)
+                self.drawn[layer] = 'the file has none'
+            elif entry.path[0] in ('params', 'batch_stats'):  # the reference of virtual batches comes with the first pass
+                self.missing |= {n: e for n, e in zip(entry.theirs, entry.expected, strict=True) if n not in given}
+            return
+        if no_numbers := [told for theirs, tensor in given.items() if (told := _no_numbers(theirs, tensor))]:
+            self.misfits.extend(no_numbers)
+            return
+        parts = [
+            _of_one_channel(np.asarray(tensor, np.float32), shape, entry.channels)
+            for tensor, shape in zip(given.values(), entry.expected, strict=True)
+        ]
+        wrong = [(n, a.shape, e) for n, a, e in zip(given, parts, entry.expected, strict=True) if a.shape != e]
+        if not wrong:
+            self.leaves[entry.path] = entry.inward(parts)
+        elif head and all(_but(entry.classes, found) == _but(entry.classes, shape) for _, found, shape in wrong):
+            _, found, shape = wrong[0]
+            self.drawn[layer] = f"the file's has {found[entry.classes]} classes, the network {shape[entry.classes]}"
+        elif (leaf := _resized(self.module, entry, parts)) is not None:
+            self.leaves[entry.path] = leaf
         else:
-            leaves[entry.path] = entry.inward(given)
-    no_place = {name for name in tensors if _NO_PLACE.search(name)} | _statistics(whole, source, leaves)
-    foreign = {name: np.asarray(tensors[name]) for name in sorted(no_place - used) if name in tensors}
-    _complain(missing, misfits, sorted(set(tensors) - used - set(foreign)), tensors)
-    if drawn:
-        warnings.warn(
-            f'Drawn anew, because the weights have another number of classes than {module.num_classes} or no head: '
-            f'{_listed(sorted(drawn))}.',
-            stacklevel=3,
-        )
-    shapes = shapes_of(module, image)
-    leaves = _factored(leaves, shapes)
-    return Weights(leaves, [path for path in shapes if path not in leaves], image, foreign)
+            self.misfits.extend(f"'{theirs}' is {list(found)}, expected {list(shape)}" for theirs, found, shape in wrong)
+
+    def complain(self, name: str, aside: set[str]) -> None:
+        """Raises ConfigError unless all fits but what is `aside`."""
+        left, missing, tensors = sorted(set(self.tensors) - self.used - aside), self.missing, self.tensors
+        if not (missing or self.misfits or left):
+            return
+        lines = [f"'{n}' {list(e)} is not in the file.{nearest(n, left) if left else ''}" for n, e in sorted(missing.items())]
+        lines += [f'{misfit}.' for misfit in self.misfits]
+        lines += [f"'{n}' {list(tensors[n].shape)} has no place.{nearest(n, missing) if missing else ''}" for n in left]
+        raise ConfigError(f"The weights do not fit '{name}'.{looks_like(tensors, name)}\n  " + '\n  '.join(cut(lines)))
 
 
-def _statistics(module: Network, source: Source, leaves: Mapping[Path, np.ndarray]) -> set[str]:
+def _no_numbers(name: str, tensor: np.ndarray) -> str:
+    """Why a tensor cannot be a weight, '' if it can."""
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        return f"'{name}' is {tensor.dtype}, expected floating-point numbers: quantized weights are not read"
+    bad = tensor.size - np.count_nonzero(np.isfinite(np.asarray(tensor, np.float32)))
+    return f"'{name}' has {bad} of {tensor.size} values that are NaN or infinite" if bad else ''
+
+
+def _but(axis: int, shape: tuple[int, ...]) -> list[int]:
+    """A shape without one axis."""
+    rest = list(shape)
+    del rest[axis]
+    return rest
+
+
+def _statistics(module: nn.Module, source: Source, leaves: Mapping[Path, np.ndarray]) -> set[str]:
     """Their running statistics whose norm layers, by choice of the config, keep none here."""
     layers = [layer for row in source.layers(module) if isinstance((layer := Layer(*row)).theirs, str)]
     plain = [layer.theirs for layer in layers if ('params', *layer.ours.split('/'), 'scale') in leaves]
     return {f'{name}.{leaf}' for name in plain for leaf in ('running_mean', 'running_var')}
 
 
-def _resized(module: Network, entry: Entry, given: list[np.ndarray]) -> np.ndarray | None:
+def _resized(module: nn.Module, entry: Entry, given: list[np.ndarray]) -> np.ndarray | None:
     """A parameter that depends on the image size, resampled, if its family can."""
-    if entry.path[-1] in _LEAVES or len(given) > 1 or given[0].ndim != len(entry.shape):
+    if has_twin(entry.path) or len(given) > 1 or given[0].ndim != len(entry.shape) or not hasattr(module, 'resized'):
         return None
     return module.resized(entry.path, given[0], entry.shape)
 
 
-def _of_one_channel(tensor: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:
+def _of_one_channel(tensor: np.ndarray, expected: tuple[int, ...], axis: int) -> np.ndarray:
     """A kernel over RGB summed to one over gray images, which have the same value in every colour."""
-    gray = tensor.ndim == 4 and expected == (len(tensor), 1, *tensor.shape[2:]) and tensor.shape[1] == 3
-    return tensor.sum(1, keepdims=True) if gray else tensor
+    if tensor.ndim == len(expected) == 4 and (tensor.shape[axis], expected[axis]) == (3, 1):
+        return tensor.sum(axis, keepdims=True)
+    return tensor
 
 
 def _factored(leaves: dict[Path, np.ndarray], shapes: Mapping[Path, tuple[int, ...]]) -> dict[Path, np.ndarray]:
@@ -271,30 +225,22 @@ def _factored(leaves: dict[Path, np.ndarray], shapes: Mapping[Path, tuple[int, .
     return factored
 
 
-def _complain(
-    missing: Mapping[str, tuple[int, ...]], misfits: list[str], left: list[str], tensors: Mapping[str, np.ndarray]
-) -> None:
-    if not (missing or misfits or left):
-        return
-    lines = [f"'{n}' {list(e)} is not in the file.{nearest(n, left) if left else ''}" for n, e in sorted(missing.items())]
-    lines += [f'{misfit}.' for misfit in misfits]
-    lines += [f"'{n}' {list(tensors[n].shape)} has no place.{nearest(n, missing) if missing else ''}" for n in left]
-    raise ConfigError('The weights do not fit:\n  ' + '\n  '.join(_cut(lines)))
-
-
-def _cut(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f'... and {len(lines) - _SHOWN} more']
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ', '.join(_cut([f"'{name}'" for name in names]))
-
-
-def out_of(module: nn.Module, variables: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
-    """Variables as another library's tensors by name; raises as `entries` does."""
-    family = source_of(module, source)
-    leaves = flatten_dict({kind: variables.get(kind, {}) for kind in ('params', 'batch_stats')})
-    tensors = dict(variables.get('foreign', {}))
+def out_of(module: nn.Module, variables: Mapping[str, Any], source: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(variables as another library's tensors by name, texts for their file); raises as `entries` does."""
+    family, foreign = source_of(module, source), dict(variables.get('foreign', {}))
+    leaves = flatten_dict({kind: tree for kind, tree in variables.items() if kind != 'foreign'})
+    texts = json.loads(bytes(np.asarray(foreign.pop(_TEXTS)))) if _TEXTS in foreign else {}
+    if is_own(family):
+        tensors, texts = {}, {**texts, files.NETWORK: json.dumps(_arguments(module))}
+    else:
+        tensors, texts = foreign, {**files.FORMAT, **texts}
     for entry in entries(module, family, {path: np.shape(leaf) for path, leaf in leaves.items()}):
         tensors |= zip(entry.theirs, entry.outward(np.asarray(leaves[entry.path])), strict=True)
-    return tensors
+    return tensors, texts
+
+
+def _arguments(module: nn.Module) -> dict[str, Any]:
+    """What a network's constructor was given beside its class's defaults."""
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in _GIVEN}
+    defaults = {field.name: field.default for field in dataclasses.fields(module)}
+    return configs.plain('', {name: value for name, value in fields.items() if value != defaults[name]})

@@ -123,7 +123,7 @@ class _Runner:
         )
         _own_checkpoints(directory, run, fingerprint)
         group = run.config['model']
-        model = {**pretrained.arguments(group['name'], group['init_from']), **group, 'num_classes': experiment.num_classes}
+        model = {**group, **pretrained.arguments(group), 'num_classes': experiment.num_classes}
         record.write_json(directory / 'config.json', {**run.asked, 'model': model})
         outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), self.stop)
         if run.key not in self.counted:

@@ -1,9 +1,9 @@
 """Weights in and out without torch: who they are recognized as, what is said when they do not fit, heads, channels, factors."""
 
-import json
 import pathlib
 import subprocess
 import sys
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ NAME = f'{__name__}:Tiny'
 
 
 class Tiny(ResNet):
-    """Two blocks, of which the last has kernels large enough for factors: `load` traces its network many times."""
+    """Two blocks, of which the last has kernels large enough for factors."""
 
     depths: tuple[int, ...] = (1, 1)
     widths: tuple[int, ...] = (8, 96)
@@ -30,6 +30,16 @@ class Tiny(ResNet):
 
 class Deeper(Tiny):
     depths: tuple[int, ...] = (1, 3)
+
+
+class Counted(Tiny):
+    """Counts how often it is traced."""
+
+    traced: ClassVar[list] = []
+
+    def __call__(self, x, train=False):
+        self.traced.append(x.shape)
+        return super().__call__(x, train)
 
 
 @pytest.fixture(scope='module')
@@ -60,6 +70,12 @@ class TestRoundTrip:
         assert found == module  # as many classes as the file has
         jax.tree.map(np.testing.assert_array_equal, loaded, dict(variables))
         assert all(a.dtype == np.float32 for a in jax.tree.leaves(loaded))
+
+    def test_traces_the_network_once(self, saved):
+        """A large one takes seconds a time."""
+        Counted.traced.clear()
+        pretrained.load(f'{__name__}:Counted', saved)
+        assert len(Counted.traced) == 1
 
     def test_a_folder_will_do(self, saved, variables):
         jax.tree.map(np.testing.assert_array_equal, pretrained.load(NAME, saved.parent)[1], dict(variables))
@@ -119,6 +135,22 @@ class TestWhatDoesNotFit:
         changed = {self.first(saved): np.zeros((8, 3, 5, 5), np.float32)}
         self.refused(saved, tmp_path, r'is \[8, 3, 5, 5\], expected \[8, 3, 7, 7\]', **changed)
 
+    def test_a_head_behind_another_width(self, saved, tmp_path):
+        """Not drawn anew in silence: it has as many classes as the network."""
+        kernel = next(n for n, a in load_file(saved).items() if a.shape == (7, 96))
+        self.refused(saved, tmp_path, r'is \[7, 64\], expected \[7, 96\]', **{kernel: np.zeros((7, 64), np.float32)})
+
+    @pytest.mark.parametrize(
+        ('change', 'message'),
+        [
+            (lambda a: np.full_like(a, np.nan), 'has 1176 of 1176 values that are NaN or infinite'),
+            (lambda a: a.astype(np.int8), 'is int8, expected floating-point numbers'),
+        ],
+    )
+    def test_no_numbers(self, saved, tmp_path, change, message):
+        first = self.first(saved)
+        self.refused(saved, tmp_path, f"'{first}' {message}", **{first: change(load_file(saved)[first])})
+
     def test_another_network_of_the_family(self, saved, tmp_path):
         self.refused(saved, tmp_path, 'is not in the file(.|\n)*and .* more', name=f'{__name__}:Deeper')
 
@@ -126,9 +158,9 @@ class TestWhatDoesNotFit:
         with pytest.raises(ConfigError, match="None of the names in the file.*'banana'"):
             pretrained.load(NAME, write({'banana': np.zeros(3, np.float32)}, tmp_path / 'x.safetensors'))
 
-    def test_a_network_that_nobody_has_weights_for(self, saved):
+    def test_a_network_that_nobody_has_weights_for(self, tmp_path):
         with pytest.raises(ConfigError, match="No pretrained weights are known for 'cnn'"):
-            pretrained.load('cnn', saved)
+            pretrained.load('cnn', write({'banana': np.zeros(3, np.float32)}, tmp_path / 'x.safetensors'))
 
     def test_a_file_that_is_not_there(self, tmp_path):
         with pytest.raises(ConfigError, match='No weights at'):
@@ -148,7 +180,7 @@ class TestWhatDoesNotFit:
 
 class TestOtherSizes:
     def test_another_number_of_classes_draws_the_head_alone_and_says_so(self, saved, variables):
-        with pytest.warns(UserWarning, match="another number of classes than 5.*'head'"):
+        with pytest.warns(UserWarning, match="'head', because the file's has 7 classes, the network 5"):
             module, loaded = pretrained.load(NAME, saved, num_classes=5)
         assert module.num_classes == 5
         head = loaded['params'].pop('head')
@@ -158,7 +190,7 @@ class TestOtherSizes:
 
     def test_a_file_without_a_head(self, saved, tmp_path):
         tensors = {n: a for n, a in load_file(saved).items() if a.shape[:1] != (7,)}
-        with pytest.warns(UserWarning, match='Drawn anew'):
+        with pytest.warns(UserWarning, match="'head', because the file has none"):
             module, variables = pretrained.load(NAME, write(tensors, tmp_path / 'x.safetensors'), num_classes=3)
         assert variables['params']['head']['bias'].shape == (3,)
 
@@ -219,8 +251,3 @@ def test_preprocessing_of_a_source():
     assert pretrained.preprocessing('resnet50', 'torchvision').interpolation == 'bilinear'
     with pytest.raises(ConfigError, match="'timm' has no 'resnet20'"):
         pretrained.preprocessing('resnet20')
-
-
-def test_the_index_of_a_folder_is_no_tensor(saved):
-    (saved.parent / 'config.json').write_text(json.dumps({'num_labels': 7}))
-    pretrained.load(NAME, saved.parent)

@@ -196,8 +196,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
 
 def network(group: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
     """The network of the group `config.model`."""
-    kwargs = {key: value for key, value in group.items() if key not in ('name', *models.OWN)}
-    return models.create(group['name'], classes, **given, **pretrained.arguments(group['name'], group['init_from']) | kwargs)
+    return models.create(group['name'], classes, **given, **pretrained.arguments(group))
 
 
 def _batch(task: Task, fields: Mapping[str, Field], count: int) -> dict[str, jax.Array]:
