@@ -73,12 +73,13 @@ _HUGGINGFACE = {
 }
 # In memory, and so in a `state_dict`, transformers 5 has other names than in its files.
 _SPELLINGS = (
-    (r'^(vit\.)?layers\.', 'vit.encoder.layer.'),
-    (r'\.attention\.([qkv])_proj\.', r'.attention.attention.\1_proj.'),
-    *((rf'\.{short}_proj\.', f'.{name}.') for short, name in (('q', 'query'), ('k', 'key'), ('v', 'value'))),
+    (r'^(vit\.)?layers\.', r'\1encoder.layer.'),
+    (r'\.attention\.q_proj\.', '.attention.attention.query.'),
+    (r'\.attention\.k_proj\.', '.attention.attention.key.'),
+    (r'\.attention\.v_proj\.', '.attention.attention.value.'),
     (r'\.attention\.o_proj\.', '.attention.output.dense.'),
-    (r'^(vit\.encoder\.layer\.\d+)\.mlp\.fc1\.', r'\1.intermediate.dense.'),
-    (r'^(vit\.encoder\.layer\.\d+)\.mlp\.fc2\.', r'\1.output.dense.'),
+    (r'\.mlp\.fc1\.', '.intermediate.dense.'),
+    (r'\.mlp\.fc2\.', '.output.dense.'),
 )
 
 

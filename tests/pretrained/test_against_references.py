@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from flax.traverse_util import flatten_dict, unflatten_dict
 from references import images, lived_in, to_torch
 from safetensors.numpy import load_file
 
 from research import models, pretrained
+from research.layers import norm
 from research.models.network import HALF, Network
-from research.pretrained import mapping
+from research.pretrained import entries
 
 pytestmark = pytest.mark.parity
 
@@ -70,6 +72,10 @@ def test_logits(name, library, theirs, tmp_path):
     x = images(size, 1)
     import torch
 
+    if library != 'huggingface':  # which takes TensorFlow's momentum for one minus it
+        theirs = {(layer.eps, 1 - layer.momentum) for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)}
+        layer = norm.create(module.norm)
+        assert theirs <= {(getattr(layer, 'epsilon', 0), getattr(layer, 'momentum', 0))}
     with torch.no_grad():
         expected = network(to_torch(x)).numpy()
     scale = np.abs(expected).max()
@@ -116,9 +122,9 @@ def test_training_mode_and_gradients(name, library, theirs):
     module = models.create(name, 10, **source.arguments(name, network.state_dict()), **off)
     with jax.enable_x64(True):
         tensors = {k: v.detach().numpy() for k, v in network.state_dict().items()}
-        entries = mapping.entries(module, source, mapping.shapes_of(module, x.shape))
-        leaves = {e.path: e.inward([np.float64(tensors[n]) for n in e.theirs]) for e in entries}
-        variables = mapping.unflatten_dict(leaves)
+        every = entries.entries(module, source, entries.shapes_of(module, x.shape))
+        leaves = {e.path: e.inward([np.float64(tensors[n]) for n in e.theirs]) for e in every}
+        variables = unflatten_dict(leaves)
 
         def loss(params):
             logits, _ = module.apply({**variables, 'params': params}, x, train=True, mutable=['batch_stats'])
@@ -127,11 +133,48 @@ def test_training_mode_and_gradients(name, library, theirs):
         gradients, found = jax.jit(jax.grad(loss, has_aux=True))(variables['params'])
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
     theirs = {k: p.grad for k, p in network.named_parameters()}
-    compared = [e for e in entries if e.path[0] == 'params' and all(theirs[n] is not None for n in e.theirs)]
-    found = mapping.flatten_dict({'params': gradients})
+    compared = [e for e in every if e.path[0] == 'params' and all(theirs[n] is not None for n in e.theirs)]
+    found = flatten_dict({'params': gradients})
     for entry in compared:
         expected = entry.inward([theirs[n].numpy() for n in entry.theirs])
         np.testing.assert_allclose(
             found[entry.path], expected, rtol=0, atol=1e-7 * max(1, np.abs(expected).max()), err_msg=str(entry)
         )
-    assert len(compared) == sum(e.path[0] == 'params' for e in entries if not e.path[1].startswith('aux'))
+    assert len(compared) == sum(e.path[0] == 'params' for e in every if not e.path[1].startswith('aux'))
+
+
+@pytest.mark.parametrize(('name', 'theirs'), [('mobilenetv3_small_100', 'mobilenet_v3_small'), ('resnet18', 'resnet18')])
+def test_running_statistics_of_a_training_step(name, theirs, tmp_path):
+    """The momentum is the source's. PyTorch's running variance divides by one value less."""
+    import safetensors.torch
+    import torch
+
+    network = lived_in(references.create(theirs, 'torchvision', name, 64), 64)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / 'model.safetensors')
+    off = {'dropout': 0.0} if hasattr(NETWORKS[name], 'dropout') else {}
+    module, variables = pretrained.load(name, tmp_path, size=64, **off)
+    variables.pop('foreign')
+    x = images(64, 2, 4)
+    apply = jax.jit(lambda v: module.apply(v, x, train=True, mutable=['batch_stats'])[1]['batch_stats'])
+    found = flatten_dict(apply(variables))
+
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    counts = {}
+    for key, layer in network.named_modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.register_forward_hook(lambda layer, given, out, key=key: counts.update({key: given[0][:, 0].numel()}))
+    network.train()(to_torch(x))
+    after = network.state_dict()
+    compared = 0
+    for entry in entries.entries(module, module.SOURCES['torchvision'], entries.shapes_of(module, x.shape)):
+        (key,) = entry.theirs if entry.path[0] == 'batch_stats' else (None,)
+        if key is not None:
+            kept, moved = before[key].numpy(), (after[key] - before[key]).numpy()
+            n = counts[key.rpartition('.')[0]]
+            if key.endswith('running_var'):  # momentum * (biased - kept)
+                momentum = network.get_submodule(key.rpartition('.')[0]).momentum
+                moved = (moved + momentum * kept) * (n - 1) / n - momentum * kept
+            scale = np.abs(kept).max()
+            np.testing.assert_allclose(found[entry.path[1:]] - kept, moved, rtol=0, atol=1e-5 * scale, err_msg=key)
+            compared += 1
+    assert compared == 2 * len(counts)
