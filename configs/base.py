@@ -48,7 +48,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'model': {
                 'name': 'cnn',
                 'num_classes': 0,  # 0 = from the data
-                'init_from': '',  # weights to start from: a .safetensors of timm, torchvision or Hugging Face, or its folder
+                'init_from': '',  # weights to start from: a .safetensors file or its folder, or a run, 'WORKDIR:VARIANT:SEED'
             },
             'compress': {'name': 'none'},
             'gradient': {

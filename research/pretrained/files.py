@@ -14,6 +14,7 @@ import safetensors
 from safetensors import numpy as tensors_of
 
 from research.catalogue import ConfigError
+from research.config import files as configs
 
 # The texts by which PyTorch's libraries know their own files.
 FORMAT = {'format': 'pt'}
@@ -55,7 +56,7 @@ def stored(path: pathlib.Path) -> Stored:
         with _explained(file), safetensors.safe_open(file, 'np') as opened:
             names |= set(opened.keys())
             texts |= opened.metadata() or {}
-    network = json.loads(texts.pop(NETWORK)) if NETWORK in texts else None
+    network = configs.plain('', json.loads(texts.pop(NETWORK))) if NETWORK in texts else None
     read = functools.partial(_read, files)
     return Stored(str(path), frozenset(names), read, texts, _config(files[0].with_name('config.json')), network)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def load(workdir: str, variant: str, seed: int) -> tuple[Any, dict[str, Any]]:
+def load(workdir: str, variant: str, seed: int) -> Any:
     """A trained model as it was scored.
 
     Args:
@@ -12,8 +12,9 @@ def load(workdir: str, variant: str, seed: int) -> tuple[Any, dict[str, Any]]:
       seed: of the run.
 
     Returns:
-      (linen module, variables): `module.apply(variables, inputs)` gives the scored outputs; inputs are standardized as in
-      training (facts 'mean' and 'std' of `research.data.load(...)`).
+      A research.study.trained.Trained. Its `predict(inputs)` takes inputs as the data are stored (uint8 images, say) and gives
+      probabilities, computed as the run was scored. It unpacks into (linen module, variables):
+      `module.apply(variables, inputs)` gives outputs in float32, for inputs that are standardized as in training.
 
     Raises:
       ConfigError: no such variant or seed, or a run that is not finished.

@@ -14,7 +14,7 @@ import numpy as np
 
 from research import cost, files, pretrained
 from research.config import overrides
-from research.study import identity
+from research.study import identity, trained
 from research.study.display import Display
 from research.study.folder import NO_ROOM, RULES
 from research.study.measure import costs
@@ -125,6 +125,7 @@ class _Runner:
         group = run.config['model']
         model = {**group, **pretrained.arguments(group), 'num_classes': experiment.num_classes}
         record.write_json(directory / 'config.json', {**run.asked, 'model': model})
+        record.write_json(directory / trained.DATA, trained.described(experiment.dataset))
         outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), self.stop)
         if run.key not in self.counted:
             self.counted[run.key] = costs(experiment)

@@ -1,40 +1,151 @@
 """Trained models back from a study's folder."""
 
+import dataclasses
+import functools
 import json
 import pathlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from research import tasks
-from research.catalogue import ConfigError, nearest
+from research.catalogue import ConfigError
 from research.config import files
+from research.data import Dataset
+from research.layers import formulation
+from research.pretrained import runs
 from research.report import records
-from research.train import checkpoint
+from research.train import checkpoint, precision
 from research.train.steps import players, supervised
+from research.train.steps.network import Network
+
+# What a run keeps of its data.
+DATA = 'data.json'
 
 
-def load(workdir: str, variant: str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model as it was scored; `module, variables = model` unpacks it.
+
+    Attributes:
+      module: the network; its `apply` computes in float32, on inputs that are standardized as in training.
+      variables: its variables.
+      config: of the run, resolved.
+      data: what `described` tells of the data that it was trained on; {} for a run that has kept nothing of them.
+    """
+
+    module: nn.Module
+    variables: Mapping[str, Any]
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from (self.module, self.variables)
+
+    def predict(self, inputs: Any) -> np.ndarray:
+        """Probabilities of the classes, float32 [B, K], computed as the run was scored: standardized by its data's mean and
+        deviation, in `train.precision`, `data.eval_batch_size` examples at a time.
+
+        Args:
+          inputs: [B, ...] as the data are stored, such as uint8 images [B, H, W, C], or [B, H, W] of one channel. Several
+            fields are given by name.
+
+        Raises:
+          ConfigError: inputs of another shape or type, a task without probabilities.
+        """
+        batch = self._stored(inputs)
+        count = len(next(iter(batch.values())))
+        size = min(count, self.config['data']['eval_batch_size'])
+        parts = []
+        for first in range(0, count, size):
+            part = {name: values[first : first + size] for name, values in batch.items()}
+            rows = len(next(iter(part.values())))
+            padded = {name: np.pad(a, ((0, size - rows), *((0, 0),) * (a.ndim - 1))) for name, a in part.items()}
+            parts.append(np.asarray(self._probabilities(self.variables, padded))[:rows])
+        return np.concatenate(parts)
+
+    @functools.cached_property
+    def _task(self) -> tasks.Task:
+        if tasks.generative(self.config):
+            raise ConfigError('Two players predict nothing: module.apply(variables, latents) gives samples.')
+        if not self.data:
+            raise ConfigError(
+                'This run has kept no mean and deviation of its data: standardize the inputs by those of research.data.load '
+                'and call module.apply(variables, inputs), or run it again.'
+            )
+        task = tasks.create(self.config['task'], files.plain('facts', self.data['facts']))
+        if task.probabilities is None:
+            raise ConfigError(
+                f"Task '{self.config['task']['name']}' knows no probabilities, as a loss of your own does not say what its "
+                'logits are: module.apply(variables, inputs) gives the outputs, for standardized inputs.'
+            )
+        return task
+
+    @functools.cached_property
+    def _probabilities(self) -> Callable[[Any, Mapping[str, Any]], jax.Array]:
+        task, train = self._task, self.config['train']
+        network = Network(self.module, {}, (), *precision.casts(train['precision']))
+
+        def probabilities(variables, batch):
+            with jax.default_matmul_precision(train['matmul_precision']):
+                inputs = task.inputs({**batch, 'valid': jnp.ones(len(next(iter(batch.values()))))}, task.constants)
+                collections = {name: tree for name, tree in variables.items() if name != 'params'}
+                return task.probabilities(network.predict(variables['params'], collections, inputs))
+
+        return jax.jit(probabilities, compiler_options=formulation.compiler_options(jax.default_backend()) or None)
+
+    def _stored(self, inputs: Any) -> dict[str, np.ndarray]:
+        """Inputs as {field: [B, ...]}, checked."""
+        task = self._task
+        batch = dict(inputs) if isinstance(inputs, Mapping) else {task.fields[0]: inputs}
+        for name, values in batch.items():
+            if name not in self.data['fields']:
+                raise ConfigError(f"The data have no field '{name}', but {', '.join(self.data['fields'])}.")
+            values, field = np.asarray(values), self.data['fields'][name]
+            shape, dtype = tuple(field['shape']), np.dtype(field['dtype'])
+            if shape[-1:] == (1,) and values.shape[1:] == shape[:-1]:
+                values = values[..., None]
+            if (
+                values.shape[1:] != shape
+                or not values.size
+                or values.dtype != dtype
+                and {values.dtype.kind, dtype.kind} != {'f'}
+            ):
+                raise ConfigError(
+                    f"'{name}' is {values.dtype} {list(values.shape)}, expected inputs as the data are stored, before they are "
+                    f'standardized: {dtype} {["B", *shape]}, B of at least 1.'.replace("'B'", 'B')
+                )
+            batch[name] = values.astype(dtype)
+        return batch
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What a run keeps of its data, as JSON: facts, and the shape and type of an example's fields."""
+    fields = {name: {'shape': field.shape, 'dtype': np.dtype(field.dtype).name} for name, field in dataset.fields.items()}
+    return {'facts': dict(dataset.facts), 'fields': fields}
+
+
+def load(workdir: str, variant: str, seed: int) -> Trained:
     """See research.study.load."""
-    folder = pathlib.Path(workdir)
-    study = records.read_study(folder)
-    runs = study['runs']
-    if variant not in runs:
-        raise ConfigError(f"No variant '{variant}' in '{workdir}'.{nearest(variant, runs)}")
-    if str(seed) not in runs[variant]:
-        raise ConfigError(f"No seed {seed} of '{variant}' in '{workdir}'.{nearest(str(seed), runs[variant])}")
-    directory = folder / 'runs' / runs[variant][str(seed)]
-    result = records.read_result(directory / 'result.json', study, variant, seed)
-    if result is None:
-        raise ConfigError(f"'{variant}', seed {seed}, is not finished. Launch the study again to finish it.")
-    if result['status'] != 'finished':
-        raise ConfigError(f"'{variant}', seed {seed}, has {result['status']} and left no model ({result.get('message')}).")
+    directory = runs.find(runs.Reference(pathlib.Path(workdir).expanduser(), variant, seed))
+    study = records.read_study(directory.parents[1])
     if 'config_folder' in study:
         files.reach(pathlib.Path(study['config_folder']))  # as at the launch
-    return module(json.loads((directory / 'config.json').read_text())), checkpoint.load_variables(directory / 'scored')
+    return read(directory)
 
 
-def module(config: dict[str, Any]) -> nn.Module:
+def read(directory: pathlib.Path) -> Trained:
+    """The model of a finished run's folder."""
+    config = json.loads((directory / 'config.json').read_text())
+    data = records.derived(directory / DATA, {'facts': dict, 'fields': dict})
+    return Trained(module(config), checkpoint.load_variables(directory / 'scored'), config, data)
+
+
+def module(config: Mapping[str, Any]) -> nn.Module:
     """The network of a run's config.json, which names the number of classes."""
     group = files.plain('model', config['model'])
     kind = players if tasks.generative(config) else supervised

@@ -50,6 +50,7 @@ class Task(NamedTuple):
       judge: rows of a whole split -> {name: float}; for what is no mean over rows.
       judged: the names that `judge` gives.
       show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
+      probabilities: outputs -> those of the classes [B, K]; None where the outputs do not tell.
       falls: whether a training loss that does not fall means that nothing was learnt.
       fits: whether scores on training examples tell how well these were fitted, at a price worth paying.
     """
@@ -67,6 +68,7 @@ class Task(NamedTuple):
     judge: Callable[[Mapping[str, Any]], dict[str, float]] = _nothing
     judged: tuple[str, ...] = ()
     show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
+    probabilities: Callable[[Any], Any] | None = None
     falls: bool = True
     fits: bool = True
 

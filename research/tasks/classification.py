@@ -94,5 +94,6 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
         rows=lambda logits, batch: {'correct': correct(logits, batch)},
         metrics=metrics,
         optional=('target',),
+        probabilities={'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}.get(loss),
         constants=standardization(facts) if 'mean' in facts else {},
     )

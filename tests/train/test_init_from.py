@@ -14,6 +14,7 @@ from research import models, pretrained
 from research.catalogue import ConfigError
 from research.config import overrides
 from research.study import identity
+from research.train import checkpoint
 from research.train import experiment as experiments
 from research.train.clock import Clock
 from research.train.program import Session
@@ -66,6 +67,24 @@ def test_a_file_with_another_content_is_another_fingerprint(weights, tmp_path):
     save_file({n: a + 1 for n, a in tensors.items()}, tmp_path / 'a.safetensors')
     after = identity.fingerprint(config(tmp_path / 'a.safetensors'), '')
     assert {k for k in before if before[k] != after[k]} == {'weights'}
+
+
+def test_training_starts_from_another_studys_run(tmp_path, monkeypatch):
+    """By a path relative to where it is launched; what was scored there is part of the fingerprint."""
+    module = models.create('cnn', 10, widths=(2,), hidden=())
+    variables = jax.jit(module.init)(jax.random.key(5), jnp.zeros((1, 8, 8, 1)))
+    variables = jax.tree.map(lambda a: a + 0.25, dict(variables))
+    directory = tmp_path / 'x' / 'runs' / 'a'
+    checkpoint.save_variables(directory / 'scored', variables)
+    group = {'name': 'cnn', 'widths': (2,), 'hidden': (), 'num_classes': 10, 'init_from': ''}
+    for name, content in (('config', {'model': group}), ('result', {'status': 'finished'})):
+        (directory / f'{name}.json').write_text(json.dumps(content))
+    (tmp_path / 'x' / 'study.json').write_text(json.dumps({'runs': {'baseline': {'0': 'a'}}}))
+    monkeypatch.chdir(tmp_path)
+    asked = overrides.apply(overrides.defaults(), {'model.init_from': 'x:baseline:0', 'study.budget': '4st'})
+    state = build(asked).init(Clock())
+    jax.tree.map(np.testing.assert_array_equal, {'params': state.params, **state.collections}, variables)
+    assert identity.fingerprint([asked], '')['weights'] == pretrained.digest('x:baseline:0') != ''
 
 
 @pytest.mark.parametrize(
