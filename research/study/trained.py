@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -43,8 +43,8 @@ class Trained:
     config: Mapping[str, Any]
     data: Mapping[str, Any]
 
-    def __iter__(self) -> Iterator[Any]:
-        yield from (self.module, self.variables)
+    def __getitem__(self, place: int) -> Any:
+        return (self.module, self.variables)[place]  # Python unpacks by it too
 
     def predict(self, inputs: Any) -> np.ndarray:
         """Probabilities of the classes, float32 [B, K], computed as the run was scored: standardized by its data's mean and
