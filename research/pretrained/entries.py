@@ -3,8 +3,9 @@
 A path is a tuple, collection first: ('params', 'stage1_block1', 'conv1', 'kernel').
 """
 
+import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -156,11 +157,12 @@ def shapes_of(module: nn.Module, image: tuple[int, ...]) -> dict[Path, tuple[int
     return {path: leaf.shape for path, leaf in flatten_dict(variables).items() if path[0] not in _PASSING}
 
 
-def cut(lines: list[str]) -> list[str]:
-    """The first of many, and how many more there are."""
-    return lines if len(lines) <= _SHOWN else [*lines[:_SHOWN], f'... and {len(lines) - _SHOWN} more']
+def cut(items: Collection[Any], text: Callable[[Any], str]) -> list[str]:
+    """Texts of the first of many, and how many more there are."""
+    texts = [text(item) for item in itertools.islice(items, _SHOWN)]
+    return texts if len(items) <= _SHOWN else [*texts, f'... and {len(items) - _SHOWN} more']
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Collection[str]) -> str:
     """Quoted, the first of many."""
-    return ', '.join(cut([f"'{name}'" for name in names]))
+    return ', '.join(cut(names, lambda name: f"'{name}'"))

@@ -137,21 +137,21 @@ class _Reading:
         """One leaf: kept, to be drawn, or a misfit."""
         given = {theirs: self.tensors[theirs] for theirs in entry.theirs if theirs in self.tensors}
         self.used |= given.keys()
-        head, layer = entry.path[-2] in self.heads, '/'.join(entry.path[1:-1])
+        head, layer, expected = entry.path[-2] in self.heads, '/'.join(entry.path[1:-1]), entry.expected
         if len(given) < len(entry.theirs):
             if head:
                 self.drawn[layer] = 'the file has none'
             elif entry.path[0] in ('params', 'batch_stats'):  # the reference of virtual batches comes with the first pass
-                self.missing |= {n: e for n, e in zip(entry.theirs, entry.expected, strict=True) if n not in given}
+                self.missing |= {n: e for n, e in zip(entry.theirs, expected, strict=True) if n not in given}
             return
         if no_numbers := [told for theirs, tensor in given.items() if (told := _no_numbers(theirs, tensor))]:
             self.misfits.extend(no_numbers)
             return
         parts = [
             _of_one_channel(np.asarray(tensor, np.float32), shape, entry.channels)
-            for tensor, shape in zip(given.values(), entry.expected, strict=True)
+            for tensor, shape in zip(given.values(), expected, strict=True)
         ]
-        wrong = [(n, a.shape, e) for n, a, e in zip(given, parts, entry.expected, strict=True) if a.shape != e]
+        wrong = [(n, a.shape, e) for n, a, e in zip(given, parts, expected, strict=True) if a.shape != e]
         if not wrong:
             self.leaves[entry.path] = entry.inward(parts)
         elif head and all(_but(entry.classes, found) == _but(entry.classes, shape) for _, found, shape in wrong):
@@ -167,10 +167,11 @@ class _Reading:
         left, missing, tensors = sorted(set(self.tensors) - self.used - aside), self.missing, self.tensors
         if not (missing or self.misfits or left):
             return
-        lines = [f"'{n}' {list(e)} is not in the file.{nearest(n, left) if left else ''}" for n, e in sorted(missing.items())]
-        lines += [f'{misfit}.' for misfit in self.misfits]
-        lines += [f"'{n}' {list(tensors[n].shape)} has no place.{nearest(n, missing) if missing else ''}" for n in left]
-        raise ConfigError(f"The weights do not fit '{name}'.{looks_like(tensors, name)}\n  " + '\n  '.join(cut(lines)))
+        lines = [(f"'{n}' {list(e)} is not in the file.", n, left) for n, e in sorted(missing.items())]
+        lines += [(f'{misfit}.', '', ()) for misfit in self.misfits]
+        lines += [(f"'{n}' {list(tensors[n].shape)} has no place.", n, missing) for n in left]
+        shown = cut(lines, lambda line: line[0] + (nearest(*line[1:]) if line[2] else ''))
+        raise ConfigError(f"The weights do not fit '{name}'.{looks_like(tensors, name)}\n  " + '\n  '.join(shown))
 
 
 def _no_numbers(name: str, tensor: np.ndarray) -> str:
