@@ -80,8 +80,8 @@ class Trained:
         task = tasks.create(self.config['task'], files.plain('facts', self.data['facts']))
         if task.probabilities is None:
             raise ConfigError(
-                f"Task '{self.config['task']['name']}' knows no probabilities, as a loss of your own does not say what its "
-                'logits are: module.apply(variables, inputs) gives the outputs, for standardized inputs.'
+                f"Task '{self.config['task']['name']}' knows no probabilities, as a task or loss of your own does not say "
+                'what the outputs are: module.apply(variables, inputs) gives them, for standardized inputs.'
             )
         return task
 
@@ -109,15 +109,11 @@ class Trained:
             shape, dtype = tuple(field['shape']), np.dtype(field['dtype'])
             if shape[-1:] == (1,) and values.shape[1:] == shape[:-1]:
                 values = values[..., None]
-            if (
-                values.shape[1:] != shape
-                or not values.size
-                or values.dtype != dtype
-                and {values.dtype.kind, dtype.kind} != {'f'}
-            ):
+            floats = values.dtype.kind == dtype.kind == 'f'
+            if values.shape[1:] != shape or not values.size or not (floats or values.dtype == dtype):
                 raise ConfigError(
                     f"'{name}' is {values.dtype} {list(values.shape)}, expected inputs as the data are stored, before they are "
-                    f'standardized: {dtype} {["B", *shape]}, B of at least 1.'.replace("'B'", 'B')
+                    f'standardized: {dtype} [{", ".join(["B", *map(str, shape)])}], B of at least 1.'
                 )
             batch[name] = values.astype(dtype)
         return batch
