@@ -155,7 +155,7 @@ def _is_import_path(key: str, value: Any) -> bool:
     return (
         isinstance(value, str)
         and ':' in value
-        and not key.startswith('study.')
+        and not key.startswith(('study.', 'model.init_from'))
         and not value.startswith('research.')
         and (
             key.endswith('.name')
