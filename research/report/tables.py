@@ -24,10 +24,10 @@ _GAP_CAPTION = (
 )
 _COST_CAPTION = (
     'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
-    'A multiply-add is two FLOPs. FLOPs are of the plain formulation; an inference is one example. A variant that shares '
-    'its program with one before it compiles nothing. Memory measured: how far a run took the memory in use above what was in '
-    'use before it, mean over seeds; – where the system can only tell the peak of the whole process. Latency: median (10 to '
-    '90 % quantile).'
+    'A multiply-add is two FLOPs. FLOPs are of the plain formulation; an inference is one example. A program that '
+    'variants share is compiled by the one that runs first. Memory measured: how far a run took the memory in use above what '
+    'was in use before it, mean over seeds; – where the system can only tell the peak of the whole process. Latency: median '
+    '(10 to 90 % quantile).'
 )
 
 _OBSERVED = {

@@ -1,4 +1,4 @@
-"""Runs what is not finished in DIR, seed by seed, and keeps what a report needs."""
+"""Runs what is not finished in DIR, seed by seed in the order of `Plan.drawn`, and keeps what a report needs."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ def execute(
     fingerprints: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
 ) -> int:
-    """Trains every run that is not done, in order; returns how many failed.
+    """Trains every run that is not done; returns how many failed.
 
     Args:
       done: run id -> result.
@@ -48,9 +48,9 @@ def execute(
 
     Raises:
       Interrupted: a signal; everything is saved.
-      Exception: what failed in the baseline, or in three runs in a row with the same message.
+      Exception: what failed in the baseline, which every contrast needs, or in three runs in a row with the same message.
     """
-    todo = [run for run in plan.runs if run.id not in done]
+    todo = [run for run in plan.drawn if run.id not in done]
     if plan.study['keep'] == 'scored':
         for i in done:
             checkpoint.remove(workdir / 'runs' / i / 'checkpoints')  # where a kill came between the result and this

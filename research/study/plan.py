@@ -48,7 +48,8 @@ class Plan:
       question: from the docstring of the config file.
       variants: name -> overrides, 'baseline' first, then 'null' unless switched off.
       contrasts: name -> {variant: weight}; the null is not among them.
-      runs: seed by seed, every variant of a seed before the next seed, so that times are paired as scores are.
+      runs: seed by seed, every variant of a seed before the next seed, so that times are paired as scores are; trained in the
+        order of `drawn`.
       tuning: what study.json says about it, see research.study.tuning; None in a study that does not tune.
     """
 
@@ -69,6 +70,16 @@ class Plan:
     def seeds(self) -> tuple[int, ...]:
         """The study's seeds in their order."""
         return overrides.seeds_of(self.study)
+
+    @property
+    def drawn(self) -> list[Run]:
+        """The runs in the order in which they are trained: seed by seed, in an order of the variants drawn anew each seed.
+
+        Who is always first pays for everybody's first touch. The draw is the id, a hash of config and seed, so that neither a
+        variant's name nor one that is added moves the others.
+        """
+        number = {seed: index for index, seed in enumerate(self.seeds)}
+        return sorted(self.runs, key=lambda run: (number[run.seed], run.id))
 
     @property
     def firsts(self) -> list[Run]:

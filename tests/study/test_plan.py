@@ -176,6 +176,24 @@ def test_runs_go_seed_by_seed_the_null_behind_the_baseline(tmp_path):
     assert overrides.apply(null, {'data.redraw': 0}) == planned.runs[0].config
 
 
+def test_the_order_of_training_is_drawn_anew_each_seed_whatever_variants_are_called_or_added(tmp_path):
+    """Trained in the table's order, the baseline is always first, and pays for what each seed's first run pays."""
+
+    def trained(variants, count=40):
+        planned = make(tmp_path, f'config.study.seeds = {count}\nconfig.study.variants = {variants!r}')
+        assert sorted(run.id for run in planned.drawn) == sorted(run.id for run in planned.runs)
+        assert [run.seed for run in planned.drawn] == [run.seed for run in planned.runs]
+        return [run.variant for run in planned.drawn]
+
+    wide, slow = {'model.widths': (4,)}, {'optimizer.learning_rate': 0.01}
+    order = trained({'wide': wide})
+    first = [order[::3].count(name) for name in ('baseline', 'null', 'wide')]
+    assert min(first) >= 6, first
+    assert trained({'w': wide}) == [{'wide': 'w'}.get(name, name) for name in order]
+    assert [name for name in trained({'slow': slow, 'wide': wide}) if name != 'slow'] == order
+    assert trained({'wide': wide}, 20) == order[:60]
+
+
 def test_a_study_may_have_neither_variants_nor_null(tmp_path):
     planned = make(tmp_path, 'config.study.null = False\nconfig.study.seeds = 2')
     assert [run.variant for run in planned.runs] == ['baseline', 'baseline'] and planned.contrasts == {}

@@ -39,6 +39,8 @@ def _results(study: Study) -> dict[tuple[str, int], dict]:
 def test_bad_records_are_kept_aside_and_their_runs_done_again(tiny):
     before = _results(tiny)
     assert set(before) == {('baseline', 3), ('slow', 3), ('baseline', 4), ('slow', 4)}
+    drawn = sorted(before, key=lambda run: (run[1], tiny.runs[run].name))
+    assert sorted(before, key=lambda run: (tiny.runs[run] / 'result.json').stat().st_mtime_ns) == drawn != list(before)
     torn, foreign = tiny.runs['slow', 3] / 'result.json', tiny.runs['baseline', 4] / 'result.json'
     contents = {torn: torn.read_text()[:100], foreign: (tiny.runs['slow', 4] / 'result.json').read_text()}
     for path, text in contents.items():
@@ -83,7 +85,7 @@ def test_a_checkpoint_of_other_code_is_not_gone_on_from(tmp_path):
     first = study.launch()
     first.reach(10)
     first.kill()
-    path = study.runs['baseline', 3] / 'fingerprint.json'
+    (path,) = study.workdir.glob('runs/*/fingerprint.json')
     path.write_text(json.dumps(json.loads(path.read_text()) | {'code': 'another'}))
     again = study.launch()
     again.until(lambda: again.last('restored') is not None)
