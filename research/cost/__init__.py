@@ -2,7 +2,7 @@
 
 from research.cost.count import count, flops, multiply_adds, parameters
 from research.cost.free import room
-from research.cost.space import memory, peak_memory
+from research.cost.space import held, memory, peak_memory
 from research.cost.timing import interleaved, latency
 
-__all__ = ['count', 'flops', 'interleaved', 'latency', 'memory', 'multiply_adds', 'parameters', 'peak_memory', 'room']
+__all__ = ['count', 'flops', 'held', 'interleaved', 'latency', 'memory', 'multiply_adds', 'parameters', 'peak_memory', 'room']

@@ -55,21 +55,36 @@ def peak_memory() -> Iterator[dict[str, Any]]:
     """Measures the highest use of memory while the block runs; block on the results inside it.
 
     Yields a dict that is filled when the block ends:
-      bytes: the peak: on CPU the resident memory of the whole process, on accelerators that of the fullest local device.
+      bytes: the peak: on CPU the resident memory of the whole process, on accelerators that of the fullest local device by
+        its own account; None where it keeps none.
       before: what was in use when the block began, in the same terms.
-      since: 'block' or 'process'. Where the system cannot reset its peak (accelerators, other systems than Linux), the
-        peak is that since the process started: a peak of this block only if it is the largest so far.
+      since: 'block' or 'process'. Accelerators, and other systems than Linux, cannot reset their peak: there it is the
+        block's where it is the highest since the process started, and else not known.
     """
     peak: dict[str, Any] = {}
-    if jax.default_backend() == 'cpu':
-        since = 'block' if _reset_resident_peak() else 'process'
-        before = _status('VmRSS')
-        yield peak
-        peak.update(bytes=_resident_peak(), before=before, since=since)
-    else:
-        before = _on_devices('bytes_in_use')
-        yield peak
-        peak.update(bytes=_on_devices('peak_bytes_in_use'), before=before, since='process')
+    on_cpu = jax.default_backend() == 'cpu'
+    own = on_cpu and _reset_resident_peak()
+    before, highest = _in_use(on_cpu)
+    yield peak
+    _, reached = _in_use(on_cpu)
+    risen = reached is not None and reached > highest
+    peak.update(bytes=reached, before=before, since='block' if own or risen else 'process')
+
+
+def held(tree: Any) -> int:
+    """Bytes of memory that arrays hold, in the terms of `peak_memory`: of all local devices on CPU, else of the fullest."""
+    by_device: dict[jax.Device, int] = {}
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            by_device[shard.device] = by_device.get(shard.device, 0) + shard.data.nbytes
+    return (sum if jax.default_backend() == 'cpu' else max)(by_device.values())
+
+
+def _in_use(on_cpu: bool) -> tuple[int | None, int | None]:
+    """Bytes in use now, and at the highest since the process started or its peak was reset."""
+    if on_cpu:
+        return _status('VmRSS'), _resident_peak()
+    return _on_devices('bytes_in_use'), _on_devices('peak_bytes_in_use')
 
 
 def _reset_resident_peak() -> bool:

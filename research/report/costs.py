@@ -11,7 +11,7 @@ from research.report import statistics
 from research.report.records import Records
 
 # How the costs of seeds are combined: sizes are equal in all seeds, compilation is paid once and shared by later seeds, memory
-# must suffice for the seed that needs most, and times and memory growth vary.
+# must suffice for the seed that needs most; times vary, and measured memory has outliers, where a process first uses something.
 COSTS = {
     'parameters': np.mean,
     'train_flops': np.mean,
@@ -19,8 +19,7 @@ COSTS = {
     'inference_flops': np.mean,
     'inference_multiply_adds': np.mean,
     'predicted_bytes': np.max,
-    'peak_bytes': np.max,
-    'peak_growth_bytes': np.mean,
+    'peak_growth_bytes': np.median,
     'train_seconds': np.mean,
     'compile_seconds': np.sum,
     'evaluate_seconds': np.mean,
@@ -36,15 +35,8 @@ MEASURED = ('train_seconds', 'seconds_per_step', 'peak_growth_bytes')
 def by_seed(records: Records, variant: str, key: str) -> np.ndarray:
     """One value per seed, NaN if a run did not finish or lacks the value: float64 [seeds]."""
     results = [records.results[variant][seed] for seed in records.seeds]
-    values = [_with_growth(r['cost']).get(key) if r['status'] == 'finished' else None for r in results]
+    values = [r['cost'].get(key) if r['status'] == 'finished' else None for r in results]
     return np.array([value if isinstance(value, numbers.Real) else math.nan for value in values], np.float64)
-
-
-def _with_growth(cost: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Adds the memory that the run itself took, if known; a peak since the process started does not tell."""
-    peak, before = cost.get('peak_bytes'), cost.get('peak_before_bytes')
-    known = cost.get('peak_since') == 'block' and isinstance(peak, numbers.Real) and isinstance(before, numbers.Real)
-    return {**cost, 'peak_growth_bytes': peak - before} if known else cost
 
 
 def of_variant(records: Records, variant: str) -> dict[str, float | int]:

@@ -32,7 +32,7 @@ _COSTS = {
     'train_flops': 'FLOPs a training step',
     'seconds_per_step': 'seconds a training step',
     'predicted_bytes': 'memory predicted (bytes)',
-    'peak_growth_bytes': 'memory measured: growth at the peak (bytes)',
+    'peak_growth_bytes': 'memory measured in training (bytes)',
 }
 _STYLE = {
     'font.size': 9,

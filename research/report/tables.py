@@ -25,9 +25,10 @@ _GAP_CAPTION = (
 _COST_CAPTION = (
     'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
     'A multiply-add is two FLOPs. FLOPs are of the plain formulation; an inference is one example. A program that '
-    'variants share is compiled by the one that runs first. Memory measured: how far a run took the memory in use above what '
-    'was in use before it, mean over seeds; – where the system can only tell the peak of the whole process. Latency: median '
-    '(10 to 90 % quantile).'
+    'variants share is compiled by the one that runs first. Memory measured: what training steps take, the state among it, '
+    'without resident data, compilation and evaluation: by the resident memory of the process on CPU, by the own account of '
+    'the fullest device elsewhere; median over seeds; – where the peak was that of something earlier. Latency: median (10 to '
+    '90 % quantile).'
 )
 
 _OBSERVED = {
@@ -144,7 +145,7 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         'FLOPs an inference': lambda row: words.quantity(row.cost.get('inference_flops')),
         'multiply-adds an inference': lambda row: words.quantity(row.cost.get('inference_multiply_adds')),
         'memory predicted': lambda row: words.quantity(row.cost.get('predicted_bytes'), 'B'),
-        'memory measured: growth at the peak': lambda row: words.quantity(row.cost.get('peak_growth_bytes'), 'B'),
+        'memory measured, training': lambda row: words.quantity(row.cost.get('peak_growth_bytes'), 'B'),
         'training time': _seconds,
         'training time, ratio': _time_ratio,
         'compile time, all seeds': lambda row: words.duration(row.cost.get('compile_seconds')),

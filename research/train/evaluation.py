@@ -50,11 +50,6 @@ class Evaluator:
         self.experiment, self.program, self.feed, self.clock = experiment, experiment.program, feed, clock
         self.task, self.engine, self.splits = self.program.step.task, self.program.engine, experiment.dataset.splits
 
-    def prepare(self, state: State) -> None:
-        """Compiles; computes nothing."""
-        data, block = next(self.feed.blocks(self.splits['train']))
-        self.program.evaluate.prepare(self.clock, variables_of(state), data, self.engine.replicate(block))
-
     def final(self, state: State) -> Variables:
         """The variables for evaluation: averaged weights, and statistics that fit them."""
         if self.program.final is None:

@@ -3,10 +3,11 @@
 The loop stops at boundaries alone (an evaluation, a checkpoint, the end), so between them the device never waits.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -86,25 +87,24 @@ class _Run:
         self.scores_best = self.config['study']['score'] == 'best'
         self.saved_at, self.saved_step = time.monotonic(), None
         self.higher = self.config['study']['higher_is_better']
+        self.measured: set[Any] = set()  # phases whose memory was measured
+        self.peak_bytes: int | None = None
 
     def run(self) -> Outcome:
         """Everything from the first step, or the last checkpoint, to the outcome."""
         try:
             with self.clock.measure('checkpoint'):
                 state = self._restore()
-            self._compile(state)
-            with cost.peak_memory() as peak:
-                self.metrics = Metrics(self.directory / 'metrics.jsonl', self.at.position)
-                try:
-                    outcome = self._train(state)
-                except Diverged as diverged:
-                    outcome = self._explained(diverged)
+            self.metrics = Metrics(self.directory / 'metrics.jsonl', self.at.position)
+            try:
+                outcome = self._train(state)
+            except Diverged as diverged:
+                outcome = self._explained(diverged)
         finally:
             if self.metrics is not None:
                 self.metrics.close()
             self.feed.close()
             self.checkpoints.close()
-        outcome.cost |= {'peak_bytes': peak['bytes'], 'peak_before_bytes': peak['before'], 'peak_since': peak['since']}
         return outcome
 
     def _phase(self, position: int) -> Any:
@@ -113,18 +113,30 @@ class _Run:
     def _over(self, position: int) -> bool:
         return self.calendar.over(position, self.at.levels['size'])
 
-    def _compile(self, state: State) -> None:
-        """Before memory is measured: the compiler takes more of it than a small network, and only in its first run."""
+    @contextlib.contextmanager
+    def _memory(self, state: State) -> Iterator[None]:
+        """Measures what the first steps of each phase take, the state that they begin with among it.
+
+        Steps alone lie inside: an evaluation may take more than they do, and the compiler takes more than a small network.
+        """
         phase = self._phase(self.at.position)
-        if self._over(self.at.position) or self.program.chunk(phase).executable is not None:
+        if phase in self.measured:
+            yield
             return
-        chunk = self.feed.chunk(self.at.step, self.at.position, 1, phase.batch_size, self.at.levels)
-        self.program.chunk(phase).prepare(self.clock, state, chunk)
-        self.evaluator.prepare(state)
+        self.measured.add(phase)
+        compiled = self.program.chunk(phase)
+        if compiled.executable is None:
+            chunk = self.feed.chunk(self.at.step, self.at.position, 1, phase.batch_size, self.at.levels)
+            compiled.prepare(self.clock, state, chunk)
+        own = cost.held(state)
+        with cost.peak_memory() as peak:
+            yield
+        if peak['since'] == 'block':
+            self.peak_bytes = max(self.peak_bytes or 0, peak['bytes'] - peak['before'] + own)
 
     def _train(self, state: State) -> Outcome:
         while not self._over(self.at.position):
-            with self.clock.measure('train'):
+            with self._memory(state), self.clock.measure('train'):
                 state = self._segment(state, self.calendar.boundary(self.at.position))
             over = self._over(self.at.position)
             if over or self.calendar.evaluates(self.at.position, self.at.batch_size):
@@ -265,6 +277,7 @@ class _Run:
             'steps': self.at.step,
             'examples': self.at.position,
             'scored_step': self.at.best_step or self.at.step,
+            **({} if self.peak_bytes is None else {'peak_growth_bytes': self.peak_bytes}),
         }
 
 

@@ -28,7 +28,7 @@ def study(
     finished=None,
     metric='test/accuracy',
     correct=True,
-    peak_since='block',
+    memory=True,
     pinned=None,
     name='quickstart',
     **fields,
@@ -42,7 +42,7 @@ def study(
       finished: {variant: number of its seeds that have a result}; all when left out.
       metric: what decides; 'test/loss' takes 1 - accuracy.
       correct: whether per-example correctness was kept.
-      peak_since: what the peak of memory is one of: 'block' (the run) or 'process'; None for a record without.
+      memory: whether the runs could measure what they took.
       pinned: {variant: the budget in its runs' config.json}; that of the study when None.
       fields: further or other entries of study.json.
     """
@@ -63,7 +63,7 @@ def study(
             told = {'study': {'name': name, 'budget': (pinned or {}).get(variant, fields.get('budget', '30ep'))}}
             (folder / 'config.json').write_text(json.dumps(told))
             ended = (status or {}).get((variant, seed), 'finished')
-            run(folder, name, variant, seed, hits, steps, rng, ended, metric, peak_since)
+            run(folder, name, variant, seed, hits, steps, rng, ended, metric, memory)
             if correct:
                 np.save(folder / 'correct.npy', np.packbits(hits))
     if contrasts is None:
@@ -170,7 +170,7 @@ def amend(workdir, variant, seed, **entries):
     return folder
 
 
-def run(folder, name, variant, seed, hits, steps, rng, status, metric, peak_since):
+def run(folder, name, variant, seed, hits, steps, rng, status, metric, memory):
     """One run's metrics.jsonl and result.json."""
     accuracy, seconds = float(np.mean(hits)), 2.0 * (0.6 if variant == 'tiny' else 1.0) * rng.lognormal(0, 0.03)
     done = steps if status == 'finished' else steps[: len(steps) // 2]
@@ -228,19 +228,12 @@ def run(folder, name, variant, seed, hits, steps, rng, status, metric, peak_sinc
                     'steps': 606,
                     'predicted_bytes': int(4e6 * size),
                     'scored_step': 606,
-                    **_peak(seed, size, peak_since),
+                    **({'peak_growth_bytes': int(6e6 * size) + 1000 * seed} if memory else {}),
                 },
                 'fingerprint': {'code': 'c0de', 'versions': 'jax 0.10.2', 'data': 'da7a', 'device': 'cpu', 'cores': 2},
             }
         )
     )
-
-
-def _peak(seed, size, since):
-    """What a process that keeps growing would say: its peaks rise from seed to seed, and a run's own share does not."""
-    before = int(3e8 + 1e7 * seed)
-    peak = {'peak_bytes': before + int(6e6 * size) + 1000 * seed}
-    return peak if since is None else {**peak, 'peak_before_bytes': before, 'peak_since': since}
 
 
 def _id(name, variant, seed):

@@ -237,15 +237,14 @@ def test_other_budgets_stay_as_they_were_given(study):
     assert not any('study.budget' in entry['command'] for entry in pages.commands(workdir, content))
 
 
-@pytest.mark.parametrize('since, shown', [('block', '6 MB'), ('process', '–'), (None, '–')])
-def test_memory_shows_the_growth_of_a_run_alone(tmp_path, since, shown):
-    workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, peak_since=since)
+@pytest.mark.parametrize('memory, shown', [(True, '6 MB'), (False, '–')])
+def test_memory_is_shown_where_it_could_be_measured(tmp_path, memory, shown):
+    workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, memory=memory)
     summary = pages.write(workdir)
     cost = tables.cost(summary)
-    column = cost['headings'].index('memory measured: growth at the peak')
-    assert cost['rows'][0][column] == shown
+    assert cost['rows'][0][cost['headings'].index('memory measured, training')] == shown
     axes = {c['key'] for c in json.loads(Tags((workdir / 'report.html').read_text()).data)['costs']}
-    assert ('peak_growth_bytes' in axes) == (since == 'block') and 'peak_bytes' not in axes
+    assert ('peak_growth_bytes' in axes) == memory
 
 
 def test_what_cannot_be_written_is_the_callers_to_handle(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """One run from its first step to its outcome: what is counted, what steers it, where it stops and how it goes on."""
 
+import contextlib
 import json
 import re
 
@@ -9,10 +10,13 @@ import pytest
 import tiny
 from scipy import special
 
+from research import cost
 from research.train import loop, record
 from research.train.checkpoint import Checkpoints
 from research.train.clock import Clock
+from research.train.evaluation import Evaluator
 from research.train.feed import Feed
+from research.train.program import Compiled, Session
 
 
 @pytest.fixture(scope='module')
@@ -65,11 +69,43 @@ def test_a_row_says_where_it_was_written(finished):
 
 def test_costs_add_up(finished):
     built, outcome, _ = finished
-    cost = outcome.cost
-    assert (cost['steps'], cost['examples']) == (60, 1920)
-    assert cost['seconds_per_step'] == pytest.approx(cost['train_seconds'] / 60)
-    assert all(cost[f'{kind}_seconds'] > 0 for kind in ('train', 'evaluate', 'checkpoint'))
+    spent = outcome.cost
+    assert (spent['steps'], spent['examples']) == (60, 1920)
+    assert spent['seconds_per_step'] == pytest.approx(spent['train_seconds'] / 60)
+    assert all(spent[f'{kind}_seconds'] > 0 for kind in ('train', 'evaluate', 'checkpoint'))
     assert not any('second' in name for name in outcome.metrics)
+
+
+def test_memory_is_that_of_steps_and_of_the_state_alone(session, tmp_path, monkeypatch):
+    """Nothing is compiled or evaluated where the peak is measured, though each of two phases has a program of its own."""
+    inside, peaks = [], iter((7_000, 9_000))
+
+    @contextlib.contextmanager
+    def peak_memory():
+        inside.append('steps')
+        found = {'before': 1_000, 'bytes': next(peaks), 'since': 'block'}
+        yield found
+        inside.append('over')
+
+    def prepare(self, *arguments):
+        assert self.executable is not None or inside[-1:] != ['steps'], 'compiled among the steps'
+        return compiling(self, *arguments)
+
+    def score(*arguments):
+        assert inside[-1:] != ['steps'], 'evaluated among the steps'
+        return scoring(*arguments)
+
+    compiling, scoring = Compiled.prepare, Evaluator.score
+    monkeypatch.setattr(cost, 'peak_memory', peak_memory)
+    monkeypatch.setattr(Compiled, 'prepare', prepare)
+    monkeypatch.setattr(Evaluator, 'score', score)
+    grows = {'name': 'grow', 'milestones': ('0.5run',)}
+    small = {'model.name': 'techniques:Small', 'study.budget': '4st', 'data.batch': grows}
+    built = tiny.build(Session(datasets=session.datasets), small)
+    outcome = tiny.train(built, tmp_path / 'run')
+    assert inside == ['steps', 'over'] * 2
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(built.program.shapes))
+    assert outcome.cost['peak_growth_bytes'] == 8_000 + state * len(built.program.engine.devices)
 
 
 def test_the_test_split_is_read_once_and_last(session, tmp_path, monkeypatch):
