@@ -33,10 +33,23 @@ MEASURED = ('train_seconds', 'seconds_per_step', 'peak_growth_bytes')
 
 
 def by_seed(records: Records, variant: str, key: str) -> np.ndarray:
-    """One value per seed, NaN if a run did not finish or lacks the value: float64 [seeds]."""
-    results = [records.results[variant][seed] for seed in records.seeds]
-    values = [r['cost'].get(key) if r['status'] == 'finished' else None for r in results]
-    return np.array([value if isinstance(value, numbers.Real) else math.nan for value in values], np.float64)
+    """One value per seed, NaN if a run did not finish or lacks the value: float64 [seeds].
+
+    Memory of variants that share a training program is the median over them: theirs would differ by noise.
+    """
+    values = []
+    for seed in records.seeds:
+        own = records.results[variant][seed]
+        pool = [own]
+        if key == 'peak_growth_bytes':
+            pool = [r for r in (runs[seed] for runs in records.results.values()) if _program(r) == _program(own)]
+        known = [r['cost'][key] for r in pool if r['status'] == 'finished' and isinstance(r['cost'].get(key), numbers.Real)]
+        values.append(np.median(known) if known and own['status'] == 'finished' else math.nan)
+    return np.array(values, np.float64)
+
+
+def _program(result: Mapping[str, Any]) -> str:
+    return result.get('key', result['id'])
 
 
 def of_variant(records: Records, variant: str) -> dict[str, float | int]:

@@ -5,7 +5,7 @@
     DIR/runs/ID/config.json    its resolved config; a budget in seconds is given there in examples
     DIR/runs/ID/metrics.jsonl  one line per evaluation
     DIR/runs/ID/correct.npy    packed bits: which test examples were classified correctly
-    DIR/latency.json           {variant: {batch size: {p10, p50, p90}}}, seconds
+    DIR/latency.json           {run id: {batch size: {p10, p50, p90}}} of one run a variant, seconds
     DIR/results.jsonl          derived from every valid result.json, one line per run
 
 Nothing here needs jax, so a report takes no longer than reading its files.
@@ -119,10 +119,12 @@ def read(workdir: str | os.PathLike[str]) -> Records:
         for variant, entries in tuning['variants'].items()
     }
     try:
-        latency = _mapping(workdir / 'latency.json', {}) or {}
+        measured = _mapping(workdir / 'latency.json', {}) or {}
     except BadRecord as bad:
-        latency = {}
+        measured = {}
         problems.append({'path': 'latency.json', 'reason': str(bad)})
+    owners = {variant: next((run for run in runs.values() if run in measured), None) for variant, runs in study['runs'].items()}
+    latency = {variant: measured[run] for variant, run in owners.items() if run is not None}
     present = set(os.listdir(workdir / 'runs')) if (workdir / 'runs').is_dir() else set()
     return Records(workdir, study, results, problems, trials, latency, len(present - owned))
 

@@ -28,7 +28,7 @@ _COST_CAPTION = (
     'variants share is compiled by the one that runs first. Memory measured: what training steps take, the state among it, '
     'without resident data, compilation and evaluation: by the resident memory of the process on CPU, by the own account of '
     'the fullest device elsewhere; median over seeds; – where the peak was that of something earlier. Latency: median (10 to '
-    '90 % quantile).'
+    '90 % quantile). Variants that share a program share its memory and latency.'
 )
 
 _OBSERVED = {

@@ -112,8 +112,11 @@ def study(
     (workdir / 'latency.json').write_text(
         json.dumps(
             {
-                v: {b: {'p10': 0.9 * t, 'p50': t, 'p90': 1.2 * t, 'mean': t, 'n': 50} for b, t in (('1', 2e-4), ('64', 3e-3))}
+                runs[v]['0']: {
+                    b: {'p10': 0.9 * t, 'p50': t, 'p90': 1.2 * t, 'mean': t, 'n': 50} for b, t in (('1', 2e-4), ('64', 3e-3))
+                }
                 for v in effects
+                if runs[v]
             }
         )
     )

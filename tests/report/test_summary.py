@@ -161,6 +161,34 @@ def test_memory_is_the_median_of_what_training_took(tmp_path):
     assert ratio['ratio'] == pytest.approx(stats.gmean(taken['tiny'] / taken['baseline'])) and len(ratio['interval']) == 2
 
 
+def test_variants_that_share_a_program_share_its_memory(tmp_path):
+    """Only the learning rate tells two variants apart: what one of them takes, the other takes."""
+    workdir = fabricate.study(tmp_path, seeds=6, evaluations=2)
+    for variant, taken in (('baseline', 4e6), ('null', 5e6), ('cosine', 9e6)):
+        for seed in range(6):
+            cost = json.loads((fabricate.amend(workdir, variant, seed, key='one') / 'result.json').read_text())['cost']
+            fabricate.amend(workdir, variant, seed, cost=cost | {'peak_growth_bytes': int(taken) + seed})
+    _, found, contrasts = summarize(workdir)
+    taken = {v['name']: v['cost']['peak_growth_bytes'] for v in found['variants']}
+    assert taken['baseline'] == taken['null'] == taken['cosine'] == 5e6 + 2.5 and taken['tiny'] < 2e6
+    assert contrasts['cosine']['cost']['peak_growth_bytes'] == {'ratio': 1.0, 'interval': [1.0, 1.0]}
+
+
+def test_latency_follows_the_run_and_not_the_name_of_a_variant(tmp_path):
+    """Two variants that swap their definitions swap their runs, and with them what was measured."""
+    workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
+    content = json.loads((workdir / 'study.json').read_text())
+    latency = json.loads((workdir / 'latency.json').read_text())
+    latency[content['runs']['tiny']['0']]['64'] = {'p10': 1e-5, 'p50': 1e-5, 'p90': 1e-5}
+    (workdir / 'latency.json').write_text(json.dumps(latency))
+    content['runs'] |= {'tiny': content['runs']['cosine'], 'cosine': content['runs']['tiny']}
+    (workdir / 'study.json').write_text(json.dumps(content))
+    measured = records.read(workdir).latency
+    assert measured['cosine']['64']['p50'] == 1e-5 and measured['tiny']['64']['p50'] == 3e-3
+    (workdir / 'latency.json').write_text(json.dumps({'tiny': latency[content['runs']['tiny']['0']]}))
+    assert records.read(workdir).latency == {}  # measured when names were what it was known by
+
+
 def test_costs_are_those_that_are_known_and_numbers(tmp_path):
     workdir = fabricate.study(tmp_path, evaluations=2)
     for path in workdir.glob('runs/*/result.json'):
