@@ -80,7 +80,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'matmul_precision': 'default',  # jax's: 'default', 'high', 'highest'
                 'deterministic': False,  # operations that give the same bits every time; they always do on CPU
                 'remat': 'none',  # what is computed again for the gradient: 'none', 'products' kept, 'block' inputs kept
-                'memory_budget': '',  # such as '6GiB': micro-batch and remat are chosen so that a step fits
+                'memory_budget': '',  # such as '6GiB': micro-batch and remat are chosen so that a whole run fits
             },
         },
         type_safe=False,  # types are checked at the door, with messages for the reader (research.config.overrides)

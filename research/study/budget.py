@@ -13,15 +13,16 @@ from typing import Any
 
 from research import cost, durations, models
 from research.catalogue import ConfigError
+from research.config import overrides
 from research.config.files import located
-from research.data import batch_sizes
+from research.data import Dataset, batch_sizes
 from research.report import records
 from research.study import identity
-from research.study.measure import trial
+from research.study.measure import beside_training, trial
 from research.study.plan import Plan, Run, the_same
 from research.study.verify import verify
 from research.train import experiment as experiments
-from research.train import flops, memory, parallel, record
+from research.train import flops, judge, memory, parallel, record
 from research.train.clock import Clock
 from research.train.experiment import Experiment
 from research.train.feed import Feed
@@ -47,7 +48,7 @@ def settle(plan: Plan, workdir: pathlib.Path, session: Session) -> Plan:
     rates: dict[str, float] = {}
     for run in plan.runs:
         with located(plan.source, run.variant):
-            runs.append(_with_flops(_within_memory(_with_checksum(run, session), session), session, rates))
+            runs.append(_with_flops(within_memory(_with_checksum(run, session), session), session, rates))
     _refuse_twins(plan, runs)
     plan = dataclasses.replace(plan, runs=runs)
     if not any(_SECONDS_TEXT.fullmatch(run.config['study']['budget']) for run in runs):
@@ -126,55 +127,70 @@ def _seconds_per_step(experiment: Experiment) -> float:
     return seconds / steps
 
 
-def _within_memory(run: Run, session: Session) -> Run:
-    """The run with the micro-batch and rematerialization that fit; programs that were only looked at are let go."""
+def within_memory(run: Run, session: Session) -> Run:
+    """The run with the micro-batch, rematerialization and batch of evaluation that fit `train.memory_budget`, if it has one.
+
+    Raises:
+      ConfigError: nothing fits, or the config chooses one of the first two itself.
+    """
     if not run.config['train']['memory_budget']:
         return run
     if run.key not in session.fits:
-        session.fits[run.key] = within_memory(run.config, session)
+        session.fits[run.key] = _fit(run.config, session)
     chosen = session.fits[run.key]
-    return dataclasses.replace(
-        _settled(_settled(run, 'train', **_remat(chosen.remat)), 'gradient', micro_batch=chosen.micro_batch),
-        key=f'{run.key} {chosen.micro_batch} {chosen.remat}',
-        memory_plan=chosen,
-    )
+    key = f'{run.key} {chosen.micro_batch} {chosen.remat} {chosen.evaluation_batch}'
+    return dataclasses.replace(run, config=_fitted(run.config, *chosen), key=key, memory_plan=chosen)
 
 
-def _remat(policy: str) -> dict[str, str]:
-    return {'memory_budget': '', 'remat': policy}
+def _fitted(config: Mapping[str, Any], micro_batch: int, remat: str, _: Any, evaluation_batch: int) -> dict[str, Any]:
+    config = _with(config, 'train', {'memory_budget': '', 'remat': remat})
+    config = _with(config, 'gradient', {'micro_batch': micro_batch})
+    return _with(config, 'data', {'eval_batch_size': evaluation_batch})
 
 
-def within_memory(config: Mapping[str, Any], session: Session) -> memory.Fit:
-    """Micro-batch and rematerialization for `train.memory_budget`, read off the programs of runs with either.
-
-    Raises:
-      ConfigError: nothing fits, or the config chooses one of them itself.
-    """
+def _fit(config: Mapping[str, Any], session: Session) -> memory.Fit:
+    """What fits `train.memory_budget`, read off programs; those that were only looked at are let go."""
     if config['gradient']['micro_batch'] or config['train']['remat'] != 'none':
         raise ConfigError(
             "train.memory_budget chooses gradient.micro_batch and train.remat: leave them at 0 and 'none', or it at ''."
         )
+    limit, resolve = config['train']['memory_budget'], functools.partial(overrides.apply, overrides.defaults())
+    memory.parse(limit)  # refused before anything compiles
     dataset = experiments.load_data(config, session)
-    batch, epoch = experiments.batch_size(config, dataset), len(dataset.splits['train'])
-    text = config['study']['budget']
-    unknown = _SECONDS_TEXT.fullmatch(text) or _FLOPS_TEXT.fullmatch(text)  # settled after this
-    total = durations.examples(f'{_MANY_STEPS}st' if unknown else text, batch, epoch)
-    convert: Callable[[str], int] = functools.partial(durations.examples, batch_size=batch, epoch=epoch, total=total)
-    rungs = batch_sizes.create({**config['data'], 'batch_size': batch}, convert).rungs
+    batch, total, rungs = _sizes(config, dataset)
     whole, engine = max(rungs), parallel.create(config['train']['engine'], config['train']['devices'])
     for rung in rungs:
         parallel.check_shares(engine, rung)
+    platform, copies = engine.devices[0].platform, 2 if config['study']['score'] == 'best' else 1
+    shares, least = len(engine.devices) if engine.axis_name else 1, 2 if config['gradient']['noise_scale'] else 1
+    sizes, remats = memory.candidates(rungs, shares, least), models.rematerializes(config['model']['name'])
     looked_at = Session(datasets=session.datasets, placed=session.placed)  # its programs are let go
+
+    def built(size: int, policy: str, evaluation: int) -> Experiment:
+        micro = 0 if size == whole else size
+        changed = _with(_fitted(config, micro, policy, None, evaluation), 'study', {'budget': f'{total}ex'})
+        return experiments.build(changed, looked_at, f'{size} {policy} {evaluation}')
+
+    @functools.cache
+    def between(evaluation: int) -> int:
+        experiment = judge.shaped(built(sizes[-1], 'none', evaluation), resolve, looked_at)
+        return memory.beside(beside_training(experiment))
 
     @functools.cache
     def need(size: int, policy: str) -> memory.Need:
-        gradient = {**config['gradient'], 'micro_batch': 0 if size == whole else size}
-        study = {**config['study'], 'budget': f'{total}ex'}
-        changed = {**config, 'gradient': gradient, 'train': {**config['train'], **_remat(policy)}, 'study': study}
-        experiment = experiments.build(changed, looked_at, f'{size} {policy}')
-        peak = memory.predicted(cost.memory(experiment.prepared()), engine.devices[0].platform)
-        return memory.Need(peak, memory.time(flops.train(changed, dataset, batch, total)[0], size))
+        experiment = built(size, policy, evaluation)
+        train = cost.memory(experiment.prepared())
+        step = flops.train(experiment.config, dataset, batch, total)[0]
+        return memory.Need(memory.predicted(train, between(evaluation), copies, platform), memory.time(step, size))
 
-    shares, least = len(engine.devices) if engine.axis_name else 1, 2 if config['gradient']['noise_scale'] else 1
-    sizes, remats = memory.candidates(rungs, shares, least), models.rematerializes(config['model']['name'])
-    return memory.fit(config['train']['memory_budget'], sizes, whole, remats, need)
+    evaluation = memory.evaluation_batch(limit, config['data']['eval_batch_size'], shares, between)
+    return memory.fit(limit, sizes, whole, remats, need)._replace(evaluation_batch=evaluation)
+
+
+def _sizes(config: Mapping[str, Any], dataset: Dataset) -> tuple[int, int, tuple[int, ...]]:
+    """Examples of the first step, examples of the run, and every batch size of the run."""
+    batch, epoch, text = experiments.batch_size(config, dataset), len(dataset.splits['train']), config['study']['budget']
+    unknown = _SECONDS_TEXT.fullmatch(text) or _FLOPS_TEXT.fullmatch(text)  # settled after this
+    total = durations.examples(f'{_MANY_STEPS}st' if unknown else text, batch, epoch)
+    convert: Callable[[str], int] = functools.partial(durations.examples, batch_size=batch, epoch=epoch, total=total)
+    return batch, total, batch_sizes.create({**config['data'], 'batch_size': batch}, convert).rungs

@@ -1,5 +1,6 @@
 """What can be told of a built run without training it: counts, learning rates, the seconds of a few steps."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -10,6 +11,7 @@ from research import cost
 from research.optim.plateau import START
 from research.train import flops
 from research.train.clock import Clock
+from research.train.evaluation import variables_of
 from research.train.experiment import Experiment
 from research.train.feed import Feed
 
@@ -25,6 +27,23 @@ def costs(experiment: Experiment) -> dict[str, int]:
         'inference_flops': inference[0],
         'inference_multiply_adds': inference[1],
     }
+
+
+def beside_training(experiment: Experiment) -> list[dict[str, int]]:
+    """Bytes by kind (research.cost.memory) of the programs that a run calls between its steps: evaluation, what makes its
+    variables, samples. Compiles them where they are not; runs none."""
+    program, state, clock = experiment.program, experiment.program.engine.shaped(experiment.program.shapes), Clock()
+    variables, programs = variables_of(state), [program.evaluate]
+    with contextlib.closing(Feed(experiment)) as feed:
+        data, block = next(feed.blocks(experiment.dataset.splits['train']))
+    program.evaluate.prepare(clock, variables, data, program.engine.shaped(block))
+    if program.final is not None:
+        program.final.prepare(clock, state, data['constants'], experiment.background)
+        programs.append(program.final)
+    if program.samples is not None:
+        program.samples.prepare(clock, variables)
+        programs.append(program.samples)
+    return [cost.memory(compiled.executable) for compiled in programs]
 
 
 def schedules(built: Mapping[str, Experiment]) -> dict[str, tuple[list[int], list[float]]]:

@@ -61,8 +61,7 @@ def equipped(
     """
     if not isinstance(experiment.program.step.task, generation.Generation):
         return experiment
-    data = {f'data.{key}': experiment.config['data'][key] for key in _DATA}
-    own = experiments.build(resolve(OVERRIDES | data), session, f'judge {data}')
+    own = _own(experiment, resolve, session)
     config = {**own.config, 'data': {**own.config['data'], **_SILENT}}
     content = json.dumps([config, fingerprint(own.config, own.dataset.checksum)], sort_keys=True, default=list)
     name = hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -75,5 +74,25 @@ def equipped(
         checkpoint.remove(aside / 'checkpoints')
         aside.rename(kept)
     judge = {'variables': checkpoint.load_variables(kept / 'scored'), **tasks.standardization(own.dataset.facts)}
-    constants = {**experiment.data['constants'], 'judge': experiment.program.engine.replicate(judge)}
-    return dataclasses.replace(experiment, data={**experiment.data, 'constants': constants}, judge_name=name)
+    return dataclasses.replace(_with(experiment, experiment.program.engine.replicate(judge)), judge_name=name)
+
+
+def shaped(experiment: Experiment, resolve: Callable[[Mapping[str, Any]], Mapping[str, Any]], session: Session) -> Experiment:
+    """Adds the shapes of the judge if the task needs one: enough to compile with; arguments as of `equipped`."""
+    if not isinstance(experiment.program.step.task, generation.Generation):
+        return experiment
+    own = _own(experiment, resolve, session)
+    variables = {'params': own.program.shapes.params, **own.program.shapes.collections}
+    judge = {'variables': variables, **tasks.standardization(own.dataset.facts)}
+    return _with(experiment, experiment.program.engine.shaped(judge))
+
+
+def _own(experiment: Experiment, resolve: Callable[[Mapping[str, Any]], Mapping[str, Any]], session: Session) -> Experiment:
+    """The judge's own run."""
+    data = {f'data.{key}': experiment.config['data'][key] for key in _DATA}
+    return experiments.build(resolve(OVERRIDES | data), session, f'judge {data}')
+
+
+def _with(experiment: Experiment, judge: Mapping[str, Any]) -> Experiment:
+    constants = {**experiment.data['constants'], 'judge': judge}
+    return dataclasses.replace(experiment, data={**experiment.data, 'constants': constants})

@@ -3,16 +3,21 @@
 Idea: the compiler knows what a program takes before it runs, so the largest micro-batch that fits can be looked up. A run whose
 batch or inputs grow is measured where it takes most.
 
-Config: {'train.memory_budget': '6GiB'}; a budget a device, of what training holds: state, data, batches and activations.
+Config: {'train.memory_budget': '6GiB'}; a budget a device, of what a whole run holds there: state, data, the activations of its
+steps, evaluations, a checkpoint's copy of the state. Not in it: compilation, compiled code, jax and Python; and for two players
+the training of the judge, once a study, and what their metrics take on the host.
 
-What a program takes is the compiler's count: arguments + outputs - aliases + temporaries. On CPU the scratch of the convolution
-library is outside that count, so the temporaries are taken `ALLOWANCE` times: growth of the process has been measured at 1.4 to
-1.7 times. Micro-batches are the batch's divisors, because norm layers would see the padding of others.
+What a program takes is the compiler's count: arguments + outputs - aliases + temporaries. On CPU the budget is held against the
+resident memory of the process, where more comes on top. The scratch of the convolution library is outside the count, so the
+temporaries of the program that runs are taken 1.7 times: growth of the process has been measured at 1.4 to 1.7 times. What a
+program computed in was seen to stay until another one ran, so training and evaluation are added. On accelerators the larger of
+the two decides. Micro-batches are the batch's divisors, because norm layers would see the padding of others; the batch of
+evaluations is halved until these take a quarter of the budget.
 
 Time is guessed from FLOPs, recomputation included, and from what small micro-batches lose: a step in micro-batches of m
 examples takes about (1 + 4 / m) of its FLOPs' time. So a smaller micro-batch is preferred until it is very small.
 
-Claim: a batch larger than memory allows, with no trial and error. Cost: a dozen compilations at most. Clashes: it chooses
+Claim: a batch larger than memory allows, with no trial and error. Cost: a dozen compilations or two. Clashes: it chooses
 `gradient.micro_batch` and `train.remat`, so these stay as they are; with batch normalization, micro-batches are ghost batches.
 """
 
@@ -23,7 +28,10 @@ from typing import NamedTuple
 from research.catalogue import ConfigError
 from research.layers.remat import POLICIES
 
-ALLOWANCE = {'cpu': 1.7}
+# On CPU: of the temporaries of the program that runs, and bytes of the host's own (index arrays, checkpoints on their way).
+_ALLOWANCE, _HOST = 1.7, 16 << 20
+# Share of the budget that evaluations may take, which are a small part of a run's time.
+_BETWEEN = 0.25
 _UNITS = {'B': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'KiB': 2**10, 'MiB': 2**20, 'GiB': 2**30}
 # Examples a micro-batch at which half of the time is overhead, about.
 _OVERHEAD = 4
@@ -37,11 +45,12 @@ class Need(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A choice: micro-batch (0: the whole batch) and remat, with what it needs."""
+    """A choice: micro-batch (0: the whole batch) and remat, with what it needs; and examples an evaluation step."""
 
     micro_batch: int
     remat: str
     need: Need
+    evaluation_batch: int = 0
 
 
 def parse(text: str) -> int:
@@ -56,10 +65,39 @@ def parse(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def predicted(memory: Mapping[str, int], platform: str) -> int:
-    """Bytes that a compiled program (research.cost.memory) is taken to need on a platform."""
-    extra = (ALLOWANCE.get(platform, 1.0) - 1) * memory['temporaries']
-    return int(memory['total'] + extra)
+def beside(programs: Sequence[Mapping[str, int]]) -> int:
+    """Bytes that the programs between steps (research.cost.memory) add to what training keeps: one at a time, the outputs of
+    the one before it held."""
+    return max(program['temporaries'] for program in programs) + sum(program['outputs'] for program in programs)
+
+
+def predicted(train: Mapping[str, int], between: int, copies: int, platform: str) -> int:
+    """Bytes that a whole run is taken to need on a platform.
+
+    Args:
+      train: of the training program, from research.cost.memory.
+      between: bytes of the programs between steps, from `beside`.
+      copies: of the state that are held beside it: one for a checkpoint, another for the best variables.
+    """
+    kept, steps = train['total'] - train['temporaries'] + copies * train['aliases'], train['temporaries']
+    if platform != 'cpu':
+        return kept + max(steps, between)
+    return int(kept + max(_ALLOWANCE * steps + between, steps + _ALLOWANCE * between) + _HOST)
+
+
+def evaluation_batch(budget: str, batch: int, shares: int, between: Callable[[int], int]) -> int:
+    """Examples an evaluation step: `batch`, halved until the programs between steps take at most a quarter of the budget.
+
+    Args:
+      budget: text, as `parse` takes it.
+      batch: as asked for.
+      shares: devices that share a batch evenly.
+      between: examples -> bytes, from `beside`.
+    """
+    limit = parse(budget) * _BETWEEN
+    while batch > shares and between(batch) > limit:
+        batch = max(1, batch // 2 // shares) * shares
+    return batch
 
 
 def time(flops: int, micro_batch: int) -> float:
@@ -74,6 +112,9 @@ def candidates(rungs: Sequence[int], shares: int, least: int) -> list[int]:
       rungs: the batch sizes.
       shares: devices that share a micro-batch evenly.
       least: micro-batches that a batch has.
+
+    Raises:
+      ConfigError: there is none.
     """
 
     def fits(size: int) -> bool:
@@ -81,7 +122,10 @@ def candidates(rungs: Sequence[int], shares: int, least: int) -> list[int]:
         even = all(rung % (count * shares) == 0 for rung, count in zip(rungs, counts, strict=True))
         return even and min(counts) >= least
 
-    return [size for size in range(max(rungs), 0, -1) if max(rungs) % size == 0 and fits(size)]
+    sizes = [size for size in range(max(rungs), 0, -1) if max(rungs) % size == 0 and fits(size)]
+    if not sizes:
+        raise ConfigError('No micro-batch divides every batch size of the run: choose sizes with a common divisor.')
+    return sizes
 
 
 def fit(budget: str, sizes: Sequence[int], whole: int, rematerializes: bool, need: Callable[[int, str], Need]) -> Fit:
@@ -98,8 +142,6 @@ def fit(budget: str, sizes: Sequence[int], whole: int, rematerializes: bool, nee
       ConfigError: nothing fits; it says what would.
     """
     limit = parse(budget)
-    if not sizes:
-        raise ConfigError('No micro-batch divides every batch size of the run: choose sizes with a common divisor.')
     plans, smallest = [], None
     for remat in ('none', *POLICIES) if rematerializes else ('none',):
         last = need(sizes[-1], remat)
@@ -127,4 +169,5 @@ def fit(budget: str, sizes: Sequence[int], whole: int, rematerializes: bool, nee
 def sentence(plan: Fit, budget: str) -> str:
     """What a reader should know of a plan."""
     micro = f'micro-batches of {plan.micro_batch}' if plan.micro_batch else 'the whole batch at once'
-    return f'{micro}, remat {plan.remat}: {plan.need.bytes / 2**20:.0f} MiB predicted of {budget}'
+    size = f'{plan.need.bytes / 2**20:.0f} MiB predicted of {budget}'
+    return f'{micro}, remat {plan.remat}, evaluation in batches of {plan.evaluation_batch}: {size}'

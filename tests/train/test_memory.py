@@ -9,6 +9,7 @@ from research import cost
 from research.catalogue import ConfigError
 from research.study import budget as budgets
 from research.study import identity, plan
+from research.study.measure import beside_training
 from research.train import memory
 from research.train.experiment import Experiment
 from research.train.program import Compiled, Session
@@ -78,27 +79,35 @@ WIDE = {'model.name': 'techniques:Pooled', 'model.norm.name': 'none', 'data.batc
 WITH_BLOCKS = {'model.norm.name': 'none', 'data.batch_size': 64, 'model.widths': (16,)}
 
 
+@pytest.fixture
+def bare(monkeypatch):
+    """These programs are smaller than what the host adds to any."""
+    monkeypatch.setattr(memory, '_HOST', 0)
+
+
 def planned(session, budget, *changes):
     """The run that `train.memory_budget` makes of a config."""
     (run,) = plan.seeded('baseline', tiny.config(*changes, {'train.memory_budget': budget}), (0,))
-    return budgets._within_memory(run, session)
+    return budgets.within_memory(run, session)
 
 
 def needs(*changes):
-    """Bytes that the whole batch is taken to need."""
-    return memory.predicted(cost.memory(tiny.build(Session(), *changes).prepared()), 'cpu')
+    """Bytes that a run with the whole batch is taken to need."""
+    built = tiny.build(Session(), *changes)
+    return memory.predicted(cost.memory(built.prepared()), memory.beside(beside_training(built)), 1, 'cpu')
 
 
 @pytest.mark.parametrize(
     'changes', [WIDE, pytest.param(WITH_BLOCKS, marks=pytest.mark.long)], ids=['without_blocks', 'with_blocks']
 )
-def test_a_run_within_a_budget_is_the_run_that_was_chosen(changes):
+def test_a_run_within_a_budget_is_the_run_that_was_chosen(changes, bare):
     """Read off compiled programs; what comes of it is the config with that micro-batch written by hand."""
     session, whole = Session(), needs(changes)
     run = planned(session, f'{whole * 0.8:.0f}B', changes)
     chosen = run.memory_plan
     assert 0 < chosen.micro_batch < 64 and whole * 0.4 < chosen.need.bytes <= whole * 0.8
     by_hand = {'gradient.micro_batch': chosen.micro_batch, 'train.remat': chosen.remat}
+    by_hand['data.eval_batch_size'] = chosen.evaluation_batch
     assert run.config == tiny.config(changes, by_hand)
     assert chosen.need.bytes == needs(changes, by_hand)
     assert run.key not in (identity.compile_key(run.config), identity.compile_key(tiny.config(changes)))
@@ -114,7 +123,6 @@ def test_a_run_within_a_budget_is_the_run_that_was_chosen(changes):
         ((16, 32, 64), 1, 1, [64, 32, 16, 8, 4, 2, 1]),
         ((16, 32, 64), 1, 2, [8, 4, 2, 1]),
         ((30, 20), 1, 1, [30, 15, 10, 6, 5, 2, 1]),  # in micro-batches of 3, 20 would have an empty place
-        ((9, 7), 4, 1, []),
     ],
 )
 def test_micro_batches_divide_every_batch(rungs, shares, least, expected):
@@ -123,7 +131,28 @@ def test_micro_batches_divide_every_batch(rungs, shares, least, expected):
 
 def test_no_micro_batch_at_all():
     with pytest.raises(ConfigError, match='common divisor'):
-        memory.fit('1GiB', [], 9, False, None)
+        memory.candidates((9, 7), 4, 1)
+
+
+def test_training_and_evaluation_together_and_what_the_host_adds():
+    """On CPU what a program computed in stays until the next one comes; elsewhere the larger of the two decides."""
+    train = {'arguments': 1000, 'outputs': 400, 'aliases': 300, 'temporaries': 5000, 'total': 6100}
+    between = memory.beside([{'temporaries': 2000, 'outputs': 10}, {'temporaries': 700, 'outputs': 100}])
+    assert between == 2110
+    kept = 1000 + 400 - 300
+    assert memory.predicted(train, between, 1, 'gpu') == kept + 300 + 5000
+    assert memory.predicted(train, 9000, 2, 'gpu') == kept + 600 + 9000
+    on_cpu = memory.predicted(train, between, 1, 'cpu') - memory.predicted(train, between, 0, 'cpu')
+    assert on_cpu == 300
+    assert memory.predicted(train, 9000, 0, 'cpu') - memory.predicted(train, 0, 0, 'cpu') == 5000 + 1.7 * 9000 - 1.7 * 5000
+
+
+@pytest.mark.parametrize(
+    ('budget', 'shares', 'expected'),
+    [(10**6, 1, 256), (102_400, 1, 256), (102_399, 1, 128), (4_000, 1, 8), (1, 4, 4), (1, 1, 1)],
+)
+def test_evaluations_take_at_most_a_quarter(budget, shares, expected):
+    assert memory.evaluation_batch(f'{budget}B', 256, shares, lambda batch: 100 * batch) == expected
 
 
 @pytest.mark.parametrize(
@@ -141,7 +170,7 @@ def test_what_is_looked_at_is_the_phase_that_takes_most(session, changes, larges
     assert tiny.build(session, model, changes).largest[:3] == largest
 
 
-def test_a_batch_that_grows_stays_within_the_budget():
+def test_a_batch_that_grows_stays_within_the_budget(bare):
     grows = {**WIDE, 'data.batch_size': 32, 'data.batch': {'name': 'grow', 'milestones': ('0.5run',), 'factor': 4}}
     whole, constant = needs(grows), needs({**WIDE, 'data.batch_size': 32})
     assert whole > 2 * constant
@@ -158,7 +187,8 @@ def test_what_the_budget_chooses_is_not_chosen_beside_it(session, changes):
 
 def test_a_budget_with_a_noise_scale_leaves_something_to_compare(session, monkeypatch):
     monkeypatch.setattr(Experiment, 'prepared', lambda built: None)
-    monkeypatch.setattr(cost, 'memory', lambda _: {'total': 1, 'temporaries': 0})
+    monkeypatch.setattr(budgets, 'beside_training', lambda _: [{'temporaries': 0, 'outputs': 0}])
+    monkeypatch.setattr(cost, 'memory', lambda _: {'total': 1, 'aliases': 0, 'temporaries': 0})
     noise = {'gradient.noise_scale': True, 'model.norm.name': 'none'}
     assert planned(session, '1GiB', noise).memory_plan.micro_batch == 16
 
