@@ -1,9 +1,15 @@
 """Files that are written whole or not at all, and metrics.jsonl, whose last line a kill may have cut short. Needs no jax."""
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# In a study's folder: held by the launch that is at work there.
+LOCK = '.lock'
 
 
 def write(path: Path, content: str | bytes, sync: bool = False) -> None:
@@ -28,6 +34,22 @@ def write(path: Path, content: str | bytes, sync: bool = False) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Holds a lock file for the block; False where another holds it.
+
+    Raises:
+      OSError: the file cannot be made.
+    """
+    with open(path, 'a') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

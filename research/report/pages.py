@@ -34,11 +34,15 @@ _TEMPLATES = {
 _ELSEWHERE = ('--workdir', '--config.study.seeds', '--report', '--plan', '--stale')
 
 
-def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+def write(workdir: str | os.PathLike[str], remembers: bool = True) -> dict[str, Any]:
     """Rebuilds every report file in `workdir` from its records and returns the content of summary.json.
 
     The first report also saves the study's seeds in study.json as `reported_seeds`, so that later reports can count the
     seeds that were added after it.
+
+    Args:
+      workdir: of the study.
+      remembers: whether study.json may be written; not while a launch is at work, which writes it itself.
 
     Raises:
       ConfigError: there is no study in `workdir`.
@@ -63,7 +67,7 @@ def write(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         files.write(read.workdir / f'report.{suffix}', environment.get_template(f'report.{suffix}.jinja').render(page))
     files.write(read.workdir / 'report.csv', tables.spreadsheet(summary))
     figures.pareto(chart, read.workdir)
-    if summary['seeds'] and 'reported_seeds' not in read.study:
+    if remembers and summary['seeds'] and 'reported_seeds' not in read.study:
         study = read.study | {'reported_seeds': read.study['seeds']}
         files.write(read.workdir / 'study.json', json.dumps(study, indent=1))
     return summary
@@ -95,13 +99,7 @@ def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
         f'intervals. {earlier.correction(summary)}',
         'differences': {
             'headings': ['variant', 'field', 'baseline', 'here'],
-            'rows': [
-                [variant['name'], key, _setting(baseline, key), json.dumps(value)]
-                for variant in summary['variants']
-                if variant['name'] != BASELINE
-                for key, value in variant['overrides'].items()
-                if _setting(baseline, key) != json.dumps(value)
-            ],
+            'rows': _differing(study, baseline),
         },
         'config': [f'{key} = {json.dumps(value)}' for key, value in overrides.flatten(baseline).items()],
         'null': words.null(tables.null(summary), score, summary),
@@ -195,6 +193,18 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     if summary['strangers']:
         notes.append(f'{summary["strangers"]} run folders belong to no run of this study as it stands, and were left out.')
     return notes
+
+
+def _differing(study: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[list[str]]:
+    """(variant, field, baseline's, here) of each field that differs from `baseline`, as tuning left both."""
+    tuned, rows = study['variants'][BASELINE], []
+    for name, changes in study['variants'].items():
+        here = {key: json.dumps(value) for key, value in changes.items()}
+        if hidden := [key for key in tuned if key not in here]:  # what tuning changed in the baseline alone
+            config = overrides.apply(study['config'], changes)
+            here |= {key: _setting(config, key) for key in hidden}
+        rows += [[name, key, _setting(baseline, key), text] for key, text in here.items() if text != _setting(baseline, key)]
+    return rows
 
 
 def _setting(config: Mapping[str, Any], key: str) -> str:

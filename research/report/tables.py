@@ -131,7 +131,7 @@ def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
         caption += _GAP_CAPTION.format(split=summary['metric'].partition('/')[0])
     else:
         del columns['gap to training data']
-    return _filled(columns, summary, caption)
+    return _filled(columns, rows(summary), caption)
 
 
 def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         'compile time, all seeds': lambda row: words.duration(row.cost.get('compile_seconds')),
         **{f'latency, batch {batch}': lambda row, batch=batch: _latency(row, batch) for batch in batches},
     }
-    return _filled(columns, summary, _COST_CAPTION.format(level=words.level(summary['alpha'])))
+    return _filled(columns, _with_null(summary), _COST_CAPTION.format(level=words.level(summary['alpha'])))
 
 
 def observed(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,8 +211,7 @@ def latex(summary: Mapping[str, Any]) -> list[dict[str, dict[str, str]]]:
 
 def spreadsheet(summary: Mapping[str, Any]) -> str:
     """report.csv: one line per variant (including the null) or contrast, unrounded, in the units of the records."""
-    nulls = [Row(NULL, v, null(summary)) for v in summary['variants'] if v['name'] == NULL]
-    lines = [_line(row) for row in nulls + rows(summary)]
+    lines = [_line(row) for row in _with_null(summary)]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(dict.fromkeys(key for line in lines for key in line)), lineterminator='\n')
     writer.writeheader()
@@ -248,8 +247,14 @@ def _line(row: Row) -> dict[str, Any]:
     }
 
 
-def _filled(columns, summary: Mapping[str, Any], caption: str) -> dict[str, Any]:
-    body = [[cell(row) for cell in columns.values()] for row in rows(summary)]
+def _with_null(summary: Mapping[str, Any]) -> list[Row]:
+    """`rows` with the null's behind the baseline's."""
+    first, *others = rows(summary)
+    return [first, *(Row(NULL, v, null(summary)) for v in summary['variants'] if v['name'] == NULL), *others]
+
+
+def _filled(columns, shown: list[Row], caption: str) -> dict[str, Any]:
+    body = [[cell(row) for cell in columns.values()] for row in shown]
     return {'headings': list(columns), 'rows': body, 'caption': caption}
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import pathlib
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import jax
 
+from research import files
 from research.catalogue import ConfigError
 from research.report import records
 from research.study import asked, identity
@@ -38,14 +38,12 @@ def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
     own_platform(plan)
     try:
         (workdir / 'runs').mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / '.lock', 'a')  # noqa: SIM115 - held to the end of the launch
+        (workdir / files.LOCK).touch()
     except OSError as error:
         raise ConfigError(f"Cannot write to workdir '{workdir}': {error.strerror}. Choose another --workdir.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"Another launch is at work in '{workdir}'. Wait for it, or choose another --workdir.") from error
+    with files.lock(workdir / files.LOCK) as free:
+        if not free:
+            raise ConfigError(f"Another launch is at work in '{workdir}'. Wait for it, or choose another --workdir.")
         own_study(workdir, plan)
         try:
             yield

@@ -165,23 +165,27 @@ def _is_import_path(key: str, value: Any) -> bool:
     )
 
 
-def environment(workdir: pathlib.Path, config_folder: pathlib.Path) -> dict[str, Any]:
+def environment(workdir: pathlib.Path, config_file: pathlib.Path) -> dict[str, Any]:
     """Saves the uncommitted changes and the package list beside the study; returns commit, versions, device and platform.
 
-    Each is a file of its own by its content, so that a later launch does not overwrite what earlier runs were made with.
+    Uncommitted changes are the difference from the last commit, and the files that git does not know and this process has
+    imported. Each is a file of its own by its content, so that a later launch does not overwrite what earlier runs were made
+    with.
 
     Args:
       workdir: of the study.
-      config_folder: of the config file, whose repository may be another one, a paper's.
+      config_file: its repository may be another one, a paper's.
     """
-    here = pathlib.Path(__file__).parents[2]
+    here, config_folder = pathlib.Path(__file__).parents[2], config_file.parent
     tops = {_git(folder, 'rev-parse', '--show-toplevel').strip() or str(folder) for folder in (here, config_folder)}
-    changes = ''.join(_git(top, 'status', '--short') + _git(top, 'diff', 'HEAD') for top in sorted(tops))
+    changes = ''.join(
+        _git(top, 'status', '--short') + _git(top, 'diff', 'HEAD') + _untracked(top, config_file) for top in sorted(tops)
+    )
     packages = '\n'.join(sorted(f'{d.name}=={d.version}' for d in importlib.metadata.distributions())) + '\n'
     return {
         'git_commit': _git(here, 'rev-parse', 'HEAD').strip(),
         'config_commit': _git(config_folder, 'rev-parse', 'HEAD').strip(),
-        'git_diff_file': _kept(workdir, 'uncommitted', changes),
+        'git_diff_file': _kept(workdir, 'uncommitted', ''.join(changes)),
         'packages_file': _kept(workdir, 'packages', packages),
         'platform': jax.default_backend(),
         'device': jax.devices()[0].device_kind,
@@ -196,7 +200,16 @@ def environment(workdir: pathlib.Path, config_folder: pathlib.Path) -> dict[str,
 
 def _git(folder: pathlib.Path | str, *arguments: str) -> str:
     done = subprocess.run(['git', '-C', str(folder), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else ''
+    return done.stdout if done.returncode == 0 or '--no-index' in arguments else ''  # 1 where there are differences
+
+
+def _untracked(top: str, config_file: pathlib.Path) -> str:
+    """Files of a repository that git does not know, as far as they have been imported, as git shows a new file."""
+    names = _git(top, 'ls-files', '--others', '--exclude-standard', '-z').split('\0')
+    sources = [str(config_file), *(getattr(module, '__file__', None) for module in list(sys.modules.values()))]
+    imported = {os.path.realpath(source) for source in sources if source}
+    new = [name for name in names if os.path.realpath(os.path.join(top, name)) in imported]
+    return ''.join(_git(top, 'diff', '--no-index', '--', os.devnull, name) for name in new)
 
 
 def _kept(workdir: pathlib.Path, stem: str, content: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import rich.console
 
+from research import files
 from research.catalogue import ConfigError
 from research.config import overrides
 
@@ -45,7 +46,10 @@ def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'r
 
 def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str) -> int:
     if mode == 'report':
-        return _report(workdir)
+        if not (workdir / 'study.json').exists():
+            return _report(workdir)  # which says so
+        with files.lock(workdir / files.LOCK) as free:
+            return _report(workdir, remembers=free)
     parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
     overrides.load(spec, parsed)  # errors in the text of the config are reported before jax is imported
     from research.study import plan, tuning
@@ -101,7 +105,7 @@ def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: 
             print(problem, file=sys.stderr)
         return fingerprints, done, folder.settle_stale(done, fingerprints, stale) + problems
 
-    environment = identity.environment(workdir, study.source.path.parent)
+    environment = identity.environment(workdir, study.source.path)
     study = budget.settle(study, workdir, session)
     built = verify.verify(study, session)  # what would be refused after tuning is refused before it
     notes = list(dict.fromkeys(experiment.why for experiment in built.values() if experiment.why))
@@ -132,10 +136,11 @@ def _command(spec: str, workdir: pathlib.Path, changes: Mapping[str, str]) -> st
     return shlex.join(['python', 'launch.py', *flags])
 
 
-def _report(workdir: pathlib.Path) -> int:
+def _report(workdir: pathlib.Path, remembers: bool = True) -> int:
+    """Reports; `remembers`: whether study.json is ours to write, and no launch's that is at work."""
     from research.report import pages
 
-    summary = pages.write(workdir)
+    summary = pages.write(workdir, remembers)
     _console(100).print(pages.table(summary))
     print(f'Report: {workdir / "report.html"} (also report.md, .csv, .tex, pareto.png)')
     return OK

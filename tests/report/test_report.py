@@ -22,6 +22,7 @@ from research import files
 from research.catalogue import ConfigError
 from research.config import overrides
 from research.report import figures, pages, records, tables, trials, words
+from research.study import launch
 
 FILES = ('summary.json', 'results.jsonl', 'report.md', 'report.html', 'report.csv', 'report.tex', 'pareto.png', 'pareto.pdf')
 HOSTILE = (
@@ -237,6 +238,20 @@ def test_other_budgets_stay_as_they_were_given(study):
     assert not any('study.budget' in entry['command'] for entry in pages.commands(workdir, content))
 
 
+def test_the_null_has_its_costs_and_no_quality_beside_the_variants(study):
+    _, summary = study
+    assert [row[0] for row in tables.cost(summary)['rows']][:3] == ['baseline', 'null', 'adam']
+    assert 'null' not in [row[0] for row in tables.quality(summary)['rows']]
+
+
+def test_what_tuning_changed_in_the_baseline_alone_is_a_difference_of_every_variant(tmp_path):
+    workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
+    fabricate.tune(workdir, {'baseline': [0.8, 0.9], 'clip': [0.9, 0.8]}, chosen={'baseline': 1, 'clip': 0})
+    pages.write(workdir)
+    text = (workdir / 'report.md').read_text().replace('\\', '')
+    assert '| clip | optimizer.learning_rate | 0.1 | 0.05 |' in text
+
+
 @pytest.mark.parametrize('memory, shown', [(True, '6 MB'), (False, '–')])
 def test_memory_is_shown_where_it_could_be_measured(tmp_path, memory, shown):
     workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, memory=memory)
@@ -278,6 +293,17 @@ def test_first_report_enters_its_seeds_and_later_ones_keep_them(tmp_path):
     fabricate.study(tmp_path / 'more', evaluations=2, seeds=8, reported_seeds=reported)
     for _ in range(2):
         assert pages.write(tmp_path / 'more')['added_seeds'] == [6, 7]
+
+
+def test_a_report_beside_a_launch_leaves_study_json_to_it(tmp_path):
+    """The launch may have written another study since the report read it."""
+    workdir = fabricate.study(tmp_path / 'dir', seeds=2, evaluations=2)
+    before = (workdir / 'study.json').read_bytes()
+    with files.lock(workdir / files.LOCK) as free:
+        assert free and launch.launch('', str(workdir), {}, 'report') == 0
+    assert (workdir / 'study.json').read_bytes() == before and (workdir / 'report.html').exists()
+    assert launch.launch('', str(workdir), {}, 'report') == 0
+    assert json.loads((workdir / 'study.json').read_text())['reported_seeds'] == [0, 1]
 
 
 def test_failures_are_told_with_their_message(tmp_path):

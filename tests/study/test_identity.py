@@ -1,5 +1,6 @@
 """What is the same run, the same program, the same code."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -310,8 +311,25 @@ def test_numerics_name_the_instruction_set_in_use(monkeypatch, flags, found):
     assert identity.numerics()['xla_flags'] == ' '.join(sorted(flags.split()))
 
 
+def test_files_that_git_does_not_know_are_saved_where_a_run_imports_them(tmp_path, monkeypatch):
+    repository, workdir = tmp_path / 'paper', tmp_path / 'study'
+    workdir.mkdir()
+    repository.mkdir()
+    subprocess.run(['git', '-C', str(repository), 'init', '-q'], check=True)
+    (repository / '.gitignore').write_text('ignored_net.py\n')
+    for name in ('paper', 'new_net', 'ignored_net', 'unused_net'):
+        (repository / f'{name}.py').write_text(f'WIDTH = "{name} as it was"\n')
+    monkeypatch.syspath_prepend(repository)
+    for name in ('new_net', 'ignored_net'):
+        importlib.import_module(name)
+    found = identity.environment(workdir, repository / 'paper.py')
+    kept = (workdir / found['git_diff_file']).read_text()
+    assert '+WIDTH = "new_net as it was"' in kept and '+WIDTH = "paper as it was"' in kept
+    assert '+WIDTH = "ignored_net' not in kept and '+WIDTH = "unused_net' not in kept
+
+
 def test_the_environment_is_saved_beside_the_study(tmp_path):
-    found = identity.environment(tmp_path, tmp_path)
+    found = identity.environment(tmp_path, tmp_path / 'paper.py')
     assert (tmp_path / found['packages_file']).read_text().count('==') > 10
     assert (tmp_path / found['git_diff_file']).exists()
     assert found['platform'] == 'cpu' and found['python'] == sys.version.split()[0]

@@ -84,7 +84,7 @@ def test_training_starts_from_another_studys_run(tmp_path, monkeypatch):
     asked = overrides.apply(overrides.defaults(), {'model.init_from': 'x:baseline:0', 'study.budget': '4st'})
     state = build(asked).init(Clock())
     jax.tree.map(np.testing.assert_array_equal, {'params': state.params, **state.collections}, variables)
-    assert identity.fingerprint([asked], '')['weights'] == pretrained.digest('x:baseline:0') != ''
+    assert identity.fingerprint(asked, '')['weights'] == pretrained.digest('x:baseline:0') != ''
 
 
 @pytest.mark.parametrize(
