@@ -5,8 +5,10 @@ seen in their plain formulation (`research.layers.formulation`): a number says w
 backend happens to compute it.
 
 Counted are matrix products and convolutions; additions, activations, normalization, pooling and reductions are not, as is
-usual in published tables. Taps that fall on padding count (ResNet-18 at 224 x 224 is 1.81 G multiply-adds, as published),
-the zeros of a dilated operand do not: the gradient of a strided convolution costs what the convolution costs.
+usual in published tables. Operations that cost more than these and that the walk cannot see into (a transform, a factorization,
+a kernel of one's own) count as nothing, and `uncounted` names them. Taps that fall on padding count (ResNet-18 at 224 x 224 is
+1.81 G multiply-adds, as published), the zeros of a dilated operand do not: the gradient of a strided convolution costs what the
+convolution costs.
 """
 
 import math
@@ -19,6 +21,16 @@ from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 from jax.interpreters import partial_eval
 
 from research.layers import formulation
+
+# Costly, and counted as nothing: their work stands in no shape, or in code that is not jax's.
+_OPAQUE = frozenset(
+    (
+        *('custom_call', 'ffi_call', 'pallas_call', 'pure_callback', 'io_callback', 'tpu_custom_call', 'triton_kernel_call'),
+        *('fft', 'cholesky', 'cholesky_update', 'lu', 'geqrf', 'qr', 'householder_product', 'eig', 'eigh', 'svd', 'schur'),
+        *('hessenberg', 'tridiagonal', 'tridiagonal_solve', 'triangular_solve', 'ragged_dot', 'ragged_dot_general'),
+        *('dot_product_attention_fwd_wrapper', 'dot_product_attention_bwd_wrapper', 'scaled_matmul_wrapper'),
+    )
+)
 
 
 def parameters(variables: Any) -> int:
@@ -52,10 +64,31 @@ def multiply_adds(fn: Callable[..., Any], *args: Any) -> int:
       fn: a function of arrays, jitted or not; with `jax.grad` inside it for a training step.
       args: its arguments; arrays may be `jax.ShapeDtypeStruct`.
     """
+    return _of_jaxpr(_traced(fn, *args))
+
+
+def uncounted(fn: Callable[..., Any], *args: Any) -> list[str]:
+    """Names of the primitives in `fn(*args)` that cost something and count as nothing; of a while loop that holds counted
+    operations 'while (one turn counted)'."""
+    return sorted(_opaque(_traced(fn, *args)))
+
+
+def _traced(fn: Callable[..., Any], *args: Any) -> Jaxpr:
     with formulation.plain():
         closed = jax.make_jaxpr(fn)(*args)
-    live, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    return _of_jaxpr(live)
+    return partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))[0]
+
+
+def _opaque(jaxpr: Jaxpr) -> set[str]:
+    names = set()
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        names |= {name} & _OPAQUE
+        if name == 'while' and _of_equation(equation):
+            names.add('while (one turn counted)')
+        for inner in jaxprs_in_params(equation.params):
+            names |= _opaque(getattr(inner, 'jaxpr', inner))
+    return names
 
 
 def _of_jaxpr(jaxpr: Jaxpr) -> int:

@@ -52,9 +52,15 @@ def _program(result: Mapping[str, Any]) -> str:
     return result.get('key', result['id'])
 
 
-def of_variant(records: Records, variant: str) -> dict[str, float | int]:
-    """Cost -> one value for all seeds; costs that no finished run has are left out."""
-    cost = {}
+def of_variant(records: Records, variant: str) -> dict[str, Any]:
+    """Cost -> one value for all seeds; costs that no finished run has are left out.
+
+    `uncounted`, where there are such: names of operations that FLOPs leave out though they cost something.
+    """
+    cost: dict[str, Any] = {}
+    results = [records.results[variant][seed] for seed in records.seeds]
+    if names := {name for result in results for name in result['cost'].get('uncounted', ())}:
+        cost['uncounted'] = sorted(names)
     for key, combine in COSTS.items():
         values = by_seed(records, variant, key)
         values = values[np.isfinite(values)]

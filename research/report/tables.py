@@ -24,7 +24,8 @@ _GAP_CAPTION = (
 )
 _COST_CAPTION = (
     'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
-    'A multiply-add is two FLOPs. FLOPs are of the plain formulation; an inference is one example. A program that '
+    'FLOPs are of matrix products and convolutions in their plain formulation, not of elementwise operations; a multiply-add '
+    'is two, an inference is one example. A program that '
     'variants share is compiled by the one that runs first. Memory measured: what training steps take, the state among it, '
     'without resident data, compilation and evaluation: by the resident memory of the process on CPU, by the own account of '
     'the fullest device elsewhere; median over seeds; – where the peak was that of something earlier. Latency: median (10 to '
@@ -151,7 +152,11 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         'compile time, all seeds': lambda row: words.duration(row.cost.get('compile_seconds')),
         **{f'latency, batch {batch}': lambda row, batch=batch: _latency(row, batch) for batch in batches},
     }
-    return _filled(columns, _with_null(summary), _COST_CAPTION.format(level=words.level(summary['alpha'])))
+    caption = _COST_CAPTION.format(level=words.level(summary['alpha']))
+    unknown = {v['name']: ', '.join(v['cost']['uncounted']) for v in summary['variants'] if 'uncounted' in v['cost']}
+    if unknown:
+        caption += f' Not in the FLOPs though it costs something: {"; ".join(f"{what} ({v})" for v, what in unknown.items())}.'
+    return _filled(columns, _with_null(summary), caption)
 
 
 def observed(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class _Runner:
     session: Session
     environment: Mapping[str, Any]
     stop: Callable[[], bool]
-    counted: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    counted: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def one(self, run: Run, fingerprint: Mapping[str, Any], progress: Display) -> dict[str, Any]:
         """The result of a run, on disk when this returns. Raises loop.Stopped, and whatever fails in it."""

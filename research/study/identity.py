@@ -185,7 +185,7 @@ def environment(workdir: pathlib.Path, config_file: pathlib.Path) -> dict[str, A
     return {
         'git_commit': _git(here, 'rev-parse', 'HEAD').strip(),
         'config_commit': _git(config_folder, 'rev-parse', 'HEAD').strip(),
-        'git_diff_file': _kept(workdir, 'uncommitted', ''.join(changes)),
+        'git_diff_file': _kept(workdir, 'uncommitted', changes),
         'packages_file': _kept(workdir, 'packages', packages),
         'platform': jax.default_backend(),
         'device': jax.devices()[0].device_kind,

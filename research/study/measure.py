@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,9 +17,10 @@ from research.train.experiment import Experiment
 from research.train.feed import Feed
 
 
-def costs(experiment: Experiment) -> dict[str, int]:
-    """What can be counted without running: parameters, FLOPs and multiply-adds."""
-    train = flops.train(experiment.config, experiment.dataset, experiment.batch_size, experiment.total)
+def costs(experiment: Experiment) -> dict[str, Any]:
+    """What can be counted without running: parameters, FLOPs and multiply-adds, and names of what these leave out."""
+    run = experiment.config, experiment.dataset, experiment.batch_size, experiment.total
+    train, unknown = flops.train(*run), flops.uncounted(*run)
     inference = flops.inference(experiment.program)
     return {
         'parameters': cost.parameters({'params': experiment.program.shapes.params}),
@@ -26,6 +28,7 @@ def costs(experiment: Experiment) -> dict[str, int]:
         'train_multiply_adds': train[1],
         'inference_flops': inference[0],
         'inference_multiply_adds': inference[1],
+        **({'uncounted': unknown} if unknown else {}),
     }
 
 

@@ -80,7 +80,7 @@ def show(plan: Plan, before: Plan | None, workdir: pathlib.Path, session: Sessio
     built = {name: experiment for stage in stages for name, experiment in verify(stage, session).items()}
     known = [record for stage in stages for record in recorded(stage, workdir)]
     runs = [run for stage in stages for run in stage.runs]
-    counted: dict[str, dict[str, int]] = {}
+    counted: dict[str, dict[str, Any]] = {}
     predicted: dict[str, Prediction] = {}
     for run in (run for stage in stages for run in stage.firsts):
         if run.key not in counted:

@@ -34,17 +34,25 @@ def per_example(config: Mapping[str, Any], dataset: Dataset, batch_size: int, to
     return 2 * sum(each * steps for _, steps, each in counts) / examples
 
 
+def uncounted(config: Mapping[str, Any], dataset: Dataset, batch_size: int, total: int) -> list[str]:
+    """Operations of a training step that cost something and count as nothing (`cost.uncounted`); arguments as of `train`."""
+    step = steps.create(config, dataset, parallel.Jit(jax.devices()[:1]))
+    phase = phases.create(config, dataset, batch_size, step, total).at(0, 0)
+    return cost.uncounted(*_call(step, program.state_shapes(config, step), phase, config['data']['reference_size']))
+
+
 def _by_phase(config: Mapping[str, Any], dataset: Dataset, batch_size: int, total: int) -> list[tuple[Phase, int, int]]:
     """(phase, steps, multiply-adds of a step) over a run."""
     step = steps.create(config, dataset, parallel.Jit(jax.devices()[:1]))
     state = program.state_shapes(config, step)
     spans = phases.create(config, dataset, batch_size, step, total).spans(total)
-    counts = {phase: _of_step(step, state, phase, config['data']['reference_size']) for phase, _ in spans}
+    calls = {phase: _call(step, state, phase, config['data']['reference_size']) for phase, _ in spans}
+    counts = {phase: cost.multiply_adds(*call) for phase, call in calls.items()}
     return [(phase, steps, counts[phase]) for phase, steps in spans]
 
 
-def _of_step(step: Step, state: State, phase: Phase, reference_size: int) -> int:
-    """Multiply-adds."""
+def _call(step: Step, state: State, phase: Phase, reference_size: int) -> tuple[Any, ...]:
+    """A training step and its arguments, as shapes."""
     n = phase.micro_batches
     rows = (n, -(-phase.batch_size // n)) if n > 1 else (phase.batch_size,)
 
@@ -62,7 +70,7 @@ def _of_step(step: Step, state: State, phase: Phase, reference_size: int) -> int
     def one(state, batch, stored, constants, controls):
         return step.train(phase, state, batch, step.reference(stored, constants), constants, controls)
 
-    return cost.count(one, state, batch, examples((reference_size,)), constants, controls)[1]
+    return one, state, batch, examples((reference_size,)), constants, controls
 
 
 def inference(program: Program) -> tuple[int, int]:

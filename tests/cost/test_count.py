@@ -186,3 +186,23 @@ def test_parameters():
     assert cost.parameters(variables) == cost.parameters(variables['params']) == by_hand
     assert cost.parameters({'batch_stats': variables['batch_stats']}) == 16
     assert cost.multiply_adds(net.apply, variables, array(4, 8, 8, 3)) == 4 * (8 * 8 * 8 * 27 + 8 * 10)
+
+
+def test_what_costs_and_counts_as_nothing_is_named():
+    def scan(x):
+        return lax.scan(lambda carry, _: (jnp.linalg.cholesky(carry @ carry), None), x, length=3)[0]
+
+    def unused(x):
+        return (jnp.fft.fft(x), x + 1)[1]
+
+    def called(x):
+        return jax.pure_callback(lambda y: y, x, x) + jnp.abs(jnp.fft.fft(x))
+
+    def turning(x):
+        return lax.while_loop(lambda c: c.sum() < 5, lambda c: c @ c, x)
+
+    x = array(4, 4)
+    assert cost.uncounted(jax.jit(scan), x) == ['cholesky']
+    assert cost.uncounted(unused, x) == cost.uncounted(lambda x: jnp.tanh(x @ x).sum(), x) == []
+    assert cost.uncounted(called, x) == ['fft', 'pure_callback']
+    assert cost.uncounted(turning, x) == ['while (one turn counted)']

@@ -252,6 +252,14 @@ def test_what_tuning_changed_in_the_baseline_alone_is_a_difference_of_every_vari
     assert '| clip | optimizer.learning_rate | 0.1 | 0.05 |' in text
 
 
+def test_operations_that_flops_leave_out_are_named_under_the_table(tmp_path):
+    workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
+    run = json.loads((fabricate.amend(workdir, 'tiny', 0) / 'result.json').read_text())
+    fabricate.amend(workdir, 'tiny', 0, cost=run['cost'] | {'uncounted': ['fft', 'svd']})
+    caption = tables.cost(pages.write(workdir))['caption']
+    assert caption.endswith('Not in the FLOPs though it costs something: fft, svd (tiny).')
+
+
 @pytest.mark.parametrize('memory, shown', [(True, '6 MB'), (False, '–')])
 def test_memory_is_shown_where_it_could_be_measured(tmp_path, memory, shown):
     workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, memory=memory)
