@@ -12,6 +12,8 @@ MISSING = '–'
 _PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E')
 _BLOCKS = '▁▂▃▄▅▆▇█'
 _DIGITS = ('Zero', 'One', 'Two', 'Three', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine')
+# The last character that the font encoding T1 is sure to cover; XeLaTeX and LuaLaTeX, which know \Umathcode, take any.
+_T1 = 0x17F
 _LATEX = {
     **{character: '\\' + character for character in '{}$&#_%'},
     '\\': r'\textbackslash{}',
@@ -263,10 +265,17 @@ def markdown(value: Any) -> Any:
 
 
 def latex(value: Any) -> Any:
-    """Text escaped for LaTeX."""
+    """Text escaped for LaTeX; where pdflatex has no letter, the number of the character stands."""
     if isinstance(value, Markup):
         return value
-    return ''.join(_LATEX.get(character, character) for character in re.sub(r'\s+', ' ', str(value)))
+    return ''.join(map(_letter, re.sub(r'\s+', ' ', str(value))))
+
+
+def _letter(character: str) -> str:
+    if character in _LATEX or ord(character) <= _T1 and character.isprintable():
+        return _LATEX.get(character, character)
+    number = f'U+{ord(character):04X}'
+    return rf'\ifdefined\Umathcode {character}\else {number}\fi{{}}' if character.isprintable() else number
 
 
 def macro(name: str, taken: set[str]) -> str:
