@@ -22,6 +22,7 @@ COSTS = {
     'peak_growth_bytes': np.median,
     'train_seconds': np.mean,
     'compile_seconds': np.sum,
+    'cached_seconds': np.sum,
     'evaluate_seconds': np.mean,
     'checkpoint_seconds': np.mean,
     'seconds_per_step': np.mean,

@@ -11,7 +11,7 @@ import jinja2
 
 from research import files
 from research.config import overrides
-from research.report import earlier, figures, records, tables, trials, words
+from research.report import earlier, figures, records, tables, training, trials, words
 from research.report.records import BASELINE
 from research.report.summary import bands, read_evaluations, summarize
 from research.report.tables import table
@@ -106,11 +106,11 @@ def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
         'quality': tables.quality(summary),
         'cost': tables.cost(summary),
         'tuning': trials.table(summary),
-        'observed': tables.observed(summary),
+        'observed': training.observed(summary),
         'rates': figures.rates(study.get('schedules', {})),
         'samples': figures.samples(read.workdir, study),
         'latex': tables.latex(summary),
-        'unfinished': tables.unfinished(summary),
+        'unfinished': training.unfinished(summary),
         'problems': [[problem['path'], problem['reason']] for problem in summary['problems']],
         'notes': [*study.get('notes', []), *_notes(summary)],
         'environment': _environment(study, summary),

@@ -25,22 +25,12 @@ _GAP_CAPTION = (
 _COST_CAPTION = (
     'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
     'FLOPs are of matrix products and convolutions in their plain formulation, not of elementwise operations; a multiply-add '
-    'is two, an inference is one example. A program that '
-    'variants share is compiled by the one that runs first. Memory measured: what training steps take, the state among it, '
-    'without resident data, compilation and evaluation: by the resident memory of the process on CPU, by the own account of '
+    'is two, an inference is one example. A program that variants share is compiled by the one that runs first, or read from '
+    'the cache of an earlier launch. Memory measured: what training steps take, the state among it, without resident data, '
+    'compilation and evaluation: by the resident memory of the process on CPU, by the own account of '
     'the fullest device elsewhere; median over seeds; – where the peak was that of something earlier. Latency: median (10 to '
     '90 % quantile). Variants that share a program share its memory and latency.'
 )
-
-_OBSERVED = {
-    'clip/steps': 'steps on which clipping acted',
-    'clip/entries': 'entries of the gradient that it changed',
-    'scale/skipped': 'steps that loss scaling skipped',
-    'noise/scale': 'gradient noise scale, in examples',
-    'gradient/norm': 'norm of the gradient',
-}
-_SHARES = ('clip/steps', 'clip/entries', 'scale/skipped')
-_STEPS = ('noise/signal', 'noise/trace')  # towards noise/scale
 
 
 class Row(NamedTuple):
@@ -149,7 +139,7 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         'memory measured, training': lambda row: words.quantity(row.cost.get('peak_growth_bytes'), 'B'),
         'training time': _seconds,
         'training time, ratio': _time_ratio,
-        'compile time, all seeds': lambda row: words.duration(row.cost.get('compile_seconds')),
+        'compile time, all seeds': _compilation,
         **{f'latency, batch {batch}': lambda row, batch=batch: _latency(row, batch) for batch in batches},
     }
     caption = _COST_CAPTION.format(level=words.level(summary['alpha']))
@@ -157,35 +147,6 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         caption += f' Not in the FLOPs though it costs something: {"; ".join(f"{what} ({v})" for v, what in unknown.items())}.'
     return _filled(columns, _with_null(summary), caption)
-
-
-def observed(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """headings, rows of text and caption: what training steps observed; no rows if nothing."""
-    variants = [variant for variant in summary['variants'] if variant['observed']]
-    known = [key for key in dict.fromkeys(key for v in variants for key in v['observed']) if key not in _STEPS]
-    keys = sorted(known, key=lambda key: list(_OBSERVED).index(key) if key in _OBSERVED else len(_OBSERVED))
-    body = [[v['name'], *(words.observation(v['observed'].get(key), key in _SHARES) for key in keys)] for v in variants]
-    return {
-        'headings': ['variant', *(_OBSERVED.get(key, key) for key in keys)],
-        'rows': body if keys else [],
-        'caption': 'Means over the steps of each run, then over the seeds that finished.',
-    }
-
-
-def unfinished(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """headings and rows of text: runs that diverged or failed, where and why."""
-    body = []
-    for run in summary['unfinished']:
-        diverged = run['diverged'] or {}
-        saved = diverged.get('checkpoint_step') if diverged else words.MISSING
-        norms = ', '.join('not finite' if norm is None else f'{norm:.3g}' for norm in diverged.get('gradient_norms', []))
-        message = run['message'] or ''
-        cells = [run['variant'], str(run['seed']), run['status']]
-        cells += [str(diverged.get(key, words.MISSING)) for key in ('step', 'layer')]
-        cells += [norms or words.MISSING, 'none' if saved is None else str(saved)]
-        body.append([*cells, message.partition(';')[0] if diverged else message])
-    headings = ['run', 'seed', 'status', 'step', 'first seen in', 'norms of its last gradients', 'last good checkpoint, step']
-    return {'headings': [*headings, 'message'], 'rows': body}
 
 
 def latex(summary: Mapping[str, Any]) -> list[dict[str, dict[str, str]]]:
@@ -292,6 +253,14 @@ def _seconds(row: Row) -> str:
     interval = row.variant.get('train_seconds_interval')
     text = words.duration(row.cost.get('train_seconds'))
     return f'{text} ({words.duration(interval[0])} to {words.duration(interval[1])})' if interval else text
+
+
+def _compilation(row: Row) -> str:
+    seconds, cached = row.cost.get('compile_seconds'), row.cost.get('cached_seconds')
+    text = words.duration(seconds)
+    if not cached:
+        return text
+    return f'{text}, from the cache' if cached >= seconds else f'{text}, {words.duration(cached)} of it from the cache'
 
 
 def _latency(row: Row, batch: str) -> str:

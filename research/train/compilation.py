@@ -4,6 +4,7 @@ jax writes entries non-atomically and never overwrites one: an entry that a kill
 recompilation at every later launch. So each launch checks the entries that were written since the last check.
 """
 
+import collections
 import os
 import pathlib
 import zlib
@@ -11,6 +12,13 @@ import zlib
 import jax
 
 _ZSTANDARD_MAGIC = b'\x28\xb5\x2f\xfd'
+_events: collections.Counter[str] = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: _events.update([event]))
+
+
+def hits() -> int:
+    """Programs that the cache has served to this process."""
+    return _events['/jax/compilation_cache/cache_hits']
 
 
 def directory() -> pathlib.Path:

@@ -21,7 +21,7 @@ from rich.console import Console
 from research import files
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.report import figures, pages, records, tables, trials, words
+from research.report import figures, pages, records, tables, training, trials, words
 from research.study import launch
 
 FILES = ('summary.json', 'results.jsonl', 'report.md', 'report.html', 'report.csv', 'report.tex', 'pareto.png', 'pareto.pdf')
@@ -255,6 +255,18 @@ def test_what_tuning_changed_in_the_baseline_alone_is_a_difference_of_every_vari
     assert '| clip | optimizer.learning_rate | 0.1 | 0.05 |' in text
 
 
+@pytest.mark.parametrize(
+    'cached, shown', [(0.0, '3.6 s'), (3.6, '3.6 s, from the cache'), (0.6, '3.6 s, 600 ms of it from the cache')]
+)
+def test_compile_time_says_whether_the_cache_served_it(tmp_path, cached, shown):
+    workdir = fabricate.study(tmp_path, seeds=1, evaluations=2)
+    run = json.loads((fabricate.amend(workdir, 'tiny', 0) / 'result.json').read_text())
+    fabricate.amend(workdir, 'tiny', 0, cost=run['cost'] | {'cached_seconds': cached})
+    cost = tables.cost(pages.write(workdir))
+    column = cost['headings'].index('compile time, all seeds')
+    assert {row[0]: row[column] for row in cost['rows']}['tiny'] == shown
+
+
 def test_operations_that_flops_leave_out_are_named_under_the_table(tmp_path):
     workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
     run = json.loads((fabricate.amend(workdir, 'tiny', 0) / 'result.json').read_text())
@@ -465,7 +477,7 @@ def test_what_steps_observed_is_shown_where_there_is_something(tmp_path, study):
         fabricate.amend(workdir, 'clip', seed, observed=seen)
         fabricate.amend(workdir, 'adam', seed, observed={'own/thing': seed + 1.0})
     summary = pages.write(workdir)
-    table = tables.observed(summary)
+    table = training.observed(summary)
     assert table['headings'] == [
         'variant',
         'steps on which clipping acted',
@@ -483,7 +495,7 @@ def test_where_and_how_a_run_diverged(tmp_path):
     workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, status={('adam', 2): 'diverged', ('clip', 1): 'failed'})
     found = {'step': 41, 'checkpoint_step': 30, 'gradient_norms': [0.5, 120.0, float('nan')], 'layer': "output of 'head'"}
     fabricate.amend(workdir, 'adam', 2, diverged=found, message='loss is nan at step 41; first seen elsewhere')
-    rows = tables.unfinished(pages.write(workdir))['rows']
+    rows = training.unfinished(pages.write(workdir))['rows']
     assert rows[0] == [
         'adam',
         '2',
@@ -496,7 +508,7 @@ def test_where_and_how_a_run_diverged(tmp_path):
     ]
     assert rows[1] == ['clip', '1', 'failed', '–', '–', '–', '–', 'failed at step 300']
     fabricate.amend(workdir, 'adam', 2, diverged={'step': 3, 'checkpoint_step': None, 'gradient_norms': []})
-    assert tables.unfinished(pages.write(workdir))['rows'][0][3:7] == ['3', '–', '–', 'none']
+    assert training.unfinished(pages.write(workdir))['rows'][0][3:7] == ['3', '–', '–', 'none']
     assert "output of 'head'" not in (workdir / 'report.md').read_text()
 
 

@@ -6,23 +6,24 @@ import subprocess
 import sys
 import zlib
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from research.train import compilation
+from research.train import compilation, parallel
+from research.train.clock import Clock
+from research.train.program import Compiled
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _PROGRAM = """
 import research, jax, jax.numpy as jnp
 from research.train import compilation
 
-counts = {'/jax/compilation_cache/cache_hits': 0, '/jax/compilation_cache/cache_misses': 0}
-def count(event, **_):
-    if event in counts:
-        counts[event] += 1
-jax.monitoring.register_event_listener(count)
+misses = []
+jax.monitoring.register_event_listener(lambda event, **_: misses.extend([1] * event.endswith('/cache_misses')))
 removed = compilation.enable_cache()
 print(float(jax.jit(lambda x: jnp.sum(jnp.sin(x) @ x))(jnp.ones((8, 8)))))
-print(*counts.values(), *removed)
+print(compilation.hits(), len(misses), *removed)
 """
 
 
@@ -85,3 +86,12 @@ def test_without_a_folder_to_write_the_cache_stays_off(tmp_path):
     blocked.write_text('')
     _, hits, misses, removed = _launch(blocked / 'xla')
     assert (hits, misses, removed) == (0, 0, [])
+
+
+def test_what_the_cache_served_is_kept_apart_from_what_was_compiled(monkeypatch):
+    hits, clocks = iter((0, 1, 1, 1)), (Clock(), Clock())
+    monkeypatch.setattr(compilation, 'hits', lambda: next(hits))
+    for clock in clocks:
+        Compiled(parallel.Jit(jax.devices()[:1]), jnp.tanh).prepare(clock, jnp.ones(3))
+    (served, compiled) = (clock.seconds for clock in clocks)
+    assert served['cached'] == served['compile'] > 0 and compiled['compile'] > compiled['cached'] == 0

@@ -268,7 +268,7 @@ def test_a_clock_keeps_compilation_apart(monkeypatch):
     clock = Clock({'train': 5.0})
     with clock.measure('train'), clock.measure('compile'):  # 0 to 3, and inside it 1 to 2
         pass
-    assert clock.seconds == {'train': 7.0, 'compile': 1.0, 'evaluate': 0.0, 'checkpoint': 0.0}
+    assert clock.seconds == {'train': 7.0, 'compile': 1.0, 'cached': 0.0, 'evaluate': 0.0, 'checkpoint': 0.0}
 
 
 def test_checkpoints_restore_what_was_saved_and_keep_the_newest(tmp_path):
