@@ -7,9 +7,9 @@ Run: python launch.py --config=configs/gan_norms.py --workdir=runs/gan_norms
 Cost: 40 runs, 4 programs; 81 minutes on 2 cores beside other work. A virtual batch takes 30 % more training time (13 to 53 %).
 
 Result: yes. Over 8 seeds batch normalization comes to a Fréchet distance of 13.34 ± 0.57 on the 10,000 test images, judged by
-    a classifier of 91.0 % accuracy. Better: virtual, -2.36 (-2.81 to -1.89, p 0.023 after Holm), with the least spread over
-    seeds, 0.46. Worse: none, +8.94 (+7.64 to +10.29, p 0.023); its distance rises again by 4.4 during a run. No effect shown:
-    ghost_16, -0.12 (-0.40 to +0.19). Precision and recall: batch 0.60 and 0.49, virtual 0.61 and 0.55, none 0.58 and 0.26.
+    a classifier of 91.0 % accuracy. Better: virtual -2.36 (-2.81 to -1.89, p 0.023 after Holm), with the least spread over
+    seeds, 0.46. Worse: none +8.94 (+7.64 to +10.29, p 0.023); its distance rises again by 4.4 during a run. No effect shown:
+    ghost_16 -0.12 (-0.40 to +0.19). Precision and recall: batch 0.60 and 0.49, virtual 0.61 and 0.55, none 0.58 and 0.26.
 """
 
 from configs import base

@@ -24,9 +24,9 @@ Result: test accuracy over 10 seeds, parameters, FLOPs of an inference, latency 
       mobilenetv2           -9.19 (-9.81 to -8.56)   409 k   2.08 M   4.2 ms
       mobilenetv1          -12.25 (-13.45 to -11.26)   215 k   1.50 M   2.3 ms
     The mobile networks halve an image five times, which leaves one pixel of 28, and have 10 epochs of 5,500 images; at full
-    size and budget they were not compared. VGG and TinyNet were run later, with the baseline alone (87.85 ± 0.24 again, p 0.004
-    after Holm), on a slower processor, whose latency is no milliseconds of this table. AlexNet needs 63 pixels. Plot, without
-    these two: docs/model_scale_pareto.png.
+    size and budget they were not compared. VGG and TinyNet were run later, with the baseline alone (the same mean and spread
+    again, p 0.004 after Holm), on a slower processor, whose latency is no milliseconds of this table. AlexNet needs 63 pixels.
+    Plot, without these two: docs/model_scale_pareto.png.
 """
 
 from configs import base

@@ -4,8 +4,8 @@ Run: python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 Cost: 110 runs in under 2 minutes on 2 cores (AMD EPYC, AVX-512): 41 s of training, 16 s of compilation.
 
-Result: baseline 98.75 ± 0.35 % over 10 seeds. Worse: small_model by 2.61 points (2.04 to 3.15), batch_256 by 0.61
-    (0.35 to 0.83), low_rate by 8.56 (7.69 to 9.44). No effect shown: the others; adam's -0.72 (-1.18 to -0.28) not after
+Result: baseline 98.75 ± 0.35 % over 10 seeds. Worse: small_model -2.92 points (-3.89 to -2.04), batch_256 -0.61
+    (-0.83 to -0.35), low_rate -8.56 (-9.44 to -7.69). No effect shown: the others; adam -0.72 (-1.18 to -0.28) not after
     correction.
 """
 
