@@ -4,9 +4,9 @@ Run: python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 Cost: 110 runs in under 2 minutes on 2 cores (AMD EPYC, AVX-512): 41 s of training, 16 s of compilation.
 
-Result: baseline 98.75 ± 0.35 % over 10 seeds. Worse: small_model -2.92 points (-3.89 to -2.04), batch_256 -0.61
-    (-0.83 to -0.35), low_rate -8.56 (-9.44 to -7.69). No effect shown: the others; adam -0.72 (-1.18 to -0.28) not after
-    correction.
+Result (AMD EPYC, AVX2): baseline 98.75 ± 0.35 % over 10 seeds. Worse: small_model -2.53 points (-3.06 to -1.94),
+    batch_256 -0.61 (-0.83 to -0.35), low_rate -8.56 (-9.44 to -7.69). No effect shown: the others; adam -0.72 (-1.18 to
+    -0.28) not after correction.
 """
 
 from configs import base
