@@ -7,8 +7,8 @@ Run: python launch.py --config=configs/schedules.py --workdir=runs/schedules
 Cost: 104 tuning runs and 140 final runs, one program; on 2 cores 2 min 18 s on digits, 50 minutes on a tenth of Fashion-MNIST
     beside two other jobs.
 
-Result: on digits a constant rate (tuned: 0.05) reaches 98.67 ± 0.37 % over 10 seeds, and no schedule is shown to help. Worse:
-    exponential -0.72 points (-1.11 to -0.37) and decayed_restarts -0.67, p 0.047 after Holm.
+Result (digits: AMD EPYC, AVX2): on digits a constant rate (tuned: 0.05) reaches 98.67 ± 0.37 % over 10 seeds, and no schedule
+    is shown to help. Worse: exponential -0.72 points (-1.11 to -0.37) and decayed_restarts -0.67, p 0.047 after Holm.
     On a tenth of Fashion-MNIST it reaches 85.87 ± 0.59 %. Better, p 0.023 to 0.031: cosine_warmup +1.67 (+1.29 to +2.11),
     one_cycle +1.65, restarts +1.50, linear +1.50, step +1.39, cosine +1.34, polynomial +1.33, plateau +0.94, exponential +0.86,
     decayed_restarts +0.79. No effect shown: inverse_sqrt +0.48 and staircase +0.46, not after Holm.
