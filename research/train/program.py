@@ -98,9 +98,9 @@ class Session:
         if id(dataset.arrays) not in self._kept:
             cuts = [other for other in self.datasets.values() if other.arrays is dataset.arrays]
             self._kept[id(dataset.arrays)] = np.unique(np.concatenate([rows for cut in cuts for rows in cut.splits.values()]))
-        kept = self._kept[id(dataset.arrays)]
-        if not all(np.isin(rows, kept, assume_unique=True).all() for rows in dataset.splits.values()):
-            kept = self._kept[id(dataset.arrays)] = np.arange(len(next(iter(dataset.arrays.values()))))
+        kept, count = self._kept[id(dataset.arrays)], len(next(iter(dataset.arrays.values())))
+        if len(kept) < count and not all(np.isin(rows, kept, assume_unique=True).all() for rows in dataset.splits.values()):
+            kept = self._kept[id(dataset.arrays)] = np.arange(count)
         return kept
 
     def program(self, config: Mapping[str, Any], dataset: data.Dataset, key: str, kept: int) -> Program:
