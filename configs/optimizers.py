@@ -7,8 +7,9 @@ Run: python launch.py --config=configs/optimizers.py --workdir=runs/optimizers
 Cost: 120 tuning runs and 110 final runs, 10 programs; on 2 cores 2 min 44 s on digits, 39 minutes on a tenth of Fashion-MNIST
     beside other work.
 
-Result: on digits momentum (tuned: 0.05) reaches 98.58 ± 0.31 % over 10 seeds. Worse: lion -1.58 points (-2.15 to
-    -1.02, p 0.018 after Holm). No effect shown: the others; muon +0.19 (-0.07 to +0.42), for 31 % more training time.
+Result (digits: AMD EPYC, AVX2): on digits momentum (tuned: 0.05) reaches 98.58 ± 0.31 % over 10 seeds. Worse: lion -1.36
+    points (-2.00 to -0.76, p 0.018 after Holm). No effect shown: the others; muon +0.17 (-0.11 to +0.42), for 31 % more
+    training time.
     On a tenth of Fashion-MNIST momentum (0.05) reaches 87.21 ± 0.29 %. Better: rmsprop +0.60 (+0.32 to +0.86), muon +0.57, adam
     +0.51, adamw +0.38, lion +0.37, schedule_free +0.31, p 0.018 to 0.031 after Holm. Worse: sgd -1.20, adagrad -0.92. No effect
     shown: nesterov +0.21.
