@@ -158,9 +158,7 @@ def _columns(info: tfds.core.DatasetInfo, name: str, label: str) -> tuple[str, s
     if not classes:
         raise ConfigError(f"'{name}' has no column of classes; its features are {info.features}. {_ELSE}")
     if label not in classes:
-        raise ConfigError(
-            f"'{name}' has no column of classes called '{label}'. Set data.label to one of: {', '.join(classes)}."
-        )
+        raise ConfigError(f"'{name}' has no column of classes '{label}'. Set data.label to one of: {', '.join(classes)}.")
     return image, label
 
 
