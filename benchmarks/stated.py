@@ -136,8 +136,8 @@ STUDIES = {
     ),
     'fashion_mnist': study(
         'fashion_mnist',
-        ('--config.study.variants={}',),
-        Stated('baseline', '', 'mean 92.59 over seeds 0 to 2'),
+        ('--config.study.variants={}', '--config.study.seeds=10'),
+        Stated('baseline', '', 'CNN 92.60 ± 0.23 % on the test split over ten seeds'),
     ),
     'fashion_mnist_resnet20': study(
         'fashion_mnist',

@@ -13,6 +13,7 @@ Result (digits: AMD EPYC, AVX2): on digits momentum (tuned: 0.05) reaches 98.58 
     On a tenth of Fashion-MNIST momentum (0.05) reaches 87.21 ± 0.29 %. Better: rmsprop +0.60 (+0.32 to +0.86), muon +0.57, adam
     +0.51, adamw +0.38, lion +0.37, schedule_free +0.31, p 0.018 to 0.031 after Holm. Worse: sgd -1.20, adagrad -0.92. No effect
     shown: nesterov +0.21.
+    On another tenth, on an H200, rmsprop alone is shown to be better, and the same two worse (benchmarks/stated.md).
 """
 
 from configs import base
