@@ -47,7 +47,7 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
     if _in_arrays(config['name']):
         if config['label']:
             raise catalogue.ConfigError(
-                f"data.label is '{config['label']}', but '{config['name']}' is a function that returns labels: leave it empty."
+                f"data.label is '{config['label']}', but '{config['name']}' has one column of labels: leave it empty."
             )
         return arrays.from_arrays(config['name'], _parts(config), config['resize'], config['crop'])
     from research.data import prepared  # imports TFDS, 0.4 s that the digits save

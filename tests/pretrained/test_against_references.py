@@ -24,6 +24,8 @@ CASES = [
     for ours, theirs in source.names.items()
     if ours == name
 ]
+# From B2 on TensorFlow's EfficientNets are the sizes of timm's own, which are compared, in the padding that B0 and B1 have.
+LOGITS = [case for case in CASES if case[0] not in {f'tf_efficientnet_b{i}' for i in range(2, 8)}]
 # One variant a family and library: the first that the catalogue names, which is small.
 _ORDER = list(models.MODELS)
 TRAINED = {
@@ -60,7 +62,7 @@ def test_preprocessing(name, library, theirs):
     assert found.crop == pytest.approx(expected[1], abs=1e-3)
 
 
-@pytest.mark.parametrize(('name', 'library', 'theirs'), CASES, ids=lambda v: v.replace('/', '_'))
+@pytest.mark.parametrize(('name', 'library', 'theirs'), LOGITS, ids=lambda v: v.replace('/', '_'))
 def test_logits(name, library, theirs, tmp_path):
     import safetensors.torch
 
