@@ -37,7 +37,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'examples': 0,  # training examples used; 0 = all that the validation cut leaves
                 'reference_size': 64,  # examples of the reference batch of virtual batch normalization
                 'streaming': 'auto',  # True: read batch by batch; False: keep the data on the device; 'auto': what fits is kept
-                'workers': 0,  # threads that read ahead when streaming; 0 = 2
+                'workers': 0,  # threads that read ahead when streaming; 0 = 4
                 'split_seed': 0,  # draws the cuts and subsets; the same for every seed of a study
                 'redraw': 0,  # another draw of the data order alone; the null variant sets it to 1
             },

@@ -1,6 +1,7 @@
 """A data set for the trainer: examples of named fields, by row, and which rows may be read."""
 
 import dataclasses
+import mmap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -55,6 +56,15 @@ class Column:
             out[inside] = part[rows[inside] - first]
             first += len(part)
         return out
+
+    def expect_random_reads(self) -> None:
+        """Tells the system not to read ahead in memory-mapped files: for each row of 12 kB it would fetch 128 kB."""
+        for part in self.parts:
+            owner: Any = part
+            while isinstance(owner, np.ndarray):
+                owner = owner.base
+            if isinstance(owner, mmap.mmap) and hasattr(mmap, 'MADV_RANDOM'):
+                owner.madvise(mmap.MADV_RANDOM)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)

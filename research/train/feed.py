@@ -14,7 +14,7 @@ from research.train.state import Block, Chunk
 # Index, control and sum buffers of a chunk have one size, so that every chunk of a phase is the same program.
 _CHUNK_STEPS, _CHUNK_ROWS = 1024, 1 << 20
 # That read ahead, where the config names no number.
-_THREADS = 2
+_THREADS = 4
 # Streamed examples of one call are stacked on the device; this bounds them.
 _STREAM_BYTES = 64 << 20
 
@@ -26,6 +26,9 @@ class Feed:
         self.experiment, self.dataset = experiment, experiment.dataset
         self.data_config, self.engine = experiment.config['data'], experiment.program.engine
         self.resident, self.workers = not experiment.streaming, self.data_config['workers'] or _THREADS
+        if not self.resident:
+            for column in self.dataset.arrays.values():
+                column.expect_random_reads()
         # Row -> its place on the devices; -1 for row -1.
         self._places = np.full(len(next(iter(self.dataset.arrays.values()))) + 1, -1, np.int32)
         self._places[experiment.kept] = np.arange(len(experiment.kept))
