@@ -93,11 +93,11 @@ def test_a_config_is_checked_before_jax_is_imported():
     """A misspelt key is answered at once."""
     loaded = modules_after('import research.study.launch, research.config.overrides')
     assert 'research' in loaded
-    assert not {'jax', 'flax', 'optax', 'orbax', 'grain', 'tensorflow_datasets', 'matplotlib', 'scipy'} & set(loaded)
+    assert not {'jax', 'flax', 'optax', 'orbax', 'tensorflow_datasets', 'matplotlib', 'scipy'} & set(loaded)
 
 
 def test_data_are_prepared_and_read_without_tensorflow():
-    loaded = modules_after('import research.data.prepared, research.data.reader, research.study.execute, grain')
+    loaded = modules_after('import research.data.prepared, research.data.reader, research.study.execute')
     assert {'tensorflow_datasets', 'jax'} <= set(loaded)
     assert 'tensorflow' not in loaded
 
