@@ -1,4 +1,4 @@
-"""Breaks the code in 40 places, one after the other, and runs the tests named for each: which break does no test notice?
+"""Breaks the code in 44 places, one after the other, and runs the tests named for each: which break does no test notice?
 
 Run: python benchmarks/mutants.py [--only TEXT] [--list]
      7 minutes of a core. Each break is made in a copy of the tree.
@@ -170,15 +170,15 @@ MUTANTS = (
     Mutant(
         'an average that remembers its start',
         'optim/averaging.py',
-        'np.minimum(decay, (1 + n) / (10 + n))',
-        'decay + 0 * n',
+        'np.minimum(decay, (1 + updates) / (10 + updates))',
+        'decay + 0 * updates',
         'tests/optim/test_averaging.py',
     ),
     Mutant(
-        'an equal score is a better one',
+        'an equal score counts as a failure',
         'optim/plateau.py',
-        'score > best if',
-        'score >= best if',
+        'gain >= min_delta',
+        'gain > min_delta',
         'tests/train/test_phases.py -k shrinks',
     ),
     Mutant(
@@ -252,11 +252,39 @@ MUTANTS = (
     Mutant(
         'rates are read at the end of a step',
         'train/feed.py',
-        'experiment.controls(starts, batch_size',
-        'experiment.controls(starts + batch_size, batch_size',
+        'experiment.controls(starts, updates',
+        'experiment.controls(starts + batch_size, updates',
         f'{PLAIN} -k rate_of_a_step',
     ),
     # Data.
+    Mutant(
+        'every cut of a source is placed anew',
+        'train/placing.py',
+        'key = (id(dataset.arrays), len(kept)',
+        'key = (id(dataset), len(kept)',
+        'tests/train/test_placing.py -k one_copy',
+    ),
+    Mutant(
+        'an evaluation reads the row of the same number',
+        'train/feed.py',
+        'self._places[numbers], numbers',
+        'numbers, numbers',
+        'tests/train/test_placing.py -k only_rows',
+    ),
+    Mutant(
+        'a checkpoint that cannot be read ends the run',
+        'train/checkpoint.py',
+        'torn file\n                self._keep_aside(step, error)',
+        'torn file\n                raise',
+        'tests/train/test_checkpoint.py -k index',
+    ),
+    Mutant(
+        'the code of a run is what it imports directly',
+        'study/closure.py',
+        'todo += [*_parents(whole)',
+        'todo += [] and [*_parents(whole)',
+        'tests/study/test_identity.py -k executes',
+    ),
     Mutant(
         'training reads validation data',
         'data/sampling.py',
