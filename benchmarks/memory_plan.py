@@ -82,7 +82,7 @@ def measure(case: str, budget: str) -> dict:
     (asked,) = plan.seeded('baseline', config, (0,))
     run = within_memory(asked, session)
     built = experiments.build(run.config, session, run.key)
-    built = judge.equipped(built, resolve, session, folder / 'judges', {}, lambda: False)
+    built = judge.equipped(built, resolve, session, folder / 'judges', lambda config, checksum: {}, lambda: False)
     executable, _ = built.prepared(), beside_training(built)
     built.init(Clock())
     with cost.peak_memory() as peak:

@@ -447,7 +447,7 @@ def resolve(changes):
 def equipped(session, folder, changes=(), stop=lambda: False):
     resolved = overrides.apply(overrides.defaults(), {**PLAYED, **dict(changes)})
     built = experiment.build(resolved, session, identity.compile_key(resolved))
-    return judge.equipped(built, resolve, session, folder / 'judges', {'code': '1'}, stop)
+    return judge.equipped(built, resolve, session, folder / 'judges', lambda config, checksum: {'data': checksum}, stop)
 
 
 @pytest.fixture(scope='module')
@@ -563,7 +563,7 @@ def test_a_judge_is_trained_once_for_code_and_data(played, tmp_path, monkeypatch
     assert built.judge_name == kept.name
     tiny.assert_same_bits(built.data['constants']['judge']['variables'], checkpoint.load_variables(kept / 'scored'))
     with pytest.raises(pytest.fail.Exception, match='again'):
-        judge.equipped(built, resolve, session, folder / 'judges', {'code': '2'}, lambda: False)
+        judge.equipped(built, resolve, session, folder / 'judges', lambda config, checksum: {'code': '2'}, lambda: False)
 
 
 @pytest.mark.long
