@@ -260,8 +260,8 @@ MUTANTS = (
     Mutant(
         'every cut of a source is placed anew',
         'train/placing.py',
-        'key = (id(dataset.arrays), len(kept)',
-        'key = (id(dataset), len(kept)',
+        'return id(dataset.arrays), len(kept)',
+        'return id(dataset), len(kept)',
         'tests/train/test_placing.py -k one_copy',
     ),
     Mutant(

@@ -164,7 +164,7 @@ def _fit(config: Mapping[str, Any], session: Session) -> memory.Fit:
     platform, copies = engine.devices[0].platform, 2 if config['study']['score'] == 'best' else 1
     shares, least = len(engine.devices) if engine.axis_name else 1, 2 if config['gradient']['noise_scale'] else 1
     sizes, remats = memory.candidates(rungs, shares, least), models.rematerializes(config['model']['name'])
-    looked_at = Session(datasets=session.datasets, placed=session.placed)  # its programs are let go
+    looked_at = dataclasses.replace(session, programs={})  # which are let go
 
     def built(size: int, policy: str, evaluation: int) -> Experiment:
         micro = 0 if size == whole else size

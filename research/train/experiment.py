@@ -168,7 +168,7 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
     if batch < 1 or config['data']['eval_batch_size'] < 1:
         raise catalogue.ConfigError('data.batch_size and data.eval_batch_size are examples a step: expected at least 1.')
     kept, engine = session.kept(dataset), parallel.create(config['train']['engine'], config['train']['devices'])
-    streaming, why = placing.streams(config, dataset, engine, kept)
+    streaming, why = placing.streams(config, dataset, engine, kept, session)
     program = session.program(config, dataset, key, 0 if streaming else len(kept))
     total = budget(config, dataset)
     durations.examples(config['train']['eval_every'], batch, epoch, total)

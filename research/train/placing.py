@@ -26,15 +26,25 @@ _BLOCK = 4096
 _STATISTICS_ROWS = 2048
 
 
-def streams(config: Mapping[str, Any], dataset: Dataset, engine: Jit | Pmap, kept: np.ndarray) -> tuple[bool, str]:
+def streams(
+    config: Mapping[str, Any], dataset: Dataset, engine: Jit | Pmap, kept: np.ndarray, session: Session
+) -> tuple[bool, str]:
     """Whether a run reads its data batch by batch, and a sentence why; '' where the config says so.
 
     Args:
       kept: rows that would stand on the devices.
+      session: keeps the answer, as data that have been placed leave less room for the next to ask.
     """
     streaming = config['data']['streaming']
     if streaming != 'auto':
         return streaming, ''
+    key = _key(dataset, engine, kept)
+    if key not in session.fitting:
+        session.fitting[key] = _too_large(dataset, engine, kept)
+    return session.fitting[key]
+
+
+def _too_large(dataset: Dataset, engine: Jit | Pmap, kept: np.ndarray) -> tuple[bool, str]:
     size = len(kept) * sum(math.prod(field.shape) * field.dtype.itemsize for field in dataset.fields.values())
     devices = engine.devices
     room = cost.room(devices[0])
@@ -52,13 +62,17 @@ def examples(dataset: Dataset, engine: Jit | Pmap, kept: np.ndarray, session: Se
 
     On CPU a memory-mapped file is itself that copy where all of it is kept.
     """
-    key = (id(dataset.arrays), len(kept), type(engine).__name__, len(engine.devices))
+    key = _key(dataset, engine, kept)
     if key not in session.placed:
         columns = {name: dataset.arrays[name] for name in dataset.fields}
         whole = all(len(kept) == len(column) and len(column.parts) == 1 for column in columns.values())
         host = {name: column.parts[0] if whole else _aligned(column, kept) for name, column in columns.items()}
         session.placed[key] = engine.replicate(host, may_alias=True)
     return session.placed[key]
+
+
+def _key(dataset: Dataset, engine: Jit | Pmap, kept: np.ndarray) -> tuple[Any, ...]:
+    return id(dataset.arrays), len(kept), type(engine).__name__, len(engine.devices)
 
 
 def _aligned(column: Column, rows: np.ndarray) -> np.ndarray:

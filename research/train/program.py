@@ -79,7 +79,7 @@ class Session:
     Attributes:
       programs: by compile key, static facts of the data, and how many examples stand on the devices.
       stores, datasets: sources, and what is cut from them, by the fields of `config.data` that tell them apart.
-      placed: what lies on devices.
+      placed, fitting: what lies on devices, and whether data were too large for it, with a sentence why.
       fits: what a memory budget has chosen, by compile key.
     """
 
@@ -87,6 +87,7 @@ class Session:
     stores: dict[Hashable, data.Store] = dataclasses.field(default_factory=dict)
     datasets: dict[Hashable, data.Dataset] = dataclasses.field(default_factory=dict)
     placed: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
+    fitting: dict[Hashable, tuple[bool, str]] = dataclasses.field(default_factory=dict)
     fits: dict[str, memory.Fit] = dataclasses.field(default_factory=dict)
     _kept: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 

@@ -64,6 +64,13 @@ def test_what_does_not_fit_is_streamed_and_says_so(monkeypatch, free_bytes, stre
     assert built.data['examples'].keys() == (set() if streams else {'image', 'label'})
 
 
+def test_data_that_were_placed_stay_though_they_leave_less_room(monkeypatch):
+    session, free_bytes = Session(), iter((300_000, 150_000))
+    monkeypatch.setattr(cost, 'room', lambda device: next(free_bytes))
+    one, other = (tiny.build(session, change) for change in ({}, {'data.reference_size': 32}))
+    assert not one.streaming and not other.streaming
+
+
 def test_pmap_gives_each_device_its_copy_and_no_device_all():
     built = tiny.build(Session(), {'train.engine': 'pmap', 'train.devices': 4, 'data.batch_size': 64})
     shards = built.data['examples']['image'].addressable_shards
