@@ -15,6 +15,10 @@ from research import catalogue
 
 AXIS = 'data'
 
+# One program for a whole tree: one a leaf took 57 MiB and a second for the 90 shapes of MobileNetV2.
+_copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+_first = jax.jit(lambda tree: jax.tree.map(lambda x: x[0], tree))
+
 
 class Jit:
     """jit over a one-axis mesh: the batch is sharded, statistics and gradients are global because the program says so."""
@@ -54,7 +58,7 @@ class Jit:
 
     def host(self, tree: Any) -> Any:
         """Device arrays, as one copy that survives donation."""
-        return jax.tree.map(jnp.copy, tree)
+        return _copy(tree)
 
     def jit(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Any:
         """The function compiled when called or lowered; every argument and result is replicated."""
@@ -103,7 +107,7 @@ class Pmap:
 
     def host(self, tree: Any) -> Any:
         """The first device's copy."""
-        return jax.tree.map(lambda x: jnp.copy(x[0]), tree)
+        return _first(jax.tree.map(lambda x: x.addressable_data(0), tree))
 
     def jit(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Any:
         """The function compiled when called or lowered; every argument and result has a leading device axis."""
