@@ -1,13 +1,15 @@
 """Checks named groups of a config against the signatures of their constructors, before data is read or programs compiled."""
 
+import functools
 import inspect
+import operator
 import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research import augment, catalogue, compress, gradients, models, optim, tasks
+from research import augment, catalogue, compress, durations, gradients, models, optim, tasks
 from research.augment import resize
 from research.catalogue import ConfigError, nearest
 from research.config.files import Misfit
@@ -19,6 +21,8 @@ from research.optim import averaging, clipping, optimizers, schedules
 from research.train import parallel
 
 _SEQUENCES = (Sequence, tuple, list)
+# Types of defaults that a value of a config can equal.
+_PLAIN = (bool, int, float, str, tuple, list, Mapping, types.NoneType)
 
 
 class Group(NamedTuple):
@@ -78,12 +82,9 @@ def check(config: Mapping[str, Any]) -> None:
     _check_group('task', config['task'], GROUPS['task'])
     if ':' not in config['task']['name']:
         tasks.create(config['task'], facts={})  # refuses more than its signature shows
-    groups = GROUPS | ({'model': _GENERATOR} if tasks.generative(config) else {})
+    groups = _groups(config)
     for path, group in groups.items():
-        node = config
-        for part in path.split('.'):
-            node = node[part]
-        _check_group(path, node, group)
+        _check_group(path, _node(config, path.split('.')), group)
     if config['model']['name'] in groups['model'].entries:  # arguments of a fork's own model are not layers of ours
         for key, group in _LAYERS.items():
             if (layer := config['model'].get(key)) is not None:
@@ -98,6 +99,57 @@ def check(config: Mapping[str, Any]) -> None:
         _resolve('data.name', 'data', config['data']['name'], sources.ARRAYS)
     _resolve('train.engine', 'engine', config['train']['engine'], parallel.ENGINES)
     optim.create(config)  # checks more than signatures; needed for every config, because programs are shared
+
+
+def as_called(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with one spelling for each constructor call, so that configs that build the same things are equal.
+
+    Arguments at the constructor's default are left out, a catalogue's name replaces its import path, and a duration of 0 has
+    one unit.
+
+    Args:
+      config: resolved, and accepted by `check`.
+    """
+    called, groups = _zeros(config), _groups(config)
+    for path, group in groups.items():
+        *above, last = path.split('.')
+        layers = _LAYERS if config['model']['name'] in group.entries else {}
+        parent = _node(called, above)
+        parent[last] = _call(parent[last], group, layers)
+    return called
+
+
+def _zeros(value: Any) -> Any:
+    """A copy in which every duration of 0 is '0st'."""
+    if isinstance(value, Mapping):
+        return {key: _zeros(item) for key, item in value.items()}
+    return '0st' if durations.is_zero(value) else value
+
+
+def _call(node: Any, group: Group, layers: Mapping[str, Group]) -> Any:
+    """A name and those of its arguments that are not the constructor's defaults; `layers` are arguments that name something."""
+    if not isinstance(node, str | Mapping):
+        return node
+    node = {'name': node} if isinstance(node, str) else node
+    constructor = catalogue.resolve(group.kind, node['name'], group.entries)
+    named, _ = catalogue.parameters(constructor, (*group.given, *group.own))
+    result = {'name': next((name for name, target in group.entries.items() if target == node['name']), node['name'])}
+    for key, value in node.items():
+        default = named[key].default if key in named else inspect.Parameter.empty
+        if key in layers:
+            value, default = (_call(layer, layers[key], {}) for layer in (value, default))
+        if key != 'name' and not (isinstance(default, _PLAIN) and value == default):
+            result[key] = value
+    return result
+
+
+def _groups(config: Mapping[str, Any]) -> dict[str, Group]:
+    """Path of each named group -> what it may contain."""
+    return GROUPS | ({'model': _GENERATOR} if tasks.generative(config) else {})
+
+
+def _node(config: Mapping[str, Any], path: Sequence[str]) -> Any:
+    return functools.reduce(operator.getitem, path, config)
 
 
 def _check_group(path: str, config: Mapping[str, Any], group: Group) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from research import files, optim, pretrained
+from research.config import signatures
 from research.config.overrides import defaults, flatten
 from research.study import closure
 
@@ -90,8 +91,8 @@ def own_data(config: Mapping[str, Any]) -> bool:
 
 
 def unread(config: Mapping[str, Any]) -> str:
-    """What tells runs apart before own data are read: the id, and the path that the loader gets."""
-    return f'{run_id(config)} {config["data"]["path"] if own_data(config) else ""}'
+    """What tells runs apart before own data are read: the id, however calls are spelled, and the path that the loader gets."""
+    return f'{run_id(signatures.as_called(config))} {config["data"]["path"] if own_data(config) else ""}'
 
 
 def compile_key(config: Mapping[str, Any]) -> str:

@@ -157,6 +157,12 @@ def test_a_forks_model_may_call_norm_what_it_likes(tmp_path, monkeypatch):
         ({'a': {'data.redraw': 1}}, ('a', 'null')),
         ({'a': {'train.checkpoint_every': '5st'}}, ('a', 'baseline')),
         ({'a': {'model.widths': (4,)}, 'b': {'model.widths': [4]}}, ('b', 'a')),
+        # The same constructor calls, spelled otherwise.
+        ({'a': {'optimizer.momentum': 0.9}}, ('a', 'baseline')),
+        ({'a': {'optimizer.name': 'research.optim.optimizers:momentum'}}, ('a', 'baseline')),
+        ({'a': {'model.norm': {'name': 'batch', 'momentum': 0.9}}}, ('a', 'baseline')),
+        ({'a': {'schedule.warmup': '0.0ep'}}, ('a', 'baseline')),
+        ({'a': {'schedule.name': 'cosine'}, 'b': {'schedule.name': 'cosine', 'schedule.alpha': 0}}, ('b', 'a')),
     ],
 )
 def test_two_names_for_one_run_are_refused(tmp_path, variants, pair):
