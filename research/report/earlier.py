@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research.report import records, statistics, words
+from research.report import records, statistics, unchanged, words
 from research.report.records import BASELINE, Records
 from research.report.sign_flips import seeds_needed
 
@@ -20,7 +20,8 @@ class Earlier(NamedTuple):
     Attributes:
       name, weights, metric: as they were asked.
       until: the date on which the question was changed.
-      comparison: from its records, uncorrected; if they are gone, a p-value of 1, so that it counts and helps nothing.
+      comparison: from its records, uncorrected, and without a p-value if they are equal bit for bit; if they are gone, a
+        p-value of 1, so that it counts and helps nothing.
       gone: whether they are.
     """
 
@@ -117,14 +118,16 @@ def _compared(
     read: Records, question: Mapping[str, Any], weights: Mapping[str, float], seeds: Sequence[int]
 ) -> statistics.Comparison | None:
     """From the records on disk, None if one of them is gone."""
-    scores = {}
+    runs = {}
     for variant in weights:
         paths = [read.workdir / 'runs' / question['runs'][variant][str(seed)] / 'result.json' for seed in seeds]
-        results = [records.derived(path, {'status': str, 'metrics': dict}) for path in paths]
-        if not all(results):
+        runs[variant] = [records.derived(path, {'id': str, 'status': str, 'metrics': dict}) for path in paths]
+        if not all(runs[variant]):
             return None
-        scores[variant] = [records.score(result, question['metric']) for result in results]
+    scores = {variant: [records.score(result, question['metric']) for result in results] for variant, results in runs.items()}
     options = {key: question[key] for key in ('margin', 'higher_is_better', 'alpha')}
+    if unchanged.is_zero(read.workdir, list(runs.values()), list(weights.values())):
+        options['unchanged'] = statistics.DID_NOTHING
     return statistics.compare_differences(statistics.contrast(scores, weights), **options)
 
 

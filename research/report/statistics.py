@@ -18,6 +18,9 @@ from scipy import stats
 from research import catalogue
 from research.report.sign_flips import EXACT_SEEDS, TIE, detectable_size, lower_bound, p_above, seeds_needed, subset_sums
 
+# Verdicts on a contrast that is 0 bit for bit, see research.report.unchanged.
+DID_NOTHING, OTHER_COST = 'did nothing', 'same numbers, other cost'
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -38,9 +41,11 @@ class Comparison:
       descriptive: too few seeds for a test; `interval` is Student's t.
       exact: every sign pattern was counted; False above 20 seeds, where a fixed sample of 65,536 is used.
       margin, alpha, higher_is_better, step: as given.
+      unchanged: 'did nothing' or 'same numbers, other cost' if the runs are known to be equal bit for bit, so that there is
+        nothing to test: no p-value, no count in a correction; else ''.
       within_margin: the difference is shown to be smaller than the margin.
-      verdict: 'failed (k of n diverged)', 'too few seeds', 'better', 'better, within the margin', 'worse', 'worse, within
-        the margin', 'equivalent' or 'no effect shown'.
+      verdict: 'failed (k of n diverged)', one of `unchanged`, 'too few seeds', 'better', 'better, within the margin', 'worse',
+        'worse, within the margin', 'equivalent' or 'no effect shown'.
       p_corrected, equivalence_corrected: after Holm, by `corrected`; None before.
       note: what a reader must know in addition to the verdict, or ''.
     """
@@ -60,6 +65,7 @@ class Comparison:
     alpha: float = 0.05
     higher_is_better: bool = True
     step: float = 0.0
+    unchanged: str = ''
     within_margin: bool = False
     verdict: str = ''
     p_corrected: float | None = None
@@ -100,7 +106,12 @@ def contrast(scores: Mapping[str, ArrayLike], weights: Mapping[str, float]) -> n
 
 
 def compare_differences(
-    differences: ArrayLike, margin: float = 0.0, higher_is_better: bool = True, alpha: float = 0.05, step: float = 0.0
+    differences: ArrayLike,
+    margin: float = 0.0,
+    higher_is_better: bool = True,
+    alpha: float = 0.05,
+    step: float = 0.0,
+    unchanged: str = '',
 ) -> Comparison:
     """Tests whether the mean of per-seed differences is 0.
 
@@ -110,6 +121,7 @@ def compare_differences(
       higher_is_better: the direction of the score.
       alpha: the accepted rate of false positives.
       step: distance between two possible differences, 1 / examples for an accuracy; 0 if they are continuous.
+      unchanged: as in `Comparison`; the differences are 0 then, and not tested.
 
     Raises:
       ValueError: no seeds, more than one axis, a negative margin, alpha outside (0, 1).
@@ -119,9 +131,11 @@ def compare_differences(
         raise ValueError(f'Differences are [n], one a seed, n at least 1; these have shape {d.shape}.')
     if not margin >= 0 or not 0 < alpha < 1:
         raise ValueError(f'Expected margin >= 0 and 0 < alpha < 1, not {margin} and {alpha}.')
-    asked = {'margin': margin, 'alpha': alpha, 'higher_is_better': higher_is_better, 'step': step}
+    asked = {'margin': margin, 'alpha': alpha, 'higher_is_better': higher_is_better, 'step': step, 'unchanged': unchanged}
     result = Comparison(d.size, int(np.sum(~np.isfinite(d))), **asked)
-    if not result.failed:
+    if unchanged:
+        result = dataclasses.replace(result, difference=0.0, interval=(0.0, 0.0), spread=0.0)
+    elif not result.failed:
         measured = _described(d, alpha) if d.size < seeds_needed(1, alpha) else _tested(d, margin, alpha, step)
         result = dataclasses.replace(result, **measured)
     return _judged(result, result.p_value, result.equivalence)
@@ -132,6 +146,8 @@ def verdict(comparison: Comparison, p: float | None, equivalence: float | None =
     c = comparison
     if c.failed:
         return f'failed ({c.failed} of {c.n} diverged)'
+    if c.unchanged:
+        return c.unchanged
     if p is None:
         return 'too few seeds'
     inside = equivalence is not None and equivalence <= c.alpha

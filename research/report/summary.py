@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from research.report import conditions, costs, earlier, statistics, trials, words
+from research.report import conditions, costs, earlier, statistics, trials, unchanged
 from research.report.records import BASELINE, NULL, Records, correct, evaluations, score
 from research.report.times import Evaluations, Times
 
@@ -104,7 +104,10 @@ def _contrasts(
     weights = {NULL: {NULL: 1, BASELINE: -1}} if NULL in study['variants'] else {}
     weights |= study['contrasts']
     compared = {
-        name: _compare(statistics.contrast(scores, w), options | {'step': _step(records, w)}) for name, w in weights.items()
+        name: _compare(
+            statistics.contrast(scores, w), options | {'step': _step(records, w), 'unchanged': unchanged.verdict(records, w)}
+        )
+        for name, w in weights.items()
     }
     corrected = [name for name in weights if name != NULL]
     family = [*(compared[name] for name in corrected), *(test.comparison for test in before)]
@@ -116,6 +119,7 @@ def _contrasts(
             'null': name == NULL,
             **dataclasses.asdict(compared[name]),
             **_failures(records, w, compared[name]),
+            'note': '; '.join(filter(None, [compared[name].note, *([] if compared[name].failed else _idle(records, w))])),
             'differences': statistics.contrast(scores, w).tolist(),
             'crossed_interval': _crossed(records, w) if not compared[name].failed else None,
             'time_to_quality': times.compare(w),
@@ -182,8 +186,21 @@ def _step(records: Records, weights: Mapping[str, float]) -> float:
 def _failures(records: Records, weights: Mapping[str, float], compared: statistics.Comparison) -> dict[str, Any]:
     """`errors`: seeds in which a run of the contrast raised an error (the rest of `failed` diverged); and the verdict."""
     errors = sum(any(records.results[v][seed]['status'] == 'failed' for v in weights) for seed in records.seeds)
-    verdict = words.failure(compared.n, compared.failed - errors, errors) if errors else compared.verdict
+    verdict = _failed(compared.n, compared.failed - errors, errors) if errors else compared.verdict
     return {'errors': errors, 'verdict': verdict}
+
+
+def _failed(n: int, diverged: int, errors: int) -> str:
+    """The verdict if some of n seeds raised an error: 'failed (1 of 10 diverged, 2 ended in an error)'."""
+    if not diverged:
+        return f'failed ({errors} of {n} ended in an error)'
+    return f'failed ({diverged} of {n} diverged, {errors} ended in an error)'
+
+
+def _idle(records: Records, weights: Mapping[str, float]) -> list[str]:
+    """What a variant asked for and its training steps never did; only of a contrast with the baseline."""
+    variant, *others = [name for name in weights if name != BASELINE]
+    return [] if others else unchanged.idle(records.study['variants'][variant], _observed(records, variant))
 
 
 def _moments(scores: np.ndarray) -> dict[str, Any]:

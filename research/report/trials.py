@@ -65,7 +65,7 @@ def table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     unit, number, metric = words.unit(tuning['metric'], ()), tuning['points'], tuning['metric']
     columns = {
         'variant': lambda v: v['name'],
-        'space': lambda v: words.space(v['space']),
+        'space': lambda v: _space(v['space']),
         'as written': lambda v: words.settings(v['points'][0]['values']),
         unit.of(metric): lambda v: _worth(v['points'][0], unit),
         'best point': _best_point,
@@ -96,3 +96,8 @@ def _best_point(variant: Mapping[str, Any]) -> str:
     if not chosen:
         return words.MISSING if chosen is None else 'as written'
     return words.settings(variant['points'][chosen]['values'])
+
+
+def _space(entries: Mapping[str, Sequence[Any]]) -> str:
+    """{'optimizer.learning_rate': ('log', 0.001, 1)} -> 'optimizer.learning_rate 0.001 to 1 (log)'."""
+    return ', '.join(f'{key} {low:g} to {high:g} ({kind})' for key, (kind, low, high) in entries.items())

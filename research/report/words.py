@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from research.report import unchanged
+
 MISSING = '–'
 _PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E')
 _BLOCKS = '▁▂▃▄▅▆▇█'
@@ -135,11 +137,6 @@ def settings(values: Mapping[str, Any]) -> str:
     return ', '.join(f'{key} {"by default" if value is None else value}' for key, value in values.items())
 
 
-def space(entries: Mapping[str, Sequence[Any]]) -> str:
-    """{'optimizer.learning_rate': ('log', 0.001, 1)} -> 'optimizer.learning_rate 0.001 to 1 (log)'."""
-    return ', '.join(f'{key} {low:g} to {high:g} ({kind})' for key, (kind, low, high) in entries.items())
-
-
 def observation(value: float | None, share: bool) -> str:
     """'34 %' for a share, else three digits."""
     return MISSING if value is None else f'{100 * value:.3g} %' if share else quantity(value)
@@ -159,13 +156,6 @@ def level(alpha: float) -> str:
     return f'{100 * (1 - alpha):g} %'
 
 
-def failure(n: int, diverged: int, errors: int) -> str:
-    """The verdict if some of n seeds raised an error: 'failed (1 of 10 diverged, 2 ended in an error)'."""
-    if not diverged:
-        return f'failed ({errors} of {n} ended in an error)'
-    return f'failed ({diverged} of {n} diverged, {errors} ended in an error)'
-
-
 def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any]) -> str:
     """One sentence: the result of a contrast, the scope of the claim, and the cost in training time."""
     if contrast['failed']:
@@ -175,10 +165,13 @@ def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any])
     verdict, difference = contrast['verdict'], score.difference(contrast['difference']) + score.name
     is_pair = sorted(contrast['weights'].values()) == [-1, 1]
     cost = _time(contrast['cost'].get('train_seconds')) if is_pair else ''
+    if contrast['unchanged']:
+        return unchanged.sentence(contrast, cost, summary)
     interval = f'{level(summary["alpha"])} interval {score.span(contrast["interval"])}'
     if contrast['descriptive']:
         why = f'{contrast["n"]}; {contrast["note"]}'
         return f'Too few seeds for a claim ({why}): so far {difference}, descriptive {interval}{cost}.'
+    note = f'; {contrast["note"]}' if contrast['note'] else ''
     reach = f'{interval}, over training seeds, on this test set'
     if contrast['crossed_interval']:
         reach += f'; over other test examples too: {score.span(contrast["crossed_interval"])}'
@@ -192,13 +185,13 @@ def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any])
             if is_pair
             else f'Comes to {difference}'
         )
-        return f'{verb}{", " + margin if contrast["within_margin"] else ""} ({reach}){cost}.'
+        return f'{verb}{", " + margin if contrast["within_margin"] else ""} ({reach}){cost}{note}.'
     if verdict == 'equivalent':
-        return f'The difference of {difference} lies {margin} ({reach}){cost}.'
+        return f'The difference of {difference} lies {margin} ({reach}){cost}{note}.'
     text = f'Differs by {difference} ({reach}){cost}'
     if contrast['detectable'] is not None:
         text += f'; this study could have detected {score.value(contrast["detectable"])}{score.name}'
-    return f'{text}{"; " + contrast["note"] if contrast["note"] else ""}.'
+    return f'{text}{note}.'
 
 
 def _verb(metric: str, higher_is_better: bool, difference: float) -> str:
@@ -227,6 +220,8 @@ def null(contrast: Mapping[str, Any] | None, score: Unit, summary: Mapping[str, 
         return 'This study was run without its null variant, so how much of a difference means nothing is not known.'
     if contrast['difference'] is None:
         return f'Null variant (only the data order redrawn): {contrast["verdict"]}.'
+    if contrast['unchanged']:
+        return 'Null variant: redrawing the data order changed no bit, so how much of a difference means nothing is not known.'
     p = '' if contrast['p_value'] is None else f', p {probability(contrast["p_value"])}'
     difference = score.difference(contrast['difference']) + score.name
     return (

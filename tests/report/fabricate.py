@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def study(
     memory=True,
     pinned=None,
     name='quickstart',
+    copies=None,
     **fields,
 ):
     """Writes study.json, runs/ and latency.json under `workdir` and returns it as a Path.
@@ -44,6 +46,7 @@ def study(
       correct: whether per-example correctness was kept.
       memory: whether the runs could measure what they took.
       pinned: {variant: the budget in its runs' config.json}; that of the study when None.
+      copies: {variant: another before it, whose losses, scores and answers it has bit for bit}.
       fields: further or other entries of study.json.
     """
     workdir, rng = Path(workdir), np.random.default_rng(7)
@@ -66,6 +69,8 @@ def study(
             run(folder, name, variant, seed, hits, steps, rng, ended, metric, memory)
             if correct:
                 np.save(folder / 'correct.npy', np.packbits(hits))
+            if original := (copies or {}).get(variant):
+                _copy(workdir / 'runs' / runs[original][str(seed)], folder)
     if contrasts is None:
         contrasts = {v: {v: 1, 'baseline': -1} for v in effects if v not in ('baseline', 'null')}
     content = {
@@ -237,6 +242,17 @@ def run(folder, name, variant, seed, hits, steps, rng, status, metric, memory):
             }
         )
     )
+
+
+def _copy(original, folder):
+    """Gives a run the numbers of another one, in its own time."""
+    for file in original.glob('correct.npy'):
+        shutil.copy(file, folder)
+    lines = [[json.loads(line) for line in (of / 'metrics.jsonl').read_text().splitlines()] for of in (original, folder)]
+    taken = [numbers | {'train_seconds': own['train_seconds']} for numbers, own in zip(*lines, strict=True)]
+    (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in taken))
+    result, numbers = (json.loads((of / 'result.json').read_text()) for of in (folder, original))
+    (folder / 'result.json').write_text(json.dumps(result | {'metrics': numbers['metrics']}))
 
 
 def _id(name, variant, seed):

@@ -109,3 +109,14 @@ def test_too_few_seeds_were_no_test(tmp_path):
     _, summary, page = relaunch(tmp_path, OTHERS)
     assert summary['asked_before'] == [] and 'nothing to correct' in page and 'variants removed' in page
     assert statistics.seeds_needed(1) > 5
+
+
+def test_what_did_nothing_is_not_counted_later_either(tmp_path):
+    fabricate.study(tmp_path, effects=EFFECTS, evaluations=1, copies={'clip': 'baseline', 'tiny': 'cosine'})
+    relaunch(tmp_path)
+    alone, summary, page = relaunch(tmp_path, OTHERS)
+    assert {test['name']: test['p_value'] is None for test in summary['asked_before']} == {
+        **{'cosine': False, 'tiny': False, 'clip': True}
+    }
+    assert 'for 3 contrasts, 2 of which the folder asked before' in page and 'clip (p' not in page
+    assert alone['adam']['p_corrected'] == pytest.approx(3 * alone['adam']['p_value'])
