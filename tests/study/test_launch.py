@@ -190,6 +190,11 @@ def test_a_study_of_nothing_but_its_baseline_has_a_report(start, tmp_path):
     assert summary['contrasts'] == []
     assert 'baseline' in (tmp_path / 'dir' / 'report.md').read_text()
 
+    # Its first variant, later, changes no number.
+    assert start('config.study.variants = {"flat": {"schedule.name": "linear", "schedule.end": 1.0}}') == (0, '')
+    (contrast,) = json.loads((tmp_path / 'dir' / 'summary.json').read_text())['contrasts']
+    assert contrast['verdict'] == 'did nothing'
+
 
 def test_prepare_takes_the_flags_and_every_variants_data(start, tmp_path, capsys):
     assert start(mode='prepare') == (0, '')
