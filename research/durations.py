@@ -4,7 +4,6 @@ Examples are the unit because a changed batch size or accumulation leaves them r
 """
 
 import re
-from typing import Any
 
 from research.catalogue import ConfigError
 
@@ -35,9 +34,3 @@ def examples(text: str, batch_size: int, epoch: int | None = None, total: int | 
         known = {'ep': 'the length of an epoch', 'run': 'the length of the run'}[unit]
         raise ConfigError(f"'{text}' needs {known}, not known here; give it in steps ('500st') or examples ('1000ex').")
     return round(number * one) if number else 0
-
-
-def is_zero(value: Any) -> bool:
-    """Whether a value is a duration that lasts nothing, in whatever unit."""
-    match = _PATTERN.fullmatch(value) if isinstance(value, str) else None
-    return match is not None and not float(match[1])

@@ -21,6 +21,8 @@ from research.optim import averaging, clipping, optimizers, schedules
 from research.train import parallel
 
 _SEQUENCES = (Sequence, tuple, list)
+# Examples of a run so long that no share of it rounds to 0.
+_ENDLESS = 10**18
 # Types of defaults that a value of a config can equal.
 _PLAIN = (bool, int, float, str, tuple, list, Mapping, types.NoneType)
 
@@ -123,7 +125,10 @@ def _zeros(value: Any) -> Any:
     """A copy in which every duration of 0 is '0st'."""
     if isinstance(value, Mapping):
         return {key: _zeros(item) for key, item in value.items()}
-    return '0st' if durations.is_zero(value) else value
+    try:
+        return value if durations.examples(value, _ENDLESS, _ENDLESS, _ENDLESS) else '0st'
+    except ConfigError:  # no duration
+        return value
 
 
 def _call(node: Any, group: Group, layers: Mapping[str, Group]) -> Any:
