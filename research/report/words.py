@@ -170,7 +170,8 @@ def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any])
     interval = f'{level(summary["alpha"])} interval {score.span(contrast["interval"])}'
     if contrast['descriptive']:
         why = f'{contrast["n"]}; {contrast["note"]}'
-        return f'Too few seeds for a claim ({why}): so far {difference}, descriptive {interval}{cost}.'
+        described = f', descriptive {interval}' if contrast['interval'] else ''
+        return f'Too few seeds for a claim ({why}): so far {difference}{described}{cost}.'
     note = f'; {contrast["note"]}' if contrast['note'] else ''
     reach = f'{interval}, over training seeds, on this test set'
     if contrast['crossed_interval']:
@@ -187,7 +188,7 @@ def answer(contrast: Mapping[str, Any], score: Unit, summary: Mapping[str, Any])
         )
         return f'{verb}{", " + margin if contrast["within_margin"] else ""} ({reach}){cost}{note}.'
     if verdict == 'equivalent':
-        return f'The difference of {difference} lies {margin} ({reach}){cost}{note}.'
+        return f'The difference of {difference} lies {margin} ({reach}){cost}.'
     text = f'Differs by {difference} ({reach}){cost}'
     if contrast['detectable'] is not None:
         text += f'; this study could have detected {score.value(contrast["detectable"])}{score.name}'
