@@ -11,7 +11,7 @@ import jinja2
 
 from research import files
 from research.config import overrides
-from research.report import earlier, figures, records, tables, training, trials, words
+from research.report import earlier, figures, forest_data, records, tables, training, trials, words
 from research.report.records import BASELINE
 from research.report.summary import bands, read_evaluations, summarize
 from research.report.tables import table
@@ -54,6 +54,7 @@ def write(workdir: str | os.PathLike[str], remembers: bool = True) -> dict[str, 
     records.write_results(read)
     files.write(read.workdir / 'summary.json', records.dumps(summary, indent=1))
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
+    chart['forest'] = forest_data.forest(summary, chart)
     page = _page(read, summary) | {'chart': chart}
     for suffix, options in _TEMPLATES.items():
         environment = jinja2.Environment(

@@ -1,0 +1,176 @@
+"""What the forest plot shows: rows in order, axes that an outlier cannot stretch, round ticks."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from research.report import tables, words
+
+# Kind of a verdict -> its heading, in the order of the plot.
+GROUPS = {
+    'better': 'Helps',
+    'worse': 'Hurts',
+    'failed': 'Failed',
+    'equivalent': 'Equivalent',
+    'none': 'No effect shown',
+    'other': 'Other',
+    'same': 'Same numbers, other cost',
+    'nothing': 'Did nothing',
+    'few': 'Too few seeds for a claim',
+}
+_STARTS = {
+    'better': 'better',
+    'worse': 'worse',
+    'failed': 'failed',
+    'equivalent': 'equivalent',
+    'no effect': 'none',
+    'same numbers': 'same',
+    'did nothing': 'nothing',
+    'too few seeds': 'few',
+}
+# An axis reaches this many times as far as the middle row. It is cut there if that leaves out a third of it or more.
+_REACH, _WORTH = 6.0, 1.5
+# Ratios of cost that are nearer to 1 do not say how far an axis must reach.
+_NEAR = math.log(1.1)
+_TICKS = 5
+
+
+def kind(verdict: str) -> str:
+    """The group of a verdict, one of GROUPS."""
+    return next((found for start, found in _STARTS.items() if verdict.startswith(start)), 'other')
+
+
+def forest(summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows and axes of the forest plot, scores in the metric's printed unit.
+
+    Args:
+      summary: as in summary.json.
+      chart: `costs` and `points` as research.report.figures.chart makes them.
+
+    Returns:
+      rows: a list of {name, title, kind, verdict, mean, interval, outside, values, costs} in the order of the plot, by group
+        and in it by effect: the strongest first where there is one, else the best. outside is 'low' or 'high' if the mean
+        lies beyond the axis, else ''; values are by seed; costs: key -> {ratio, interval, outside}, interval None for
+        what is counted.
+      null: [low, high] of the null variant, None if unknown.
+      axis: {label, unit, range, ticks}.
+      costs: a list of {key, label, range, ticks} of those that differ in some row, as ratios to the baseline, on a
+        logarithmic axis; the default first.
+    """
+    score, null = tables.unit(summary), tables.null(summary)
+    band = null and null['interval'] and [score.scaled(bound) for bound in null['interval']]
+    rows = [_row(contrast, score, chart) for contrast in summary['contrasts'] if not contrast['null']]
+    rows.sort(key=lambda row: _place(row, summary['higher_is_better']))
+    effects = _range([*(_span(row['mean'], row['interval']) for row in rows), band or []])
+    for row in rows:
+        row['outside'] = _outside(row['mean'], effects)
+    costs = []
+    for cost in chart['costs']:
+        entries = [row['costs'][cost['key']] for row in rows if cost['key'] in row['costs']]
+        if not any(abs(math.log(entry['ratio'])) > 1e-9 for entry in entries):
+            continue
+        spans = [[math.log(value) for value in _span(entry['ratio'], entry['interval'])] for entry in entries]
+        low, high = map(math.exp, _range(spans, _NEAR))
+        for entry in entries:
+            entry['outside'] = _outside(entry['ratio'], (low, high))
+        costs.append({**cost, 'range': [low, high], 'ticks': ratio_ticks(low, high)})
+    return {
+        'rows': rows,
+        'null': band,
+        'axis': {
+            'label': summary['metric'],
+            'unit': score.name.strip(),
+            'range': list(effects),
+            'ticks': round_ticks(*effects),
+        },
+        'costs': sorted(costs, key=lambda cost: cost['key'] != 'train_seconds'),
+    }
+
+
+def _row(contrast: Mapping[str, Any], score: words.Unit, chart: Mapping[str, Any]) -> dict[str, Any]:
+    interval = contrast['interval']
+    return {
+        'name': contrast['name'],
+        'title': tables.title(contrast),
+        'kind': kind(contrast['verdict']),
+        'verdict': contrast['verdict'],
+        'mean': score.scaled(contrast['difference']),
+        'interval': interval and [score.scaled(bound) for bound in interval],
+        'values': [score.scaled(value) for value in contrast['differences']],
+        'costs': _costs(contrast, chart),
+    }
+
+
+def _costs(contrast: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Ratios paired by seed where the summary has them; of the rest, those of the variants' values."""
+    values = {point['name']: point['costs'] for point in chart['points']}
+    found = {}
+    for cost in chart['costs']:
+        key = cost['key']
+        known = [values[name].get(key) for name in contrast['weights']]
+        if key in contrast['cost']:
+            found[key] = {'interval': None, **contrast['cost'][key]}
+        elif all(known):
+            ratio = math.prod(value**weight for value, weight in zip(known, contrast['weights'].values(), strict=True))
+            found[key] = {'ratio': ratio, 'interval': None}
+    return found
+
+
+def _place(row: Mapping[str, Any], higher: bool) -> tuple[int, float]:
+    if row['mean'] is None:
+        return list(GROUPS).index(row['kind']), 0.0
+    best_first = -row['mean'] if higher else row['mean']
+    return list(GROUPS).index(row['kind']), -best_first if row['kind'] == 'worse' else best_first
+
+
+def _span(middle: float | None, interval: Sequence[float] | None) -> list[float]:
+    return [value for value in (middle, *(interval or ())) if value is not None]
+
+
+def _outside(value: float | None, shown: Sequence[float]) -> str:
+    return '' if value is None else 'low' if value < shown[0] else 'high' if value > shown[1] else ''
+
+
+def _range(spans: Iterable[Sequence[float]], near: float = 0.0) -> tuple[float, float]:
+    """(low, high) around 0 that shows every span but those that would flatten the rest, with a margin.
+
+    Spans within `near` of 0 do not count among the rest.
+    """
+    known = [span for span in spans if span]
+    reach = [reached for span in known if (reached := max(map(abs, span))) > near] or [near]
+    limit = _REACH * float(np.median(reach))
+    if max(reach) < _WORTH * limit:
+        limit = max(reach)
+    inside = [near, -near, *(value for span in known for value in span if abs(value) <= limit)]
+    low, high = min(inside), max(inside)
+    margin = 0.06 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def round_ticks(low: float, high: float, most: int = _TICKS) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between low and high, about `most` of them."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f'{number * step:.10g}') for number in range(first, last + 1)]
+
+
+def ratio_ticks(low: float, high: float, most: int = _TICKS) -> list[float]:
+    """Round ratios between low and high, 1 among them, for a logarithmic axis."""
+    if high / low < 2.5:
+        return [tick for tick in round_ticks(low, high, most) if tick > 0]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices: list[Callable[[int], Sequence[float]]] = [
+        lambda d: (10.0**d, 1.5 * 10.0**d, 2 * 10.0**d, 3 * 10.0**d, 5 * 10.0**d, 7 * 10.0**d),
+        lambda d: (10.0**d, 2 * 10.0**d, 5 * 10.0**d),
+        lambda d: (10.0**d,),
+        lambda d: (10.0**d,) if d % 3 == 0 else (),
+    ]
+    for choose in choices:
+        found = [float(f'{tick:.10g}') for decade in decades for tick in choose(decade) if low <= tick <= high]
+        if len(found) <= most + 1:
+            return found
+    return [1.0]
