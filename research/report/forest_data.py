@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from research.report import tables, words
+from research.report import costs, tables, words
 
 # Kind of a verdict -> its heading, in the order of the plot.
 GROUPS = {
@@ -18,7 +18,7 @@ GROUPS = {
     'other': 'Other',
     'same': 'Same numbers, other cost',
     'nothing': 'Did nothing',
-    'few': 'Too few seeds for a claim',
+    'few': 'Too few seeds',
 }
 _STARTS = {
     'better': 'better',
@@ -63,19 +63,19 @@ def forest(summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, An
     band = null and null['interval'] and [score.scaled(bound) for bound in null['interval']]
     rows = [_row(contrast, score, chart) for contrast in summary['contrasts'] if not contrast['null']]
     rows.sort(key=lambda row: _place(row, summary['higher_is_better']))
-    effects = _range([*(_span(row['mean'], row['interval']) for row in rows), band or []])
+    effects = robust([*(_span(row['mean'], row['interval']) for row in rows), band or []])
     for row in rows:
         row['outside'] = _outside(row['mean'], effects)
-    costs = []
+    shown = []
     for cost in chart['costs']:
         entries = [row['costs'][cost['key']] for row in rows if cost['key'] in row['costs']]
         if not any(abs(math.log(entry['ratio'])) > 1e-9 for entry in entries):
             continue
         spans = [[math.log(value) for value in _span(entry['ratio'], entry['interval'])] for entry in entries]
-        low, high = map(math.exp, _range(spans, _NEAR))
+        low, high = map(math.exp, robust(spans, _NEAR))
         for entry in entries:
             entry['outside'] = _outside(entry['ratio'], (low, high))
-        costs.append({**cost, 'range': [low, high], 'ticks': ratio_ticks(low, high)})
+        shown.append({**cost, 'range': [low, high], 'ticks': ratio_ticks(low, high)})
     return {
         'rows': rows,
         'null': band,
@@ -85,7 +85,7 @@ def forest(summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, An
             'range': list(effects),
             'ticks': round_ticks(*effects),
         },
-        'costs': sorted(costs, key=lambda cost: cost['key'] != 'train_seconds'),
+        'costs': sorted(shown, key=lambda cost: cost['key'] != 'train_seconds'),
     }
 
 
@@ -104,7 +104,7 @@ def _row(contrast: Mapping[str, Any], score: words.Unit, chart: Mapping[str, Any
 
 
 def _costs(contrast: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Ratios paired by seed where the summary has them; of the rest, those of the variants' values."""
+    """Ratios paired by seed where the summary has them; of the rest, that of the variants' values."""
     values = {point['name']: point['costs'] for point in chart['points']}
     found = {}
     for cost in chart['costs']:
@@ -112,7 +112,7 @@ def _costs(contrast: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, d
         known = [values[name].get(key) for name in contrast['weights']]
         if key in contrast['cost']:
             found[key] = {'interval': None, **contrast['cost'][key]}
-        elif all(known):
+        elif key not in costs.COUNTED + costs.MEASURED and all(known):
             ratio = math.prod(value**weight for value, weight in zip(known, contrast['weights'].values(), strict=True))
             found[key] = {'ratio': ratio, 'interval': None}
     return found
@@ -133,7 +133,7 @@ def _outside(value: float | None, shown: Sequence[float]) -> str:
     return '' if value is None else 'low' if value < shown[0] else 'high' if value > shown[1] else ''
 
 
-def _range(spans: Iterable[Sequence[float]], near: float = 0.0) -> tuple[float, float]:
+def robust(spans: Iterable[Sequence[float]], near: float = 0.0) -> tuple[float, float]:
     """(low, high) around 0 that shows every span but those that would flatten the rest, with a margin.
 
     Spans within `near` of 0 do not count among the rest.

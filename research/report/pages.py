@@ -11,7 +11,7 @@ import jinja2
 
 from research import files
 from research.config import overrides
-from research.report import earlier, figures, forest_data, records, tables, training, trials, words
+from research.report import earlier, figures, forest_data, headline, records, screen, tables, training, trials, words
 from research.report.records import BASELINE
 from research.report.summary import bands, read_evaluations, summarize
 from research.report.tables import table
@@ -55,7 +55,7 @@ def write(workdir: str | os.PathLike[str], remembers: bool = True) -> dict[str, 
     files.write(read.workdir / 'summary.json', records.dumps(summary, indent=1))
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
     chart['forest'] = forest_data.forest(summary, chart)
-    page = _page(read, summary) | {'chart': chart}
+    page = _page(read, summary, chart)
     for suffix, options in _TEMPLATES.items():
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader('research.report', '.'),
@@ -74,19 +74,26 @@ def write(workdir: str | os.PathLike[str], remembers: bool = True) -> dict[str, 
     return summary
 
 
-def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of the templates, as text."""
     study = read.study
     baseline = overrides.apply(study['config'], study['variants'][BASELINE])  # tuning may have changed it
-    score, level = tables.unit(summary), words.level(summary['alpha'])
+    score, level, warnings = tables.unit(summary), words.level(summary['alpha']), headline.warnings(summary)
     contrasts = [contrast for contrast in summary['contrasts'] if not contrast['null']]
+    differing = _differing(study, baseline)
+    titles = [row['title'] for row in chart['forest']['rows']]
+    runs = {variant: {seed: run['id'] for seed, run in by_seed.items()} for variant, by_seed in read.results.items()}
     return {
+        'chart': chart,
+        'forest': screen.forest(summary, chart, runs, differing),
         'title': summary['study'],
         'question': summary['question'] or '',
         'metric': score.of(summary['metric']),
         'level': level,
         'state': _state(summary),
-        'notices': _notices(summary),
+        'headline': headline.headline(summary),
+        'warnings': '; '.join(dict.fromkeys(short for short, _ in warnings)),
+        'notices': [sentence for _, sentence in warnings],
         'answers': [
             {
                 'name': tables.title(contrast),
@@ -100,12 +107,16 @@ def _page(read: records.Records, summary: Mapping[str, Any]) -> dict[str, Any]:
         f'intervals. {earlier.correction(summary)}',
         'differences': {
             'headings': ['variant', 'field', 'baseline', 'here'],
-            'rows': _differing(study, baseline),
+            'rows': differing,
         },
         'config': [f'{key} = {json.dumps(value)}' for key, value in overrides.flatten(baseline).items()],
         'null': words.null(tables.null(summary), score, summary),
         'quality': tables.quality(summary),
         'cost': tables.cost(summary),
+        'shown': {
+            'quality': screen.linked(screen.varying(screen.ordered(tables.quality(summary), titles), same=False), runs),
+            'cost': screen.varying(screen.ordered(tables.cost(summary), titles)),
+        },
         'tuning': trials.table(summary),
         'observed': training.observed(summary),
         'rates': figures.rates(study.get('schedules', {})),
@@ -131,42 +142,6 @@ def _state(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _notices(summary: Mapping[str, Any]) -> list[str]:
-    """Warnings, to be read before the first number."""
-    used, planned, added = summary['seeds'], summary['planned_seeds'], summary['added_seeds']
-    notices = []
-    if len(used) < len(planned):
-        notices.append(
-            f'{len(used)} of {len(planned)} seeds have a result in every variant: the study is still going, or was stopped. '
-            'Everything below rests on these seeds alone.'
-        )
-    if added:
-        notices.append(f'{len(added)} seeds were added after a report was read: p-values do not account for this.')
-    notices += earlier.sentences(summary)
-    notices += [
-        f'{contrast["name"]}: the two halves of a pair were run under other conditions, {_parts(contrast["mismatch"])}.'
-        for contrast in summary['contrasts']
-        if contrast['mismatch']
-    ]
-    if summary['tuning'] and (errors := sum(p['failed'] for v in summary['tuning']['variants'] for p in v['points'])):
-        notices.append(
-            f'{errors} runs of tuning ended in an error: every variant gets the same number of points, so the study does not '
-            'go on before they are done.'
-        )
-    if summary['stalled']:
-        stalled = [f'{run["variant"]}, seed {run["seed"]} ({run["message"]})' for run in summary['stalled']]
-        notices.append(f'{len(stalled)} runs did not learn: {"; ".join(stalled)}.')
-    if summary['problems']:
-        notices.append(f'{len(summary["problems"])} records were torn or foreign and count as absent; they are listed below.')
-    null = tables.null(summary)
-    if null and null['p_value'] is not None and null['p_value'] <= summary['alpha']:
-        notices.append(
-            'The null variant differs from the baseline by more than chance would have it, as one in '
-            f'{1 / summary["alpha"]:.0f} does: hold every other difference to its size.'
-        )
-    return notices
-
-
 def _environment(study: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """What the last launch had, then what runs had that differ: the most common value, and who had another."""
     rows = list(study.get('environment', {}).items())
@@ -178,10 +153,6 @@ def _environment(study: Mapping[str, Any], summary: Mapping[str, Any]) -> list[t
         ]
         rows.append((f'{key}, by run', f'{common}; but {"; ".join(told)}'))
     return rows
-
-
-def _parts(mismatch: Mapping[str, list[int]]) -> str:
-    return ', '.join(f'{part} (seeds {words.seeds(seeds)})' for part, seeds in mismatch.items())
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:

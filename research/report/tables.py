@@ -107,12 +107,12 @@ def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
     target = next(v['time_to_quality'].get('target') for v in summary['variants'] if v['name'] == BASELINE)
     columns = {
         'variant': lambda row: row.name,
+        'verdict': _verdict,
         f'{summary["metric"]}, mean ± sd': lambda row: _mean(row, score),
         f'{score.of("difference")} ({level} interval)': lambda row: _difference(row, score),
         'over other examples too': lambda row: score.span(row.contrast.get('crossed_interval')),
         'p': lambda row: words.probability(row.contrast.get('p_value')),
         'p, Holm': lambda row: words.probability(row.contrast.get('p_corrected')),
-        'verdict': _verdict,
         'gap to training data': lambda row: _gap(row, score),
         'could have detected': lambda row: score.value(row.contrast.get('detectable')),
         'time to quality': _time_to_quality,

