@@ -70,7 +70,7 @@ def forest(
                 'sentence': words.answer(contrast, score, summary),
                 'effect': _mark(place, row['mean'], row['interval'], row['outside'], text, span),
                 'costs': {cost['key']: _ratio(row['costs'].get(cost['key']), cost) for cost in data['costs']},
-                'seeds': _seeds(contrast, summary['seeds'], runs, score),
+                'seeds': _seeds(contrast, summary, runs, score),
                 'settings': [line for line in differing if line[0] in contrast['weights']],
             }
         )
@@ -123,6 +123,8 @@ def varying(table: Mapping[str, Any], same: bool = True) -> dict[str, Any]:
 def linked(table: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
     """A table of variants with a last column of links to the folders of their runs, each a {text, href}."""
     cells = [[_link(run, str(seed)) for seed, run in runs.get(row[0], {}).items()] for row in table['rows']]
+    if not any(cells):
+        return dict(table)
     rows = [[*row, links] for row, links in zip(table['rows'], cells, strict=True)]
     return {**table, 'headings': [*table['headings'], 'runs, by seed'], 'rows': rows}
 
@@ -142,16 +144,17 @@ def _groups(rows: Sequence[Mapping[str, Any]], score: words.Unit) -> list[dict[s
     return groups
 
 
-def _seeds(contrast: Mapping[str, Any], seeds: Sequence[int], runs: Runs, score: words.Unit) -> list[dict[str, Any]]:
-    """{text, links} of each seed: its difference and the runs that it is made of, but the baseline's."""
+def _seeds(contrast: Mapping[str, Any], summary: Mapping[str, Any], runs: Runs, score: words.Unit) -> list[dict[str, Any]]:
+    """{text, links} of each seed: its difference or why it has none, and its runs but the baseline's."""
     others = [variant for variant in contrast['weights'] if variant != BASELINE]
+    causes = {run['seed']: run['message'] for run in summary['unfinished'] if run['variant'] in contrast['weights']}
     named = [(variant, f' {variant}' if len(others) > 1 else '') for variant in others]
     return [
         {
-            'text': 'no number' if value is None else score.difference(value),
+            'text': causes.get(seed, 'no number') if value is None else score.difference(value),
             'links': [_link(runs[variant][seed], f'seed {seed}{name}') for variant, name in named],
         }
-        for seed, value in zip(seeds, contrast['differences'], strict=True)
+        for seed, value in zip(summary['seeds'], contrast['differences'], strict=True)
     ]
 
 

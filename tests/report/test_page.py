@@ -198,6 +198,13 @@ def test_links_lead_to_the_folders_of_runs_that_have_a_record(page):
     assert len(linked) == len(set(linked)) == 49 and all((workdir / folder / 'result.json').exists() for folder in linked)
 
 
+def test_the_row_of_a_failed_variant_says_what_failed_and_where(tmp_path):
+    workdir = fabricate.study(tmp_path, seeds=3, evaluations=2, status={('tiny', 2): 'failed'})
+    pages.write(workdir)
+    row = re.search(r'<details class="row failed">.*?</details>', (workdir / 'report.html').read_text(), re.S)[0]
+    assert '>1 of 3 ended in an error</text>' in row and re.search('seed 2</a>: <b>failed at step 300<', row)
+
+
 def test_costs_that_do_not_differ_are_a_line_and_what_is_unknown_is_nothing():
     table = {
         'headings': ['variant', 'parameters', 'latency', 'memory'],
