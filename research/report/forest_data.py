@@ -32,6 +32,8 @@ _STARTS = {
 }
 # An axis reaches this many times as far as the middle row. It is cut there if that leaves out a third of it or more.
 _REACH, _WORTH = 6.0, 1.5
+# Off an axis may lie so many rows, or a tenth of many: more are no outliers.
+_OFF = 2
 # Ratios of cost that are nearer to 1 do not say how far an axis must reach.
 _NEAR = math.log(1.1)
 _TICKS = 5
@@ -140,7 +142,7 @@ def robust(spans: Iterable[Sequence[float]], near: float = 0.0) -> tuple[float, 
     """
     known = [span for span in spans if span]
     reach = [reached for span in known if (reached := max(map(abs, span))) > near] or [near]
-    limit = _REACH * float(np.median(reach))
+    limit = max(_REACH * float(np.median(reach)), sorted(reach)[-1 - min(len(reach) - 1, max(_OFF, len(reach) // 10))])
     if max(reach) < _WORTH * limit:
         limit = max(reach)
     inside = [near, -near, *(value for span in known for value in span if abs(value) <= limit)]
