@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from research.report import statistics
-from research.report.records import Records
+from research.report.records import BASELINE, Records
 
 # How the costs of seeds are combined: sizes are equal in all seeds, compilation is paid once and shared by later seeds, memory
 # must suffice for the seed that needs most; times vary, and measured memory has outliers, where a process first uses something.
@@ -84,6 +84,29 @@ def ratios(records: Records, weights: Mapping[str, float], alpha: float) -> dict
         result[key] = {'ratio': math.exp(compared.difference)}
         if key in MEASURED and compared.interval:
             result[key]['interval'] = [math.exp(bound) for bound in compared.interval]
+    return result
+
+
+def pooled(records: Records, alpha: float) -> dict[str, dict[str, dict[str, Any]]]:
+    """Variant -> measured cost -> {value, interval} over all runs of its training program.
+
+    Variants that share a program differ in such a cost by noise alone, so each gets the same value. `interval` is that of the
+    ratio to the program of the baseline, paired by seed, times the value; None for this program itself, or a single seed.
+    """
+    programs = {
+        variant: frozenset(_program(by_seed[seed]) for seed in records.seeds) for variant, by_seed in records.results.items()
+    }
+    result: dict[str, dict[str, dict[str, Any]]] = {variant: {} for variant in programs}
+    for key in MEASURED:
+        each = {variant: by_seed(records, variant, key) for variant in programs}
+        known = {v: values for v, values in each.items() if values.size and np.isfinite(values).all()}
+        shared = {v: np.mean([known[w] for w in known if programs[w] == programs[v]], axis=0) for v in known}
+        for variant, values in shared.items():
+            entry = result[variant][key] = {'value': float(COSTS[key](values)), 'interval': None}
+            if BASELINE in shared and programs[variant] != programs[BASELINE] and min(*values, *shared[BASELINE]) > 0:
+                logs = np.log(values / shared[BASELINE])
+                bounds = interval(logs, alpha)
+                entry['interval'] = bounds and [entry['value'] * math.exp(bound - logs.mean()) for bound in bounds]
     return result
 
 

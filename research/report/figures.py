@@ -4,45 +4,36 @@ matplotlib is imported only to draw; report.html draws its plots itself, from `c
 """
 
 import base64
-import io
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research import files
-from research.report import tables, words
+from research.report import axes, drawing, forest_data, tables, words
 from research.report.records import BASELINE, NULL
 
-# Okabe and Ito (2008): safe for colour-blind readers; its yellow is left out, too pale on white.
-PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
-_MARKERS = 'o^Dv'
-_MOST_NAMES = 14
+# Told apart by colour-blind readers as far as lightness lets them, with a contrast of 3 to white and to a dark page.
+PALETTE = ('#0072B2', '#D55E00', '#00A66E', '#A03CF0', '#8C6238', '#E545DC')
+# More points than this have names only where they matter.
+_MOST_NAMES = 12
 # Sample images of one run in the report, evenly spaced over training.
 _MOST_GRIDS = 8
 # Characters of a learning-rate curve.
 _CURVE = 40
+# How far beyond the points, as a factor, an axis follows their bars.
+_BARS = 1.5
 _PANELS = ('train_seconds', 'inference_flops')
+# Cost -> label, unit.
 _COSTS = {
-    'train_seconds': 'training seconds',
-    'parameters': 'parameters',
-    'inference_flops': 'FLOPs an example (inference)',
-    'train_flops': 'FLOPs a training step',
-    'seconds_per_step': 'seconds a training step',
-    'predicted_bytes': 'memory predicted (bytes)',
-    'peak_growth_bytes': 'memory measured in training (bytes)',
-}
-_STYLE = {
-    'font.size': 9,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.grid': True,
-    'grid.color': '#e4e4e4',
-    'axes.axisbelow': True,
-    'pdf.fonttype': 42,
-    'text.parse_math': False,
+    'train_seconds': ('training time', 's'),
+    'parameters': ('parameters', ''),
+    'inference_flops': ('FLOPs of an inference', ''),
+    'train_flops': ('FLOPs of a training step', ''),
+    'seconds_per_step': ('time of a training step', 's'),
+    'predicted_bytes': ('memory predicted', 'B'),
+    'peak_growth_bytes': ('memory measured in training', 'B'),
 }
 
 
@@ -55,52 +46,107 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
       schedules: variant -> (positions, learning rates).
 
     Returns:
-      metric, a label; higher: is better; points: a list of {name, role, mean, low, high, costs}, bounds those of the
-      baseline's mean plus the paired difference; costs: a list of {key, label}; seeds; differences: a list of {name, null,
-      mean, interval, values by seed}; curves: metric -> variant -> {x, mean, spread}; validation: the metric to show first;
-      rates: variant -> {x, y}; palette.
+      metric, its name; unit: of its differences, '' or 'points'; higher: is better; seeds.
+      points: a list of {name, role, kind, mean, low, high, costs, intervals}: kind as `forest_data.kind` has it, bounds those
+        of the baseline's mean plus the paired difference, costs and intervals by key, a measured one that of the program.
+      costs: a list of {key, label, unit}; pareto: key -> {range, log, ticks, front, named}, the last two lists of names;
+        scores: {range, ticks, unit} of the other axis.
+      differences: a list of {name, kind, null, mean, interval, values by seed}; spread: {range, ticks} of these values.
+      curves: metric -> {unit, lines: variant -> {x, mean, spread}}; validation: the metric to show first; rates: variant ->
+        {x, y}; palette.
     """
+    score, points = tables.unit(summary), _points(summary)
+    batches = {batch for variant in summary['variants'] for batch in variant['latency']}
+    labels = _COSTS | {f'latency_{batch}': (f'latency, batch {batch}', 's') for batch in sorted(batches, key=int)}
+    known = {key for point in points for key, value in point['costs'].items() if value is not None}
+    costs = [{'key': key, 'label': label, 'unit': unit} for key, (label, unit) in labels.items() if key in known]
+    middle = next(point['mean'] for point in points if point['role'] == BASELINE)
+    middle = np.median([0.0, *_known(point['mean'] for point in points)]) if middle is None else middle
+    unit = '%' if score.name else ''
+    low, high = forest_data.robust([[bound - middle for bound in _span(point)] for point in points])
+    differences = [_difference(contrast, score) for contrast in summary['contrasts']]
+    spread = forest_data.robust([_known([*row['values'], *(row['interval'] or ())]) for row in differences])
+    return {
+        'metric': summary['metric'],
+        'unit': score.name.strip(),
+        'higher': summary['higher_is_better'],
+        'points': points,
+        'costs': costs,
+        'pareto': {cost['key']: _pareto(points, cost, summary['higher_is_better']) for cost in costs},
+        'scores': {
+            'range': [middle + low, middle + high],
+            'ticks': axes.scores(middle + low, middle + high, unit),
+            'unit': unit,
+        },
+        'seeds': summary['seeds'],
+        'differences': differences,
+        'spread': {'range': list(spread), 'ticks': axes.scores(*spread, score.name.strip(), sign=True)},
+        'curves': {metric: _curves(by_variant, words.unit(metric, ())) for metric, by_variant in bands.items()},
+        'validation': 'validation/' + summary['metric'].split('/', 1)[-1],
+        'rates': {name: dict(zip('xy', schedule, strict=True)) for name, schedule in schedules.items()},
+        'palette': PALETTE,
+    }
+
+
+def _points(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     score, contrasts = tables.unit(summary), tables.against_baseline(summary)
     baseline = next(variant['mean'] for variant in summary['variants'] if variant['name'] == BASELINE)
     points = []
     for variant in summary['variants']:
         name = variant['name']
-        low, high = contrasts.get(name, {}).get('interval') or (None, None)
-        latency = {f'latency_{batch}': 1e3 * quantiles['p50'] for batch, quantiles in variant['latency'].items()}
+        contrast = contrasts.get(name, {})
+        low, high = contrast.get('interval') or (None, None)
+        pooled = {key: entry['value'] for key, entry in variant['pooled'].items()}
+        latency = {f'latency_{batch}': quantiles['p50'] for batch, quantiles in variant['latency'].items()}
         points.append(
             {
                 'name': name,
                 'role': name if name in (BASELINE, NULL) else 'variant',
+                'kind': forest_data.kind(contrast['verdict']) if contrast else 'none',
                 'mean': score.scaled(variant['mean']),
                 'low': None if low is None or baseline is None else score.scaled(baseline + low),
                 'high': None if high is None or baseline is None else score.scaled(baseline + high),
-                'costs': {key: variant['cost'].get(key) for key in _COSTS} | latency,
+                'costs': {key: variant['cost'].get(key) for key in _COSTS} | pooled | latency,
+                'intervals': {key: entry['interval'] for key, entry in variant['pooled'].items() if entry['interval']},
             }
         )
-    batches = {batch for variant in summary['variants'] for batch in variant['latency']}
-    labels = _COSTS | {f'latency_{batch}': f'latency at batch {batch} (ms)' for batch in sorted(batches, key=int)}
-    known = {key for point in points for key, value in point['costs'].items() if value is not None}
+    return points
+
+
+def _difference(contrast: Mapping[str, Any], score: words.Unit) -> dict[str, Any]:
     return {
-        'metric': score.of(summary['metric']),
-        'higher': summary['higher_is_better'],
-        'points': points,
-        'costs': [{'key': key, 'label': label} for key, label in labels.items() if key in known],
-        'seeds': summary['seeds'],
-        'differences': [
-            {
-                'name': contrast['name'],
-                'null': contrast['null'],
-                'mean': score.scaled(contrast['difference']),
-                'interval': contrast['interval'] and [score.scaled(bound) for bound in contrast['interval']],
-                'values': [score.scaled(value) for value in contrast['differences']],
-            }
-            for contrast in summary['contrasts']
-        ],
-        'curves': {metric: _scaled(by_variant, words.unit(metric, ())) for metric, by_variant in bands.items()},
-        'validation': 'validation/' + summary['metric'].split('/', 1)[-1],
-        'rates': {name: dict(zip('xy', schedule, strict=True)) for name, schedule in schedules.items()},
-        'palette': PALETTE,
+        'name': contrast['name'],
+        'kind': forest_data.kind(contrast['verdict']),
+        'null': contrast['null'],
+        'mean': score.scaled(contrast['difference']),
+        'interval': contrast['interval'] and [score.scaled(bound) for bound in contrast['interval']],
+        'values': [score.scaled(value) for value in contrast['differences']],
     }
+
+
+def _pareto(points: Sequence[Mapping[str, Any]], cost: Mapping[str, Any], higher: bool) -> dict[str, Any]:
+    """The axis of one cost, the front on it, and the points to be named: all, or those that matter."""
+    key = cost['key']
+    shown = _shown(points, key)
+    if not shown:
+        return {'range': [0.0, 1.0], 'log': False, 'ticks': [], 'front': [], 'named': []}
+    values = [point['costs'][key] for point in shown]
+    low, high = min(values) / _BARS, max(values) * _BARS
+    bars = [min(max(bound, low), high) for point in shown for bound in point['intervals'].get(key, ())]
+    best = [point['name'] for point in front([point for point in shown if point['role'] != NULL], key, higher)]
+    few = len(shown) <= _MOST_NAMES
+    first = [BASELINE, *best]
+    named = [p['name'] for p in shown if few or p['name'] in first or p['kind'] in ('better', 'worse')]
+    named.sort(key=lambda name: name not in first)
+    return {**axes.axis([*values, *bars], cost['unit']), 'front': best, 'named': named}
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _span(point: Mapping[str, Any]) -> list[float]:
+    return _known(point[key] for key in ('mean', 'low', 'high'))
 
 
 def rates(schedules: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -145,25 +191,17 @@ def pareto(chart: Mapping[str, Any], workdir: Path) -> None:
       chart: as `chart` makes it.
       workdir: where to write.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     costs = [cost for cost in chart['costs'] if cost['key'] in _PANELS] or chart['costs'][:1]
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(3.6 * max(len(costs), 1) + 1.8, 3.4), layout='constrained')
-        FigureCanvasAgg(figure)
+    with drawing.figure(4.6 * max(len(costs), 1) + 0.4, 3.6, workdir / 'pareto') as figure:
         for number, cost in enumerate(costs):
-            axes = figure.add_subplot(1, len(costs), number + 1, xlabel=cost['label'], ylabel='' if number else chart['metric'])
-            _panel(axes, chart, cost['key'])
-        drawn = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
-        if drawn:
-            by_name = {name: handle for handle, name in drawn}
-            figure.legend(by_name.values(), by_name.keys(), loc='outside right center', frameon=False)
-        for suffix in ('png', 'pdf'):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, dpi=160)
-            files.write(workdir / f'pareto.{suffix}', buffer.getvalue())
+            panel = figure.add_subplot(
+                1, len(costs), number + 1, xlabel=cost['label'], ylabel='' if number else chart['metric']
+            )
+            _panel(panel, chart, cost['key'])
+        figure.draw_without_rendering()  # which settles where the panels are
+        figure.set_layout_engine('none')
+        for panel, cost in zip(figure.axes, costs, strict=True):
+            drawing.label(panel, *_labels(chart, cost['key']))
 
 
 def front(points: list[Mapping[str, Any]], cost: str, higher: bool) -> list[Mapping[str, Any]]:
@@ -177,32 +215,48 @@ def front(points: list[Mapping[str, Any]], cost: str, higher: bool) -> list[Mapp
     return kept
 
 
-def _scaled(curves: Mapping[str, Any], score: words.Unit) -> dict[str, Any]:
-    return {
+def _curves(curves: Mapping[str, Any], score: words.Unit) -> dict[str, Any]:
+    lines = {
         name: {'x': curve['x'], **{key: [score.scaled(value) for value in curve[key]] for key in ('mean', 'spread')}}
         for name, curve in curves.items()
     }
+    return {'unit': '%' if score.name else '', 'lines': lines}
 
 
-def _panel(axes, chart: Mapping[str, Any], cost: str) -> None:
-    from matplotlib.ticker import EngFormatter
-
-    points = [p for p in chart['points'] if p['mean'] is not None and p['costs'].get(cost) is not None]
-    best = front(points, cost, chart['higher'])
-    axes.plot([p['costs'][cost] for p in best], [p['mean'] for p in best], color='#bbbbbb', linewidth=1, zorder=1)
-    values = [p['costs'][cost] for p in points]
-    if values and min(values) > 0 and max(values) > 20 * min(values):
-        axes.set_xscale('log')
-    else:
-        axes.margins(x=0.1)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=''))
-    variants = [p['name'] for p in chart['points'] if p['role'] == 'variant']
+def _panel(panel, chart: Mapping[str, Any], cost: str) -> None:
+    layout, points = chart['pareto'][cost], _shown(chart['points'], cost)
+    drawing.ticks(panel.xaxis, layout)
+    drawing.ticks(panel.yaxis, chart['scores'])
+    best = [point for name in layout['front'] for point in points if point['name'] == name]
+    steps = [point['costs'][cost] for point in best], [point['mean'] for point in best]
+    panel.step(*steps, where='post', color=drawing.LINE, linewidth=1.2, zorder=1)
     for point in points:
-        number = variants.index(point['name']) if point['role'] == 'variant' else 0
-        colour = {'baseline': '#000000', 'null': '#888888'}.get(point['role'], PALETTE[number % len(PALETTE)])
-        marker = 's' if point['role'] == 'baseline' else _MARKERS[number // len(PALETTE) % len(_MARKERS)]
-        named = len(points) <= _MOST_NAMES or point['role'] == 'baseline' or point in best[-_MOST_NAMES:]
-        if point['low'] is not None:
-            axes.plot([point['costs'][cost]] * 2, [point['low'], point['high']], color=colour, linewidth=1.2, alpha=0.5)
-        label = point['name'][:24].lstrip('_') if named else None  # matplotlib ignores labels with a leading underscore
-        axes.plot(point['costs'][cost], point['mean'], marker, color=colour, markersize=5, alpha=0.85, label=label)
+        colour = drawing.KINDS.get(point['kind'], drawing.SOFT) if point['role'] == 'variant' else drawing.INK
+        x, y, outside = point['costs'][cost], *_inside(point['mean'], chart['scores']['range'])
+        marker = {'low': 'v', 'high': '^'}.get(outside, 's' if point['role'] == BASELINE else 'o')
+        filled = 'white' if point['role'] == NULL else colour
+        panel.plot(x, y, marker, color=colour, markersize=5, markerfacecolor=filled, clip_on=False)
+        if not outside and point['low'] is not None:
+            panel.plot([x, x], [point['low'], point['high']], color=colour, linewidth=1.2, alpha=0.5)
+        if cost in point['intervals']:
+            panel.plot(point['intervals'][cost], [y, y], color=colour, linewidth=1.2, alpha=0.5)
+
+
+def _labels(chart: Mapping[str, Any], cost: str) -> tuple[list[tuple[float, float, str]], list[tuple[float, float]]]:
+    """(x, y, text) of the names to write, those that matter most first, and (x, y) of all points."""
+    layout, points = chart['pareto'][cost], _shown(chart['points'], cost)
+    at = {point['name']: (point['costs'][cost], *_inside(point['mean'], chart['scores']['range'])) for point in points}
+    texts = {point['name']: drawing.short(point['name']) for point in points}
+    unit = chart['scores']['unit']
+    texts |= {p['name']: f'{texts[p["name"]]} {axes.label(p["mean"], unit)}' for p in points if at[p['name']][2]}
+    return [(*at[name][:2], texts[name]) for name in layout['named']], [place[:2] for place in at.values()]
+
+
+def _shown(points: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
+    return [point for point in points if point['mean'] is not None and point['costs'].get(cost) is not None]
+
+
+def _inside(value: float, shown: Sequence[float]) -> tuple[float, str]:
+    """The nearest value on an axis, and where the value itself lies: '', 'low' or 'high'."""
+    low, high = shown
+    return (low, 'low') if value < low else (high, 'high') if value > high else (value, '')

@@ -46,8 +46,8 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
       changes: of the question after there were results, see `earlier.changes`.
       asked_before: a list of {name, weights, metric, until, gone, n, difference, p_value}: contrasts of earlier questions,
         which count in the correction if they have a p-value.
-      variants: a list of {name, overrides, scores, mean, spread, failed, cost, gap, observed, train_seconds_interval, latency,
-        time_to_quality}.
+      variants: a list of {name, overrides, scores, mean, spread, failed, cost, pooled, gap, observed, train_seconds_interval,
+        latency, time_to_quality}; `pooled` are the measured costs of its program, see `costs.pooled`.
       tuning: {points, seeds, metric, budget, read_test, variants}, the last a list of {name, space, points, chosen,
         train_seconds, compile_seconds} with a point's {values, score, runs, diverged, failed}; None if nothing was tuned.
       unfinished, stalled, problems, fingerprints, elsewhere, strangers: what a reader must know about the records; where they
@@ -59,6 +59,7 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
         for variant, by_seed in records.results.items()
     }
     times, before = Times(records, curves), earlier.contrasts(records)
+    pooled = costs.pooled(records, study['alpha'])
     reported = study.get('reported_seeds')
     return {
         **{key: study.get(key) for key in _PLANNED},
@@ -78,6 +79,7 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
                 'scores': scores[variant].tolist(),
                 **_moments(scores[variant]),
                 'cost': costs.of_variant(records, variant),
+                'pooled': pooled[variant],
                 'gap': _gap(records, variant),
                 'observed': _observed(records, variant),
                 'train_seconds_interval': costs.interval(costs.by_seed(records, variant, 'train_seconds'), study['alpha']),
