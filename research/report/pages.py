@@ -1,4 +1,4 @@
-"""Records on disk -> summary.json, results.jsonl, report.md, .html, .csv, .tex, pareto.png and .pdf. Reads records only."""
+"""Records on disk -> summary.json, results.jsonl, report.md, .html, .csv, .tex, and two plots as .png and .pdf."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import jinja2
 
 from research import files
 from research.config import overrides
-from research.report import earlier, figures, forest_data, headline, records, screen, tables, training, trials, words
+from research.report import earlier, figures, forest, forest_data, headline, records, screen, tables, training, trials, words
 from research.report.records import BASELINE
 from research.report.summary import bands, read_evaluations, summarize
 from research.report.tables import table
@@ -67,6 +67,7 @@ def write(workdir: str | os.PathLike[str], remembers: bool = True) -> dict[str, 
         )
         files.write(read.workdir / f'report.{suffix}', environment.get_template(f'report.{suffix}.jinja').render(page))
     files.write(read.workdir / 'report.csv', tables.spreadsheet(summary))
+    forest.draw(page['forest'], chart, page['level'], read.workdir)
     figures.pareto(chart, read.workdir)
     if remembers and summary['seeds'] and 'reported_seeds' not in read.study:
         study = read.study | {'reported_seeds': read.study['seeds']}
@@ -79,7 +80,6 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
     study = read.study
     baseline = overrides.apply(study['config'], study['variants'][BASELINE])  # tuning may have changed it
     score, level, warnings = tables.unit(summary), words.level(summary['alpha']), headline.warnings(summary)
-    contrasts = [contrast for contrast in summary['contrasts'] if not contrast['null']]
     differing = _differing(study, baseline)
     titles = [row['title'] for row in chart['forest']['rows']]
     runs = {variant: {seed: run['id'] for seed, run in by_seed.items()} for variant, by_seed in read.results.items()}
@@ -94,15 +94,6 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
         'headline': headline.headline(summary),
         'warnings': '; '.join(dict.fromkeys(short for short, _ in warnings)),
         'notices': [sentence for _, sentence in warnings],
-        'answers': [
-            {
-                'name': tables.title(contrast),
-                'verdict': contrast['verdict'],
-                'kind': contrast['verdict'].split()[0].strip(','),
-                'sentence': words.answer(contrast, score, summary),
-            }
-            for contrast in contrasts
-        ],
         'scope': f'Differences are paired by seed, against the baseline unless the name of a contrast says otherwise; {level} '
         f'intervals. {earlier.correction(summary)}',
         'differences': {
