@@ -33,6 +33,7 @@ _LONGEST = 24
 # Dots an inch of the PNG.
 _DPI = 160
 # Where a label may stand: how far above its point, in points, and on which side; side 0 is over or under it.
+_CORNERS = [(10, 1), (10, -1), (-10, 1), (-10, -1)]  # which leave bars free
 _PLACES = [(0, 1), (0, -1), *itertools.product((10, -10, 20, -20, 30, -30, 40, -40, 52, -52), (1, -1, 0))]
 _NEAR = 10
 
@@ -67,17 +68,23 @@ def ticks(axis, layout: Mapping[str, Any]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def label(axes, labels: Sequence[tuple[float, float, str]], points: Sequence[tuple[float, float]]) -> None:
-    """Writes (x, y, text) beside their points where no other text or point is; text without such a place is left out."""
+def label(axes, labels: Sequence[tuple[float, float, str, bool]], points: Sequence[tuple[float, float]]) -> None:
+    """Writes texts beside their points where no other text or point is; text without such a place is left out.
+
+    Args:
+      axes: with the points.
+      labels: (x, y, text, whether bars cross at the point), the most important first.
+      points: (x, y) of all points.
+    """
     renderer, size = axes.figure.canvas.get_renderer(), axes.figure.dpi / 72
-    frame = axes.get_window_extent(renderer).expanded(1.04, 1.04)
+    frame = axes.get_window_extent(renderer).expanded(1, 1.04)
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in axes.transData.transform(points)] if points else []
-    for x, y, text in labels:
+    for x, y, text, crossed in labels:
         measured = axes.text(x, y, text, fontsize=_SMALL)
         width, height = measured.get_window_extent(renderer).size
         measured.remove()
         at_x, at_y = axes.transData.transform((x, y))
-        for up, side in _PLACES:
+        for up, side in _CORNERS * crossed + _PLACES:
             across = side * (7 + abs(up) / 4) * size - width * (1 - side) / 2
             left, base = at_x + across, at_y + up * size - height / 2
             box = (left, base, left + width, base + height)

@@ -242,14 +242,15 @@ def _panel(panel, chart: Mapping[str, Any], cost: str) -> None:
             panel.plot(point['intervals'][cost], [y, y], color=colour, linewidth=1.2, alpha=0.5)
 
 
-def _labels(chart: Mapping[str, Any], cost: str) -> tuple[list[tuple[float, float, str]], list[tuple[float, float]]]:
-    """(x, y, text) of the names to write, those that matter most first, and (x, y) of all points."""
-    layout, points = chart['pareto'][cost], _shown(chart['points'], cost)
-    at = {point['name']: (point['costs'][cost], *_inside(point['mean'], chart['scores']['range'])) for point in points}
-    texts = {point['name']: drawing.short(point['name']) for point in points}
-    unit = chart['scores']['unit']
-    texts |= {p['name']: f'{texts[p["name"]]} {axes.label(p["mean"], unit)}' for p in points if at[p['name']][2]}
-    return [(*at[name][:2], texts[name]) for name in layout['named']], [place[:2] for place in at.values()]
+def _labels(chart: Mapping[str, Any], cost: str) -> tuple[list[tuple[float, float, str, bool]], list[tuple[float, float]]]:
+    """The labels to write, those that matter most first, and the places of all points, as `drawing.label` takes them."""
+    labels, places, named = {}, [], chart['pareto'][cost]['named']
+    for point in _shown(chart['points'], cost):
+        y, outside = _inside(point['mean'], chart['scores']['range'])
+        text = drawing.short(point['name']) + (f' {axes.label(point["mean"], chart["scores"]["unit"])}' if outside else '')
+        labels[point['name']] = (point['costs'][cost], y, text, cost in point['intervals'])
+        places.append((point['costs'][cost], y))
+    return [labels[name] for name in named], places
 
 
 def _shown(points: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:

@@ -70,13 +70,13 @@ const empty = (id, text) => { at(id).textContent = text; };
 const arrow = (parent, x, y, dx, dy) => el(parent, 'path', {
   d: dx ? `M${x} ${y}l${-8 * dx} -5v10z` : `M${x} ${y}l-5 ${-8 * dy}h10z`, fill: 'var(--tone, var(--plain))'});
 
-// How far above its point a label may stand, and on which side; side 0 is over or under it.
-const PLACES = [[0, 1], [0, -1]];
+// How far above its point a label may stand, and on which side; side 0 is over or under it. Corners leave bars free.
+const PLACES = [[0, 1], [0, -1]], CORNERS = [[13, 1], [13, -1], [-13, 1], [-13, -1]];
 for (const up of [13, -13, 26, -26, 39, -39, 52, -52, 65, -65]) for (const side of [1, -1, 0]) PLACES.push([up, side]);
 function label(svg, area, labels, taken) {
-  for (const [x, y, text] of labels) {
+  for (const [x, y, text, crossed] of labels) {
     const wide = long(text);
-    PLACES.some(([up, side]) => {
+    (crossed ? [...CORNERS, ...PLACES] : PLACES).some(([up, side]) => {
       const left = x + side * (9 + Math.abs(up) / 4) - wide * (1 - side) / 2, base = y - up + 4;
       const box = [left, base - 11, left + wide, base + 3];
       if (box[0] < area.left || box[2] > area.right + 10 || box[1] < area.top - 12 || box[3] > area.bottom
@@ -114,7 +114,7 @@ function pareto() {
     else el(group, 'circle', {cx, cy, r: 4.5, stroke: tone, 'stroke-width': 1.5, fill: p.role === 'null' ? 'var(--paper)' : tone});
   }
   const texts = layout.named.map(name => points.find(p => p.name === name)).map(p =>
-    [...place(p), short(p.name, 170) + (clamp(p.mean, shown) === p.mean ? '' : ' ' + number(p.mean, unit))]);
+    [...place(p), short(p.name, 170) + (clamp(p.mean, shown) === p.mean ? '' : ' ' + number(p.mean, unit)), key in p.intervals]);
   label(svg, area, texts, points.map(place).map(([cx, cy]) => [cx - 5, cy - 5, cx + 5, cy + 5]));
 }
 
@@ -261,6 +261,6 @@ names.forEach(name => {
 at('cost').addEventListener('change', pareto);
 at('curve').addEventListener('change', curves);
 let wide = 0;
-const draw = () => { if (at('pareto').clientWidth !== wide) { wide = at('pareto').clientWidth; pareto(); dots(); curves(); } };
+const draw = () => { const now = document.body.clientWidth; if (now !== wide) { wide = now; pareto(); dots(); curves(); } };
 addEventListener('resize', draw); draw();
 }

@@ -136,7 +136,9 @@ def test_labels_hide_neither_one_another_nor_a_point(spread):
     figure = Figure(figsize=(4, 3))
     FigureCanvasAgg(figure)
     panel = figure.add_subplot(xlim=(0, 1), ylim=(0, 1))
-    drawing.label(panel, [(x, y, f'name_{i}') for i, (x, y) in enumerate(places)], [tuple(place) for place in places])
+    drawing.label(
+        panel, [(x, y, f'name_{i}', i % 2 == 0) for i, (x, y) in enumerate(places)], [tuple(place) for place in places]
+    )
     figure.draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in panel.texts]
     assert len(boxes) >= 8
@@ -150,7 +152,7 @@ def test_the_first_of_few_labels_is_written_beside_its_point():
     figure = Figure(figsize=(4, 3))
     FigureCanvasAgg(figure)
     panel = figure.add_subplot(xlim=(0, 1), ylim=(0, 1))
-    drawing.label(panel, [(0.5, 0.5, 'one')], [(0.5, 0.5)])
+    drawing.label(panel, [(0.5, 0.5, 'one', False)], [(0.5, 0.5)])
     (text,) = panel.texts
     x, y = panel.transData.transform((0.5, 0.5))
     box = text.get_window_extent()
