@@ -56,13 +56,14 @@ def forest(summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, An
         and in it by effect: the strongest first where there is one, else the best. outside is 'low' or 'high' if the mean
         lies beyond the axis, else ''; values are by seed; costs: key -> {ratio, interval, outside}, interval None for
         what is counted.
-      null: [low, high] of the null variant, None if unknown.
+      null: [low, high] of the null variant, None if unknown, or if redrawing the data order changed nothing.
       axis: {label, unit, range, ticks}.
       costs: a list of {key, label, range, ticks} of those that differ in some row, as ratios to the baseline, on a
         logarithmic axis; the default first.
     """
     score, null = tables.unit(summary), tables.null(summary)
-    band = null and null['interval'] and [score.scaled(bound) for bound in null['interval']]
+    low, high = (null or {}).get('interval') or (0.0, 0.0)
+    band = [score.scaled(low), score.scaled(high)] if low < high else None
     rows = [_row(contrast, score, chart) for contrast in summary['contrasts'] if not contrast['null']]
     rows.sort(key=lambda row: _place(row, summary['higher_is_better']))
     effects = robust([*(_span(row['mean'], row['interval']) for row in rows), band or []])

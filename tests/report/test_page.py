@@ -60,6 +60,7 @@ def test_rows_stand_by_verdict_and_in_it_by_effect(higher, order):
     names = [row['name'] for row in found['rows']]
     assert names == [*order[:3], 'gone', *order[3:], 'odd', 'few']
     assert found['null'] == pytest.approx([-0.1, 0.1])
+    assert _forest([('null', 'did nothing', None, 1.0), ('up', 'better', 0.1, 1.0)])['null'] is None
 
 
 def test_an_outlier_leaves_the_axis_to_the_others():
