@@ -27,6 +27,11 @@ def example_keys(rng: jax.Array, purpose: str, positions: jax.Array) -> jax.Arra
     return jax.vmap(lambda p: jax.random.fold_in(jax.random.fold_in(purpose_key, p[0]), p[1]))(positions)
 
 
+def batch_key(rng: jax.Array, purpose: str, positions: jax.Array) -> jax.Array:
+    """One typed key [] for a whole batch, by the position of its first example; arguments as of `example_keys`."""
+    return example_keys(rng, purpose, positions[:1])[0]
+
+
 def numbered_keys(purpose: str, numbers: jax.Array) -> jax.Array:
     """Typed keys [B] for rows of the data set, int [B]: the same in every evaluation, for all variants and seeds."""
     low = numbers.astype(jnp.uint32)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from research import optim
 from research.data import Field
-from research.layers.example import StepKeys, example_keys, key_of
+from research.layers.example import StepKeys, batch_key, example_keys, key_of
 from research.tasks import generation
 from research.tasks.generation import Generation
 from research.train.batches import gather, length, mean_over, stacked
@@ -114,29 +114,34 @@ class Adversarial:
         """player -> (seen, collections, batch) -> (losses [B], sums, collections), at the latents that a step draws."""
         drawn = self.engine.reference_rows(self._latents(state.rng, 'reference', _positions(0, reference)))
 
-        def generate(seen, collections, latents):
+        def key_for(update, batch):
+            return lambda purpose: batch_key(state.rng, f'{update} {purpose}', batch['position'])
+
+        def generate(seen, collections, latents, key):
             collections = self.network.referenced(seen, collections, only(drawn))
-            made, _, collections = self.network.train(seen, collections, only(latents))
+            made, _, collections = self.network.train(seen, collections, only(latents), key)
             return made, jax.lax.stop_gradient(collections)
 
-        def discriminate(seen, collections, examples):
-            logits, _, collections = self.network.train(seen, collections, only(examples), method='discriminate')
+        def discriminate(seen, collections, examples, key):
+            logits, _, collections = self.network.train(seen, collections, only(examples), key, method='discriminate')
             return logits, jax.lax.stop_gradient(collections)
 
         def discriminator(seen, collections, batch):
             augmented = self.augment(example_keys(state.rng, 'augment', batch['position']), batch)
             real = self.task.real(augmented)
-            generated, _ = generate(seen, collections, self._latents(state.rng, 'discriminator', batch['position']))
-            on_real, collections = discriminate(seen, collections, real)
-            on_generated, collections = discriminate(seen, collections, generated)
+            latents = self._latents(state.rng, 'discriminator', batch['position'])
+            generated, _ = generate(seen, collections, latents, key_for('discriminator', batch))
+            on_real, collections = discriminate(seen, collections, real, key_for('real', batch))
+            on_generated, collections = discriminate(seen, collections, generated, key_for('generated', batch))
             losses = self.task.discriminator(on_real, on_generated) * batch['valid']
             caught = jnp.sum(_caught(on_real, on_generated) * batch['valid'])
             return losses, {'discriminator_loss': jnp.sum(losses), 'caught': caught}, collections
 
         def generator(seen, collections, batch):
             latents = self._latents(state.rng, 'generator', batch['position'])
-            generated, collections = generate(seen, collections, latents)
-            logits, _ = discriminate(seen, collections, generated)
+            key = key_for('generator', batch)
+            generated, collections = generate(seen, collections, latents, key)
+            logits, _ = discriminate(seen, collections, generated, key)
             losses = self.task.generator(logits) * batch['valid']
             return losses, {'loss': jnp.sum(losses)}, collections
 

@@ -8,13 +8,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.errors import InvalidRngError
 
 from research import optim
+from research.catalogue import ConfigError
 from research.layers.example import StepKeys
 from research.train import precision
 from research.train.parallel import Jit, Pmap
 from research.train.phases import Phase
 from research.train.state import Learnt
+from research.train.steps import streams
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 # What a reference pass computes anew. A call with 'reference' mutable is one, so no other call may have it so.
@@ -38,13 +41,33 @@ class Network:
     whole: Callable[[Any], Any]
 
     def predict(self, seen: Any, collections: Any, inputs: Inputs, **options: Any) -> Any:
-        """Outputs of an inference, float32; `options` such as `method` go to `module.apply`."""
-        return self.whole(self._apply(seen, collections, inputs, train=False, **options))
+        """Outputs of an inference, float32; `options` such as `method` go to `module.apply`.
 
-    def train(self, seen: Any, collections: Any, inputs: Inputs, **options: Any) -> tuple[Any, dict[str, Any], Any]:
-        """(outputs, outputs of auxiliary heads by name, collections with their running statistics moved) of a training call."""
-        mutable = [*self.running, 'auxiliary']
-        outputs, new = self._apply(seen, collections, inputs, train=True, mutable=mutable, **options)
+        Raises:
+          ConfigError: the network asks for random keys, while it is traced.
+        """
+        try:
+            return self.whole(self._apply(seen, collections, inputs, train=False, **options))
+        except InvalidRngError as error:
+            raise ConfigError(
+                f'Network {type(self.module).__name__} draws with `train` False: {str(error).partition(" (https")[0]}. An '
+                'evaluation is not random: draw only where `train` is True, as in nn.Dropout(rate, deterministic=not train).'
+            ) from error
+
+    def train(
+        self, seen: Any, collections: Any, inputs: Inputs, key: Callable[[str], jax.Array], **options: Any
+    ) -> tuple[Any, dict[str, Any], Any]:
+        """(outputs, outputs of auxiliary heads by name, collections with their running statistics moved) of a training call.
+
+        `key` is purpose -> typed key [], for modules that draw by `make_rng`.
+        """
+
+        def call(seen: Any, collections: Any, inputs: Inputs, rngs: Mapping[str, jax.Array]) -> tuple[Any, Any]:
+            mutable = [*self.running, 'auxiliary']
+            return self._apply(seen, collections, inputs, train=True, mutable=mutable, rngs=rngs, **options)
+
+        rngs = streams.keys(call, seen, collections, inputs, key=key)
+        outputs, new = call(seen, collections, inputs, rngs)
         auxiliary = new.pop('auxiliary', {})
         return self.whole(outputs), self.whole(auxiliary), {**collections, **new}
 

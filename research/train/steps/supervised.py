@@ -18,7 +18,7 @@ from research import augment, catalogue, compress, gradients, models, optim, pre
 from research.augment import resize
 from research.data import Dataset, Field
 from research.gradients import freezing
-from research.layers.example import StepKeys, example_keys, key_of, numbered_keys
+from research.layers.example import StepKeys, batch_key, example_keys, key_of, numbered_keys
 from research.tasks import Task
 from research.train.batches import gather, length, mean_over, stacked
 from research.train.parallel import Jit, Pmap
@@ -121,7 +121,8 @@ class Supervised:
             seen = self.weights(freezing.freeze(params, phase.frozen), state.masks)
             collections = self.network.referenced(seen, collections, reference)
             drawing = self._drawing(batch['position'], state.rng)
-            outputs, auxiliary, new = self.network.train(seen, {**collections, **drawing}, inputs)
+            key = functools.partial(batch_key, state.rng, positions=batch['position'])
+            outputs, auxiliary, new = self.network.train(seen, {**collections, **drawing}, inputs, key)
             collections = jax.lax.stop_gradient({name: value for name, value in new.items() if name != 'example'})
             sums = task.train_sums(outputs, batch, constants)
             loss = sums['loss']
