@@ -44,17 +44,21 @@ def create(config: Mapping[str, Any], facts: Mapping[str, Any], reads: Collectio
     if 'images' in named:
 
         def augment(keys, batch):
-            return _checked(config['name'], batch, {**batch, 'image': function(keys, batch['image'])}, reads)
+            augmented = {**batch, 'image': function(keys, batch['image'])}
+            return _checked(config['name'], batch, augmented, reads, 'images of the same shape and dtype')
 
     else:
 
         def augment(keys, batch):
-            return _checked(config['name'], batch, function(keys, batch), reads)
+            expected = "the batch with the same fields, shapes and dtypes, such as {**batch, 'label': labels}"
+            return _checked(config['name'], batch, function(keys, batch), reads, expected)
 
     return augment
 
 
-def _checked(name: str, batch: Mapping[str, Any], augmented: Any, reads: Collection[str] | None) -> Mapping[str, Any]:
+def _checked(
+    name: str, batch: Mapping[str, Any], augmented: Any, reads: Collection[str] | None, expected: str
+) -> Mapping[str, Any]:
     """The augmented batch, which has every field of the batch with its shape and dtype, and maybe others that are read."""
 
     def told(array: Any) -> str:
@@ -70,7 +74,4 @@ def _checked(name: str, batch: Mapping[str, Any], augmented: Any, reads: Collect
         problem = f"added '{unread[0]}', which the task does not read (it may read {', '.join(sorted(reads)) or 'no other'})"
     else:
         return augmented
-    raise catalogue.ConfigError(
-        f"augmentation '{name}' {problem}. Expected the batch with the same fields, shapes and dtypes, such as "
-        "{**batch, 'label': labels}."
-    )
+    raise catalogue.ConfigError(f"augmentation '{name}' {problem}. Expected {expected}.")

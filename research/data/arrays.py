@@ -56,8 +56,20 @@ def from_arrays(name: str, parts: Mapping[str, Any], resize: int = 0, crop: int 
         {part: range(*ends[i : i + 2]) for i, part in enumerate(checked)},
         checksum(arrays),
         classes=max(int(part.max()) for part in arrays['label'].parts) + 1 if _is_class(arrays) else None,
-        moments=np.concatenate([moments(part) for part in arrays['image'].parts]) if _is_image(arrays) else None,
+        moments=_finite_moments(name, checked) if _is_image(arrays) else None,
     )
+
+
+def _finite_moments(name: str, parts: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+    """The moments of the images of all parts; refuses images that hold a NaN or an infinite value."""
+    sums = {part: moments(fields['image']) for part, fields in parts.items()}
+    for part, of_images in sums.items():
+        if len(rows := np.flatnonzero(~np.isfinite(of_images).all((1, 2)))):
+            raise ConfigError(
+                f"Data '{name}': {len(rows)} of {len(of_images)} {part} images hold NaN or infinite values, the first is at "
+                f'index {rows[0]}. Leave these out, or replace the values.'
+            )
+    return np.concatenate([*sums.values()])
 
 
 def moments(pixels: np.ndarray) -> np.ndarray:

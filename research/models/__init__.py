@@ -77,7 +77,7 @@ def create(
       **kwargs: to the constructor, e.g. `norm='batch'` or `norm={'name': 'ghost_batch', 'virtual_batch_size': 16}`.
 
     Raises:
-      ConfigError: an unknown name or argument, with the nearest valid one; a negative number of classes.
+      ConfigError: an unknown name or argument, with the nearest valid one; a negative number of classes; no linen module.
     """
     constructor = catalogue.resolve('model', name, MODELS)
     if num_classes < 0:
@@ -90,5 +90,17 @@ def create(
         if not rematerializes(name):
             raise catalogue.ConfigError(f"Model '{name}' has no blocks to rematerialize: set train.remat to 'none'.")
         given['remat'] = remat
+    if inspect.isclass(constructor):
+        _check_linen(name, constructor)
     catalogue.check('model', name, constructor, given | kwargs)
-    return constructor(**given, **kwargs)
+    module = constructor(**given, **kwargs)
+    _check_linen(name, type(module))
+    return module
+
+
+def _check_linen(name: str, kind: type) -> None:
+    if not issubclass(kind, nn.Module):
+        raise catalogue.ConfigError(
+            f"Model '{name}' is a {kind.__name__}, expected a linen module, of a class derived from flax.linen.Module; NNX "
+            'modules are not supported.'
+        )

@@ -51,6 +51,7 @@ class Task(NamedTuple):
       judged: the names that `judge` gives.
       show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
       probabilities: outputs -> those of the classes [B, K]; None where the outputs do not tell.
+      classifies: whether outputs are logits [B, K] of K = `model.num_classes` classes.
       falls: whether a training loss that does not fall means that nothing was learnt.
       fits: whether scores on training examples tell how well these were fitted, at a price worth paying.
     """
@@ -69,6 +70,7 @@ class Task(NamedTuple):
     judged: tuple[str, ...] = ()
     show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     probabilities: Callable[[Any], Any] | None = None
+    classifies: bool = False
     falls: bool = True
     fits: bool = True
 
@@ -91,6 +93,22 @@ def check_fields(name: str, fields: Iterable[str], dataset: Dataset, num_classes
         raise catalogue.ConfigError(
             f"Data '{dataset.name}' has no classes: an example's label is {label.dtype} {label.shape}, expected a whole "
             'number. Cast it, or set model.num_classes.'
+        )
+    # Data with a name say themselves which classes there are; of one's own only the labels do.
+    if 'label' in fields and not num_classes and ':' in dataset.name:
+        _check_gaps(dataset)
+
+
+def _check_gaps(dataset: Dataset) -> None:
+    """Raises ConfigError where a class below the largest label has no example in any part of the data."""
+    classes = dataset.facts['classes']
+    found = np.unique(dataset.arrays['label'][:]).tolist()
+    if absent := sorted(set(range(classes)) - set(found)):
+        more = f' and {len(absent) - 1} more' if absent[1:] else ''
+        raise catalogue.ConfigError(
+            f"Data '{dataset.name}' has labels up to {classes - 1} and no example of class {absent[0]}{more}. Number the "
+            'labels without gaps, as numpy.unique(labels, return_inverse=True)[1] does, or set model.num_classes to '
+            f'{classes} to keep them so.'
         )
 
 

@@ -95,5 +95,6 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
         metrics=metrics,
         optional=('target',),
         probabilities={'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}.get(loss),
+        classifies=True,
         constants=standardization(facts) if 'mean' in facts else {},
     )

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from research import augment, catalogue, compress, gradients, models, optim, pretrained
 from research.augment import resize
+from research.config.files import Misfit
 from research.data import Dataset, Field
 from research.gradients import freezing
 from research.layers.example import StepKeys, batch_key, example_keys, key_of, numbered_keys
@@ -37,6 +38,7 @@ class Supervised:
       weights: (params, masks) -> params that are seen.
       descent: gradient and update.
       auxiliary_weight: of the loss of each auxiliary head in what is trained on; that of the outputs is 1.
+      classes: K, logits that the network was asked for.
     """
 
     engine: Jit | Pmap
@@ -47,6 +49,7 @@ class Supervised:
     weights: Callable[[Any, Any], Any]
     descent: Descent
     auxiliary_weight: float
+    classes: int
     samples: None = None
 
     @property
@@ -89,12 +92,26 @@ class Supervised:
 
         def sums(params, collections):
             batch = _batch(task, self.fields, 2)
-            return task.sums(self.predict(params, collections, task.inputs(batch, task.constants)), batch, task.constants)
+            outputs = self.predict(params, collections, task.inputs(batch, task.constants))
+            if task.classifies:
+                self._check_logits(outputs)
+            return task.sums(outputs, batch, task.constants)
 
         names = jax.eval_shape(sums, shapes.params, shapes.collections)
         if bad := [name for name in names if '/' in name]:
             raise catalogue.ConfigError(f"The task has a sum named '{bad[0]}': a slash is for what steps observe. Rename it.")
         return [*task.metrics(dict.fromkeys(names, 1.0)), *task.judged]
+
+    def _check_logits(self, outputs: Any) -> None:
+        """Refuses what are no logits of two examples."""
+        if getattr(outputs, 'shape', None) != (2, self.classes):
+            found = list(outputs.shape) if hasattr(outputs, 'shape') else f'a {type(outputs).__name__}'
+            raise Misfit(
+                'model.name',
+                f'{type(self.module).__name__} gives {found} for 2 examples, expected logits [2, {self.classes}], one for each '
+                f'class: its constructor is called with num_classes={self.classes}. For more classes than the data have, set '
+                'model.num_classes.',
+            )
 
     def train(self, phase, state, batch, reference, constants, controls):
         """One update."""
@@ -192,6 +209,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
         weights=compress.create(config['compress']),
         descent=Descent(engine, functools.partial(gradients.create, config['gradient']), optim.create(config)),
         auxiliary_weight=getattr(module, 'auxiliary_weight', 0.0),
+        classes=classes,
     )
 
 
