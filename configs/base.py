@@ -99,7 +99,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'margin': 0.0,  # differences within it are equivalent; in the metric's unit; 0 = never
             'budget': '20ep',  # what every run gets: a duration, seconds ('60s'), or training FLOPs ('1e12flops')
             'score': 'last',  # parameters that are scored: 'last', or 'best' on the validation split
-            'platform': 'cpu',  # cpu, gpu or tpu: another one ends at the door
+            'platform': '',  # cpu, gpu or tpu, where another one ends at the door; '' = the one that the first launch finds
             'latency': (1, 64),  # batch sizes whose inference is timed; () = none
             'tune': ConfigDict(
                 {

@@ -23,7 +23,7 @@ _CHOICES = {
     'data.streaming': ('auto', True, False),
     'study.score': ('last', 'best'),
     'study.keep': ('scored', 'all'),
-    'study.platform': ('cpu', 'gpu', 'tpu'),
+    'study.platform': ('', 'cpu', 'gpu', 'tpu'),
     'data.batch.coupling': ('none', 'linear', 'sqrt'),
     'train.precision': ('float32', 'bfloat16', 'float16'),
     'train.matmul_precision': ('default', 'high', 'highest'),

@@ -32,8 +32,8 @@ def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
     """Holds the workdir against a second launch, after checking that it is this study's and can be written.
 
     Raises:
-      ConfigError: another study's workdir, one that cannot be written or is full, another platform, a launch that is under
-        way.
+      ConfigError: another study's workdir, one that cannot be written or is full, another platform than it declares or was
+        begun on, a launch that is under way.
     """
     own_platform(plan)
     try:
@@ -58,12 +58,12 @@ def claim(workdir: pathlib.Path, plan: Plan) -> Iterator[None]:
 
 
 def own_platform(plan: Plan) -> None:
-    """Refuses another platform than the study's."""
+    """Refuses another platform than the one that the study declares, if it does."""
     try:
         platform = jax.default_backend()
     except RuntimeError as error:  # JAX_PLATFORMS asks for what is not there
         raise ConfigError(f'jax finds no device: {" ".join(str(error).split())}') from error
-    if platform != plan.study['platform']:
+    if plan.study['platform'] not in ('', platform):
         raise ConfigError(
             f"This study declares the platform '{plan.study['platform']}', but jax runs on '{platform}'. Numbers of two "
             f'platforms are not comparable: launch it there, or make it another study (--config.study.platform={platform} '
@@ -72,11 +72,17 @@ def own_platform(plan: Plan) -> None:
 
 
 def own_study(workdir: pathlib.Path, plan: Plan) -> None:
-    """Refuses the workdir of another study; identity is `study.name`."""
+    """Refuses the workdir of another study, or of this one on another platform; identity is `study.name`."""
     known = records.derived(workdir / 'study.json', {'study': str})  # a torn one is written anew
     if known and (name := known['study']) != plan.study['name']:
         raise ConfigError(
             f"'{workdir}' holds the study '{name}', and this is '{plan.study['name']}'. Choose another --workdir."
+        )
+    platform = jax.default_backend()
+    if (begun := known.get('platform', platform)) != platform:
+        raise ConfigError(
+            f"The study in '{workdir}' was begun on the platform '{begun}', but jax runs on '{platform}'. Numbers of two "
+            f'platforms are not comparable: launch it where jax finds a {begun}, or choose another --workdir.'
         )
 
 
@@ -97,7 +103,8 @@ def write_study(
     content = {
         'study': study['name'],
         'question': plan.question,
-        **{k: study[k] for k in ('metric', 'higher_is_better', 'alpha', 'margin', 'budget', 'score', 'platform')},
+        **{k: study[k] for k in ('metric', 'higher_is_better', 'alpha', 'margin', 'budget', 'score')},
+        'platform': environment['platform'],
         'budget_note': f'equal budget: {study["budget"]}, {baseline.total} examples for the baseline',
         'seeds': list(plan.seeds),
         'variants': plan.variants,

@@ -102,6 +102,15 @@ def test_another_platform_ends_at_the_door(start, tmp_path, mode):
     assert not (tmp_path / 'dir').exists()
 
 
+@pytest.mark.parametrize('mode', ['run', 'plan'])
+def test_a_study_stays_on_the_platform_that_it_was_begun_on(start, tmp_path, mode):
+    (tmp_path / 'dir').mkdir()
+    (tmp_path / 'dir' / 'study.json').write_text('{"study": "paper", "platform": "gpu"}')
+    status, err = start(mode=mode)
+    assert status == launch.REFUSED
+    assert "was begun on the platform 'gpu', but jax runs on 'cpu'" in err and 'choose another --workdir' in err
+
+
 @pytest.mark.parametrize('place', ['a_file', 'a_file/below', '/proc/no'])
 def test_a_workdir_that_cannot_be_written(start, tmp_path, place):
     (tmp_path / 'a_file').write_text('mine')
@@ -185,6 +194,8 @@ def test_code_that_changed_is_refused_until_one_chooses(start, tmp_path, monkeyp
 def test_a_study_of_nothing_but_its_baseline_has_a_report(start, tmp_path):
     assert start(mode='report')[0] == launch.REFUSED
     assert start() == (0, '')
+    study = json.loads((tmp_path / 'dir' / 'study.json').read_text())
+    assert study['platform'] == 'cpu' and not study['config']['study']['platform']  # found, not declared
     assert start(mode='report') == (0, '')
     summary = json.loads((tmp_path / 'dir' / 'summary.json').read_text())
     assert summary['contrasts'] == []
