@@ -80,6 +80,8 @@ def create(
       ConfigError: an unknown name or argument, with the nearest valid one; a negative number of classes; no linen module.
     """
     constructor = catalogue.resolve('model', name, MODELS)
+    if inspect.isclass(constructor):
+        _check_linen(name, constructor)
     if num_classes < 0:
         raise catalogue.ConfigError(f'num_classes is {num_classes}, expected the number of logits, 1 or more.')
     accepted = inspect.signature(constructor).parameters
@@ -90,8 +92,6 @@ def create(
         if not rematerializes(name):
             raise catalogue.ConfigError(f"Model '{name}' has no blocks to rematerialize: set train.remat to 'none'.")
         given['remat'] = remat
-    if inspect.isclass(constructor):
-        _check_linen(name, constructor)
     catalogue.check('model', name, constructor, given | kwargs)
     module = constructor(**given, **kwargs)
     _check_linen(name, type(module))

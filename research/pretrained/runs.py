@@ -70,21 +70,45 @@ def _record(path: pathlib.Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
 def stored(run: Reference) -> Stored:
     """What a finished run was scored with; raises as `find` does."""
     directory = find(run)
-    group = configs.plain('model', json.loads((directory / 'config.json').read_text())['model'])
+    try:
+        group = configs.plain('model', json.loads((directory / 'config.json').read_bytes())['model'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(directory / 'config.json', error) from error
     network = {key: value for key, value in group.items() if key not in ('num_classes', 'init_from')}
     where = f'{run.workdir}:{run.variant}:{run.seed}'
-    return Stored(where, frozenset(), lambda: _read(directory / 'scored'), network=network)
+    return Stored(where, frozenset(), lambda: _flat(directory), network=network)
 
 
-def _read(directory: pathlib.Path) -> dict[str, np.ndarray]:
-    with ocp.StandardCheckpointer() as checkpointer:
-        variables = checkpointer.restore(directory.absolute())
-    return {'/'.join(path): np.asarray(leaf) for path, leaf in flatten_dict(variables).items()}
+def variables(directory: pathlib.Path) -> Any:
+    """The variables in the folder that a finished run was scored with.
+
+    Raises:
+      ConfigError: they are not there, or cannot be read.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(directory.absolute())
+    except Exception as error:  # whatever orbax and its storage make of a torn file
+        raise _unreadable(directory, error) from error
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> ConfigError:
+    """What to say of a part of a run's folder."""
+    why = (str(error).splitlines() or [''])[0]
+    return ConfigError(
+        f'{path} cannot be read ({type(error).__name__}: {why:.200}). Remove {path.parent} and launch the study again: the run '
+        'is then done anew.'
+    )
+
+
+def _flat(directory: pathlib.Path) -> dict[str, np.ndarray]:
+    """The variables of a run's folder, by path."""
+    return {'/'.join(path): np.asarray(leaf) for path, leaf in flatten_dict(variables(directory / 'scored')).items()}
 
 
 def digest(run: Reference) -> str:
     """12 hexadecimal digits over the numbers of a run's variables; raises as `find` does."""
     content = hashlib.sha256()
-    for name, leaf in sorted(_read(find(run) / 'scored').items()):
+    for name, leaf in sorted(_flat(find(run)).items()):
         content.update(f'{name} {leaf.dtype} {leaf.shape} '.encode() + leaf.tobytes())
     return content.hexdigest()[:12]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from research import tasks
+from research import durations, tasks
 from research.catalogue import nearest
 from research.config.files import Misfit, located
 from research.study.plan import Plan
@@ -66,6 +66,21 @@ def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) 
     metrics = known[key]
     if 'loss' not in metrics:
         raise Misfit('task.name', f"The task has the metrics {', '.join(metrics)}: expected a 'loss' among them.")
+    _check_resize(experiment)
     if metric not in metrics:
         near = nearest(study['metric'], (f'{split}/{name}' for name in metrics))
         raise Misfit('study.metric', f"'study.metric' is '{study['metric']}'.{near}")
+
+
+def _check_resize(experiment: Experiment) -> None:
+    """Refuses images that would not be whole by the end of the run."""
+    group, total = experiment.config['augment']['resize'], experiment.total
+    if group['name'] != 'progressive' or 'until' not in group:
+        return
+    end = durations.examples(group['until'], experiment.batch_size, experiment.epoch, total)
+    if end > total:
+        raise Misfit(
+            'augment.resize.until',
+            f"'augment.resize.until' is '{group['until']}', {end} examples, and the run ends after {total}: it would never see "
+            "whole images. Set it to a part of the run, such as '0.8run'.",
+        )

@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from research.catalogue import ConfigError
+from research.pretrained import runs
 
 
 class Checkpoints:
@@ -114,17 +114,5 @@ def save_variables(directory: pathlib.Path, variables: Any) -> None:
 
 
 def load_variables(directory: pathlib.Path) -> Any:
-    """The variables of `save_variables`, as arrays on the first device.
-
-    Raises:
-      ConfigError: they are not there, or cannot be read.
-    """
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return jax.device_put(checkpointer.restore(directory.absolute()), jax.local_devices()[0])
-    except Exception as error:  # whatever orbax and its storage make of a torn file
-        why = (str(error).splitlines() or [''])[0]
-        raise ConfigError(
-            f'{directory} cannot be read ({type(error).__name__}: {why:.200}). Remove {directory.parent} and launch the study '
-            'again: the run is then done anew.'
-        ) from error
+    """The variables of `save_variables`, as arrays on the first device; raises as `runs.variables` does."""
+    return jax.device_put(runs.variables(directory), jax.local_devices()[0])

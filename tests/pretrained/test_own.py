@@ -133,6 +133,13 @@ class TestRun:
             with pytest.raises(ConfigError, match=message):
                 call(path.format(study[0]))
 
+    @pytest.mark.parametrize('part', ['config.json', 'scored/manifest.ocdbt'])
+    def test_one_that_cannot_be_read(self, study, part):
+        directory = study[0] / 'runs' / 'a'
+        (directory / part).write_bytes(b'torn')
+        with pytest.raises(ConfigError, match=f'{part.partition("/")[0]} cannot be read .*Remove {directory} and launch'):
+            pretrained.load('cnn', f'{study[0]}:baseline:0', size=8)
+
     def test_of_another_network_is_refused(self, study):
         with pytest.raises(ConfigError, match="baseline:0' is a 'cnn', not a 'resnet20': set model.name to 'cnn'"):
             pretrained.load('resnet20', f'{study[0]}:baseline:0')

@@ -116,7 +116,11 @@ def test_a_fields_line_in_the_file(tmp_path):
         ({'model.widths': (2, 2, 2, 2)}, 'Images of 8x8 are too small'),
         ({'model.norm': {'name': 'ghost_batch', 'virtual_batch_size': 0}}, 'virtual_batch_size is 0'),
         ({'train.devices': 64}, "'train.devices' is 64"),
-        ({'model.name': 'builtins:dict'}, 'building it failed with'),
+        ({'model.name': 'builtins:dict'}, "'builtins:dict' is a dict, expected a linen module"),
+        (
+            {'model.name': 'techniques:Pooled', 'augment.resize': {'name': 'progressive', 'until': '9st'}},
+            "'augment.resize.until' is '9st', 576 examples, and the run ends after 128",
+        ),
         ({'data.name': 'builtins:dict'}, 'Data'),
     ],
 )
