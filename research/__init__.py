@@ -2,4 +2,6 @@
 
 from research import process
 
+__version__ = '0.1.0'
+
 process.configure()

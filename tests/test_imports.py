@@ -14,6 +14,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'research').rglob('*.py'))
 # A package may import what stands in a lower row; itself; and the modules at the bottom.
 ROWS = (
+    ('__main__',),
+    ('cli',),
     ('study',),
     ('report', 'config.signatures'),
     ('train',),

@@ -1,4 +1,4 @@
-"""Real launches, watched: `python watched.py EVENTS FLAGS...` is launch.py as it is, telling at once what it is doing.
+"""Real launches, watched: `python watched.py EVENTS FLAGS...` is `frugal` as it is, telling at once what it is doing.
 
 An event is a line: what, and a step.
 """
@@ -181,8 +181,8 @@ def _watch(path: str) -> None:
 
 if __name__ == '__main__':
     events = sys.argv.pop(1)
-    import launch
+    from research import cli
 
     xla_cache.write_whole_entries()
     _watch(events)
-    launch.leave(launch.main())
+    cli.main()

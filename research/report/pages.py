@@ -34,8 +34,10 @@ _TEMPLATES = {
 _ELSEWHERE = ('--workdir', '--config.study.seeds', '--report', '--plan', '--stale')
 
 
-def write(workdir: str | os.PathLike[str], remembers: bool = True) -> dict[str, Any]:
-    """Rebuilds every report file in `workdir` from its records and returns the content of summary.json.
+def write(
+    workdir: str | os.PathLike[str], remembers: bool = True, folder: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Rebuilds every report file from the records in `workdir` and returns the content of summary.json.
 
     The first report also saves the study's seeds in study.json as `reported_seeds`, so that later reports can count the
     seeds that were added after it.
@@ -43,16 +45,19 @@ def write(workdir: str | os.PathLike[str], remembers: bool = True) -> dict[str, 
     Args:
       workdir: of the study.
       remembers: whether study.json may be written; not while a launch is at work, which writes it itself.
+      folder: that the report is written into, made if missing; None = `workdir`.
 
     Raises:
       ConfigError: there is no study in `workdir`.
-      OSError: a file cannot be written: the disk is full, or `workdir` is read-only.
+      OSError: a file cannot be written: the disk is full, or the folder is read-only.
     """
     read = records.read(workdir)
+    folder = read.workdir if folder is None else Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     curves = read_evaluations(read)
     summary = json.loads(records.dumps(summarize(read, curves)))
-    records.write_results(read)
-    files.write(read.workdir / 'summary.json', records.dumps(summary, indent=1))
+    records.write_results(read, folder)
+    files.write(folder / 'summary.json', records.dumps(summary, indent=1))
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
     chart['forest'] = forest_data.forest(summary, chart)
     page = _page(read, summary, chart)
@@ -65,10 +70,10 @@ def write(workdir: str | os.PathLike[str], remembers: bool = True) -> dict[str, 
             keep_trailing_newline=True,
             **options,
         )
-        files.write(read.workdir / f'report.{suffix}', environment.get_template(f'report.{suffix}.jinja').render(page))
-    files.write(read.workdir / 'report.csv', tables.spreadsheet(summary))
-    forest.draw(page['forest'], chart, page['level'], read.workdir)
-    figures.pareto(chart, read.workdir)
+        files.write(folder / f'report.{suffix}', environment.get_template(f'report.{suffix}.jinja').render(page))
+    files.write(folder / 'report.csv', tables.spreadsheet(summary))
+    forest.draw(page['forest'], chart, page['level'], folder)
+    figures.pareto(chart, folder)
     if remembers and summary['seeds'] and 'reported_seeds' not in read.study:
         study = read.study | {'reported_seeds': read.study['seeds']}
         files.write(read.workdir / 'study.json', json.dumps(study, indent=1))

@@ -205,15 +205,15 @@ def correct(workdir: Path, result: Mapping[str, Any]) -> np.ndarray | None:
     return bits if packed.size == -(-examples // 8) else None
 
 
-def write_results(records: Records) -> None:
-    """Rebuilds results.jsonl, one line per valid run, seed by seed."""
+def write_results(records: Records, folder: Path) -> None:
+    """Rebuilds results.jsonl in `folder`, one line per valid run, seed by seed."""
     lines = [
         dumps({key: by_seed[seed][key] for key in _LINE})
         for seed in records.study['seeds']
         for by_seed in records.results.values()
         if seed in by_seed
     ]
-    files.write(records.workdir / 'results.jsonl', ''.join(line + '\n' for line in lines))
+    files.write(folder / 'results.jsonl', ''.join(line + '\n' for line in lines))
 
 
 def dumps(value: Any, indent: int | None = None) -> str:

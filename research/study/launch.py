@@ -16,7 +16,15 @@ from research.config import overrides
 OK, FAILED, REFUSED = 0, 1, 2
 
 
-def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'run', stale: str = '') -> int:
+def launch(
+    config: str,
+    workdir: str,
+    changes: Mapping[str, str],
+    mode: str = 'run',
+    stale: str = '',
+    runs: bool = False,
+    into: str = '',
+) -> int:
     """Runs, plans, prepares or reports a study.
 
     Args:
@@ -25,29 +33,36 @@ def launch(config: str, workdir: str, changes: Mapping[str, str], mode: str = 'r
       changes: dotted key -> text, from --config.KEY=VALUE.
       mode: 'run', 'plan', 'prepare' or 'report'.
       stale: '', 'rerun' or 'keep': what to do with finished runs whose code has changed.
+      runs: whether mode 'plan' prints a row a run.
+      into: the folder that mode 'report' writes into; '' = `workdir`.
 
     Returns:
       The exit status: 0, 1 if a run failed, 2 for bad input, 128 + signal number if stopped by a signal.
     """
     try:
-        return _launch(config, pathlib.Path(workdir), changes, mode, stale)
+        return _launch(config, pathlib.Path(workdir), changes, mode, stale, runs, into)
     except ConfigError as error:
         print(f'error: {error}', file=sys.stderr)
         return REFUSED
     except OSError as error:
-        if mode != 'report':
+        if mode != 'report' or isinstance(error, BrokenPipeError):
             raise
-        print(f"error: cannot write the report: {error.strerror}: '{error.filename or workdir}'.", file=sys.stderr)
+        where = error.filename or into or workdir
+        print(
+            f"error: cannot write the report: {error.strerror}: '{where}'. --report=FOLDER writes elsewhere.", file=sys.stderr
+        )
         return REFUSED
     except KeyboardInterrupt:  # outside of training, which has its own handler: nothing to save
         print('Stopped; the same command goes on from here.', file=sys.stderr)
         return 128 + signal.SIGINT
 
 
-def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str) -> int:
+def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str, runs: bool, into: str) -> int:
     if mode == 'report':
         if not (workdir / 'study.json').exists():
             return _report(workdir)  # which says so
+        if into:
+            return _report(workdir, remembers=False, into=into)
         with files.lock(workdir / files.LOCK) as free:
             return _report(workdir, remembers=free)
     parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
@@ -136,13 +151,14 @@ def _command(spec: str, workdir: pathlib.Path, changes: Mapping[str, str]) -> st
     return shlex.join(['python', 'launch.py', *flags])
 
 
-def _report(workdir: pathlib.Path, remembers: bool = True) -> int:
+def _report(workdir: pathlib.Path, remembers: bool = True, into: str = '') -> int:
     """Reports; `remembers`: whether study.json is ours to write, and no launch's that is at work."""
     from research.report import pages
 
-    summary = pages.write(workdir, remembers)
+    folder = pathlib.Path(into or workdir)
+    summary = pages.write(workdir, remembers, folder)
     _console(100).print(pages.table(summary))
-    print(f'Report: {workdir / "report.html"} (also report.md, .csv, .tex, pareto.png)')
+    print(f'Report: {folder / "report.html"} (also report.md, .csv, .tex, pareto.png)')
     return OK
 
 

@@ -92,7 +92,7 @@ def test_no_study_says_what_to_do(workdir, spoil):
 def test_results_are_rebuilt_line_by_line(workdir):
     change(result_path(workdir, 'adam', 1), status='diverged', metrics={'test/accuracy': float('nan')})
     (workdir / 'results.jsonl').write_text('rubbish')
-    records.write_results(records.read(workdir))
+    records.write_results(records.read(workdir), workdir)
     lines = [json.loads(line, parse_constant=pytest.fail) for line in (workdir / 'results.jsonl').read_text().splitlines()]
     assert [(line['variant'], line['seed']) for line in lines] == [(v, s) for s in range(3) for v in ('baseline', 'adam')]
     assert set(lines[0]) == {'id', 'variant', 'seed', 'status', 'metrics', 'cost', 'fingerprint'}

@@ -50,7 +50,7 @@ def command(*flags):
         (['--config=configs/quikstart.py', '--workdir=x'], "Did you mean 'configs/quickstart.py'?"),
         (
             ['--config=configs/quickstart.py', '--workdir=x', '--config.data.batch_size'],
-            "unknown flag '--config.data.batch_size'",
+            "'--config.data.batch_size' has no value",
         ),
         (['--config=configs/quickstart.py', '--workdir=x', '--reprt'], "Did you mean '--report'?"),
         (['--config=configs/quickstart.py', '--workdir=x', '--plan', '--report'], 'not allowed with'),

@@ -66,10 +66,10 @@ def arm(number, moment, step):
 
 if __name__ == '__main__':
     events = sys.argv.pop(1)
-    import launch as program
+    from research import cli
 
     xla_cache.write_whole_entries()
     watched._watch(events)
     number, moment, step = os.environ['STRUCK'].split()
     arm(signal.Signals[number], moment, int(step))
-    program.leave(program.main())
+    cli.main()

@@ -1,0 +1,5 @@
+"""`python -m research` is `frugal`."""
+
+from research.cli import main
+
+main()

@@ -1,0 +1,145 @@
+"""The command `frugal`: flags and nothing else."""
+
+import argparse
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import research
+from research.catalogue import ConfigError
+from research.study.launch import REFUSED, launch
+
+_USAGE = """\
+frugal --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
+       frugal --config=FILE[:ARG] --workdir=DIR --plan[=runs] | --prepare
+       frugal --workdir=DIR --report[=FOLDER]"""
+_ABOUT = 'Runs an ablation study: a baseline and its variants over paired seeds, and a report. The same command goes on.'
+_EPILOG = """\
+example:
+  frugal --config=configs/quickstart.py --workdir=runs/quickstart --config.study.seeds=6
+
+exit status:
+  0    every run finished, or diverged and is reported so
+  1    some runs failed
+  2    bad input: nothing was trained
+  128+ stopped by a signal; everything is saved, and the same command goes on"""
+_FLAGS = ('config', 'workdir', 'plan', 'report', 'prepare', 'stale', 'version', 'help')
+# Of the names of two flags, above which one may be a slip for the other: 'reprt' for 'report', and not 'verbose' for 'version'.
+_LIKE = 0.7
+
+
+def main() -> NoReturn:
+    """Reads the command line and ends the process."""
+    try:
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # `frugal ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    if status == REFUSED:
+        # Background writers of a full disk would print their own errors, once more at exit, behind the one that helps.
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit status of a command line, without the program's name. Raises SystemExit after --help and --version."""
+    try:
+        return _study(arguments)
+    except ConfigError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return REFUSED
+
+
+def _study(arguments: Sequence[str]) -> int:
+    known, rest = _parser().parse_known_args(arguments)
+    changes = dict(map(_change, rest))
+    if not known.workdir:
+        problem = 'missing' if known.workdir is None else 'empty'
+        raise ConfigError(f'--workdir=DIR is {problem}: the folder of runs and report, such as --workdir=runs/quickstart.')
+    if not known.config and known.mode != 'report':
+        raise ConfigError('--config=FILE is missing: the study, such as --config=configs/quickstart.py.')
+    if known.mode == 'report' and known.stale:
+        raise ConfigError('--stale says what a launch does with finished runs, and --report runs nothing. Leave one out.')
+    return launch(known.config, known.workdir, changes, known.mode, known.stale, known.runs, known.into)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f'{message[:1].lower()}{message[1:]}. frugal --help shows the flags.')
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog='frugal',
+        usage=_USAGE,
+        description=_ABOUT,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(mode='run', runs=False, into='')
+    parser.add_argument('--config', default='', metavar='FILE[:ARG]', help='the study; fields by --config.KEY=VALUE')
+    parser.add_argument('--workdir', metavar='DIR', help='where runs and report go')
+    parser.add_argument('--stale', default='', choices=('rerun', 'keep'), help='finished runs whose code has changed')
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        '--plan',
+        nargs='?',
+        action=_Plan,
+        default=argparse.SUPPRESS,
+        metavar='runs',
+        help='print costs and programs; train nothing',
+    )
+    mode.add_argument(
+        '--report',
+        nargs='?',
+        action=_Report,
+        default=argparse.SUPPRESS,
+        metavar='FOLDER',
+        help='rebuild the report from the records; into FOLDER',
+    )
+    mode.add_argument('--prepare', dest='mode', action='store_const', const='prepare', help='fetch and check the data, no more')
+    parser.add_argument('--version', action='version', version=f'frugal {research.__version__}')
+    return parser
+
+
+class _Plan(argparse.Action):
+    """--plan, --plan=runs."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        if value not in (None, 'runs'):
+            raise ConfigError(f'--plan={value}: expected --plan, a row a variant, or --plan=runs, a row a run.')
+        namespace.mode, namespace.runs = 'plan', value == 'runs'
+
+
+class _Report(argparse.Action):
+    """--report, --report=FOLDER."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        if value == '':
+            raise ConfigError('--report= names no folder: --report writes into DIR, --report=FOLDER elsewhere.')
+        namespace.mode, namespace.into = 'report', value or ''
+
+
+def _change(flag: str) -> tuple[str, str]:
+    """(dotted key, text) of --config.KEY=VALUE. Raises ConfigError for any other word."""
+    name, found, text = flag.partition('=')
+    if not name.startswith('--config.'):
+        raise ConfigError(_unknown(name))
+    if not found:
+        raise ConfigError(f"'{flag}' has no value: write {flag}=VALUE, in one word.")
+    return name.removeprefix('--config.'), text
+
+
+def _unknown(name: str) -> str:
+    if not name.startswith('-'):
+        return f"'{name}' belongs to no flag. Flags are written --NAME=VALUE; a study is --config={name}."
+    flags = [f'--{flag}' for flag in _FLAGS]
+    close = difflib.get_close_matches(name.lstrip('-'), _FLAGS, n=1, cutoff=_LIKE)
+    hint = f"Did you mean '--{close[0]}'?" if close else f'No flag has a name like it. Flags: {", ".join(flags)}.'
+    return f"unknown flag '{name}'. {hint} Fields of the config are set by --config.KEY=VALUE."
