@@ -12,7 +12,7 @@ Result: CNN 92.60 ± 0.23 % on the test split over ten seeds (NVIDIA H200); a pr
     2e-3): one seed shows no effect. Decay and epochs were chosen on the validation split.
 """
 
-from configs import base
+from research.config import base
 
 
 def get_config(arg: str = ''):

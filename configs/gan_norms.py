@@ -12,7 +12,7 @@ Result: yes. Over 8 seeds batch normalization comes to a Fréchet distance of 13
     ghost_16 -0.12 (-0.40 to +0.19). Precision and recall: batch 0.60 and 0.49, virtual 0.61 and 0.55, none 0.58 and 0.26.
 """
 
-from configs import base
+from research.config import base
 
 
 def get_config(arg: str = ''):

@@ -29,7 +29,7 @@ Result: test accuracy over 10 seeds, parameters, FLOPs of an inference, latency 
     Plot, without these two: docs/model_scale_pareto.png.
 """
 
-from configs import base
+from research.config import base
 
 
 def get_config(arg: str = ''):

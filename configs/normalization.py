@@ -16,7 +16,7 @@ Result (digits: AMD EPYC, AVX2): on digits batch normalization reaches 98.61 ± 
     On another tenth, on an H200, none is worse by 0.44, and the others are within 0.12 of 0 (benchmarks/stated.md).
 """
 
-from configs import base
+from research.config import base
 
 
 def get_config(arg: str = ''):

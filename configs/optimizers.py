@@ -16,7 +16,7 @@ Result (digits: AMD EPYC, AVX2): on digits momentum (tuned: 0.05) reaches 98.58 
     On another tenth, on an H200, rmsprop alone is shown to be better, and the same two worse (benchmarks/stated.md).
 """
 
-from configs import base
+from research.config import base
 
 
 def get_config(arg: str = ''):

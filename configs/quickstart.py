@@ -9,7 +9,7 @@ Result (AMD EPYC, AVX2): baseline 98.75 ± 0.35 % over 10 seeds. Worse: small_mo
     -0.28) not after correction.
 """
 
-from configs import base
+from research.config import base
 
 
 def get_config(arg: str = ''):

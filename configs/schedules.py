@@ -15,7 +15,7 @@ Result (digits: AMD EPYC, AVX2): on digits a constant rate (tuned: 0.05) reaches
     On another tenth, on an H200, all twelve are better, by 0.85 to 2.10 (benchmarks/stated.md).
 """
 
-from configs import base
+from research.config import base
 
 
 def get_config(arg: str = ''):

@@ -8,6 +8,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -24,6 +25,16 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f' Valid: {", ".join(valid)}.' if valid else ''
+
+
+def namesake(module: str) -> str:
+    """What to do about a module of the user's own that is named as this package and so is never found; '' if there is none."""
+    own = pathlib.Path(__file__).parent
+    if module.partition('.')[0] == own.name:
+        for path in (pathlib.Path(place, name) for place in sys.path for name in (own.name, f'{own.name}.py')):
+            if path.exists() and not path.samefile(own):
+                return f"'{own.name}' is Frugal's own package, which hides '{path}': give that another name."
+    return ''
 
 
 def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., Any]:
@@ -43,9 +54,8 @@ def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., A
     try:
         target = functools.reduce(getattr, attribute.split('.'), importlib.import_module(module_name))
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"Cannot import {kind} '{name}': {error}. Expected 'module:attribute'; is it on PYTHONPATH?"
-        ) from error
+        hint = namesake(module_name) or "Expected 'module:attribute'; is it on PYTHONPATH?"
+        raise ConfigError(f"Cannot import {kind} '{name}': {error}. {hint}") from error
     if not callable(target):
         raise ConfigError(f"{kind} '{name}' is a {type(target).__name__}, expected something that can be called.")
     return target

@@ -3,15 +3,18 @@
 import argparse
 import difflib
 import os
+import pathlib
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import research
 from research.catalogue import ConfigError
+from research.config import examples
 from research.study.launch import REFUSED, launch
 
+# Of the distribution: setup.cfg reads it here, where a new one leaves the fingerprints of finished runs alone.
+VERSION = '0.1.0'
 _USAGE = """\
 frugal --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
        frugal --config=FILE[:ARG] --workdir=DIR --plan[=runs] | --prepare
@@ -19,7 +22,7 @@ frugal --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
 _ABOUT = 'Runs an ablation study: a baseline and its variants over paired seeds, and a report. The same command goes on.'
 _EPILOG = """\
 example:
-  frugal --config=configs/quickstart.py --workdir=runs/quickstart --config.study.seeds=6
+  frugal --config=quickstart --workdir=runs/quickstart --config.study.seeds=6
 
 exit status:
   0    every run finished, or diverged and is reported so
@@ -62,9 +65,12 @@ def _study(arguments: Sequence[str]) -> int:
         problem = 'missing' if known.workdir is None else 'empty'
         raise ConfigError(f'--workdir=DIR is {problem}: the folder of runs and report, such as --workdir=runs/quickstart.')
     if not known.config and known.mode != 'report':
-        raise ConfigError('--config=FILE is missing: the study, such as --config=configs/quickstart.py.')
+        raise ConfigError('--config=FILE is missing: the study, such as --config=quickstart.')
     if known.mode == 'report' and known.stale:
         raise ConfigError('--stale says what a launch does with finished runs, and --report runs nothing. Leave one out.')
+    name = known.config.partition(':')[0]
+    if not pathlib.Path(name).is_file() and name in (along := examples.paths()):
+        print(f'--config={name} means {along[name]}')
     return launch(known.config, known.workdir, changes, known.mode, known.stale, known.runs, known.into)
 
 
@@ -83,7 +89,12 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.set_defaults(mode='run', runs=False, into='')
-    parser.add_argument('--config', default='', metavar='FILE[:ARG]', help='the study; fields by --config.KEY=VALUE')
+    parser.add_argument(
+        '--config',
+        default='',
+        metavar='FILE[:ARG]',
+        help='the study, or the name of one in `frugal list configs`; fields by --config.KEY=VALUE',
+    )
     parser.add_argument('--workdir', metavar='DIR', help='where runs and report go')
     parser.add_argument('--stale', default='', choices=('rerun', 'keep'), help='finished runs whose code has changed')
     mode = parser.add_mutually_exclusive_group()
@@ -104,7 +115,7 @@ def _parser() -> _Parser:
         help='rebuild the report from the records; into FOLDER',
     )
     mode.add_argument('--prepare', dest='mode', action='store_const', const='prepare', help='fetch and check the data, no more')
-    parser.add_argument('--version', action='version', version=f'frugal {research.__version__}')
+    parser.add_argument('--version', action='version', version=f'frugal {VERSION}')
     return parser
 
 

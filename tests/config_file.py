@@ -1,6 +1,6 @@
 """A config file that a test writes."""
 
-HEAD = '"""Question: why?"""\nimport numpy as np\nimport ml_collections\nfrom configs import base\n\n\n'
+HEAD = '"""Question: why?"""\nimport numpy as np\nimport ml_collections\nfrom research.config import base\n\n\n'
 
 
 def written(folder, body, name='paper.py'):

@@ -43,7 +43,7 @@ class Study:
         lines = [f'config.{key} = {value!r}' for key, value in changes.items()]
         body = '\n    '.join(['config = base.get_config(arg)', *lines, 'return config'])
         config = self.folder / 'watched_study.py'
-        config.write_text(f"from configs import base\n\n\ndef get_config(arg=''):\n    {body}\n")
+        config.write_text(f"from research.config import base\n\n\ndef get_config(arg=''):\n    {body}\n")
         return Launch(self.folder, f'--config={config}', f'--workdir={self.workdir}', *flags)
 
     def finish(self, *flags: str) -> 'Launch':

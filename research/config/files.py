@@ -12,7 +12,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from research.catalogue import ConfigError, nearest
+from research.catalogue import ConfigError, namesake, nearest
+from research.config import examples
 
 
 class Misfit(ConfigError):
@@ -72,7 +73,7 @@ def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
     Its folder and the parent folder are appended to sys.path for good (see `reach`).
 
     Args:
-      spec: 'FILE' or 'FILE:ARG'; the file may be anywhere.
+      spec: 'FILE' or 'FILE:ARG'; the file may be anywhere. 'NAME' is one that comes along (research.config.examples).
 
     Returns:
       (what its get_config returned as nested dicts of plain values, the file's path, the docstring of the file).
@@ -81,9 +82,12 @@ def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
       ConfigError: no such file, no get_config, an error inside it (with file and line), an unsupported value.
     """
     name, colon, arg = spec.partition(':')
-    path = pathlib.Path(name).expanduser()
+    path, along = pathlib.Path(name).expanduser(), examples.paths()
     if not path.is_file():
-        raise ConfigError(f"No config file '{name}'.{nearest(name, map(str, path.parent.glob('*.py')))}")
+        if name not in along:
+            near = [path.stem] if path.stem in along else [*map(str, path.parent.glob('*.py')), *along]
+            raise ConfigError(f"No config file '{name}'.{nearest(name, near)}")
+        path = along[name]
     reach(path.parent.resolve())
     module_spec = importlib.util.spec_from_file_location(f'frugal_config_{path.stem}', path)
     if module_spec is None:
@@ -102,8 +106,8 @@ def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
     except ConfigError:
         raise
     except Exception as error:
-        text = ' '.join(str(error).split())
-        raise ConfigError(f'{_place(error, path)}: {type(error).__name__}: {text}') from error
+        text, hint = ' '.join(str(error).split()), namesake(getattr(error, 'name', None) or '')
+        raise ConfigError(f'{_place(error, path)}: {type(error).__name__}: {text}{hint and ". "}{hint}') from error
 
 
 def reach(folder: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""Configs as nested dicts, dotted overrides, and all checks that need only configs/base.py.
+"""Configs as nested dicts, dotted overrides, and all checks that need only research/config/base.py.
 
 Nothing here imports jax, so a misspelt key is reported at once.
 """
@@ -10,9 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from configs import base
 from research.catalogue import ConfigError, nearest
-from research.config import files
+from research.config import base, files
 from research.config.files import ConfigFile, Misfit
 
 # Fields that accept another type than that of their default.
@@ -57,7 +56,7 @@ _LOWER_IS_BETTER = ('loss', 'frechet')
 
 
 def defaults() -> dict[str, Any]:
-    """configs/base.py as a nested dict."""
+    """research/config/base.py as a nested dict."""
     return copy.deepcopy(_base())
 
 
@@ -208,7 +207,7 @@ def seeds_of(study: Mapping[str, Any]) -> tuple[int, ...]:
 def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `config` with dotted overrides applied.
 
-    Overriding `GROUP.name` with another name drops the keyword arguments of the old one; fields of configs/base.py stay.
+    Overriding `GROUP.name` with another name drops the keyword arguments of the old one; fields of base.py stay.
     Names are applied first, so the order of the dict does not matter. Keyword arguments of named groups are not checked
     here but in `research.config.signatures`.
 
@@ -221,7 +220,7 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
         value, (*parents, leaf) = files.plain(key, flat[key]), key.split('.')
         node, fields, named = config, valid, False
         for depth, part in enumerate(key.split('.')):
-            # A key that is not in configs/base.py is an argument of a named group, or part of one.
+            # A key that is not in research/config/base.py is an argument of a named group, or part of one.
             if part not in fields and not named or not part:
                 raise Misfit(key, f"Unknown key '{key}'.{nearest(key, flatten(valid))}")
             if depth == len(parents):

@@ -34,7 +34,7 @@ class Group(NamedTuple):
       kind: what it names, for messages.
       entries: the catalogue.
       given: arguments of the constructor that the caller supplies.
-      own: fields of configs/base.py that are not passed to the constructor.
+      own: fields of research/config/base.py that are not passed to the constructor.
     """
 
     kind: str

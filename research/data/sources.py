@@ -12,7 +12,7 @@ other fields are a mapping instead of each pair, with the same fields in both:
         {'tokens': whole numbers [N, T], 'mask': bool [N, T], 'label': whole numbers [N]}
 
 Fields 'image' and 'label' mean the same as in a pair; the others are for the task. A part 'validation' may be there, and
-'test' may be missing (see data.official_validation and data.test in configs/base.py). Arrays may be memory-mapped files
+'test' may be missing (see data.official_validation and data.test in research/config/base.py). Arrays may be memory-mapped files
 (`numpy.load(file, mmap_mode='r')`): they are not read into memory as a whole. See `arrays.from_arrays`.
 """
 

@@ -148,7 +148,7 @@ def _adopt(path: pathlib.Path, run: Run) -> None:
     """A variant that got another name keeps its runs: the id says that they are the same.
 
     Raises:
-      BadRecord: it is not the same, because a default in configs/base.py has changed, which no id shows.
+      BadRecord: it is not the same, because a default in research/config/base.py has changed, which no id shows.
     """
     try:
         config, result = (json.loads(file.read_text()) for file in (path.with_name('config.json'), path))

@@ -1,7 +1,7 @@
 """The classifier that judges generated images by its features: trained once a study and data set, by the same loop as any run.
 
-Its config is configs/base.py with `OVERRIDES` and the study's data, whole: no variant, seed or budget of the study reaches it,
-so that all runs are judged alike. Its accuracy on the examples that it judges with is one of their metrics.
+Its config is `research.config.base` with `OVERRIDES` and the study's data, whole: no variant, seed or budget of the study
+reaches it, so that all runs are judged alike. Its accuracy on the examples that it judges with is one of their metrics.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def equipped(
     """Adds the judge if the task needs one, training it first if missing.
 
     Args:
-      resolve: dotted overrides -> configs/base.py with them.
+      resolve: dotted overrides -> research/config/base.py with them.
       session: keeps data and programs.
       folder: of the study's judges; one launch at a time writes here.
       fingerprint: (config, checksum of the data) -> what its numbers depend on; code or versions that are others make another

@@ -160,9 +160,9 @@ def test_leave_one_out_and_do_two_add_up(tmp_path):
     [
         ('def get_config(:\n', 'SyntaxError', 1),
         ('x = 1\nraise ValueError("two\\nlines")\n', 'ValueError: two lines', 2),
-        ('from configs import base\ndef get_config():\n    return base.get_config().optimiser\n', 'AttributeError', 3),
+        ('from research.config import base\ndef get_config():\n    return base.get_config().optimiser\n', 'AttributeError', 3),
         (
-            'from configs import base\ndef get_config():\n    return base.get_config().optimizer.lerning_rate\n',
+            'from research.config import base\ndef get_config():\n    return base.get_config().optimizer.lerning_rate\n',
             'learning_rate',
             3,
         ),

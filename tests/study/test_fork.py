@@ -82,7 +82,7 @@ def gradient(factor=1.0):
 '''
 
 CONFIG = '''"""Question: does a paper need this repository's files?"""
-from configs import base
+from research.config import base
 
 
 def get_config():

@@ -115,7 +115,7 @@ def test_a_study_of_it_is_loaded_without_the_file(weights, tmp_path):
     shutil.copy(weights[0], path)
     (tmp_path / 'fine_tune.py').write_text(
         '"""Question: does it help?\nRun: -\nCost: -\nResult: -\n"""\n'
-        'from configs import base\n\n\n'
+        'from research.config import base\n\n\n'
         'def get_config(arg=""):\n'
         '    config = base.get_config()\n'
         "    config.model.update({'name': 'resnet18', 'depths': (1,), 'widths': (8,), 'stem': 'cifar'})\n"

@@ -1,0 +1,135 @@
+"""Every field of every config: its default, unit and meaning. The only place where a default lives.
+
+A group with a `name` describes a thing: its other keys are the fields below, which stay when the name is overridden, and
+keyword arguments of the thing's constructor, which do not. Durations are strings: '500st' steps, '5ep' epochs of the
+training split, '1000ex' examples, '0.3run' of the budget. A `name` with a colon is an import path: 'my_paper.nets:Net'.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = '') -> ConfigDict:
+    """The defaults. Experiments start from these and override; `arg` is what follows the colon in --config=FILE:ARG."""
+    del arg
+    config = ConfigDict(
+        {
+            'task': {
+                'name': 'classification',  # or 'generation' by two players
+                'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class; of generation 'non_saturating'
+                'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
+            },
+            'data': {
+                'name': 'digits',  # digits, mnist, fashion_mnist, or any TFDS name
+                'checksum': '',  # expected hash of the data ('data' in a fingerprint); filled in for data of a loader function
+                'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
+                'batch_size': 64,  # examples a step, over all devices; 0 = the whole training split
+                'batch': {
+                    'name': 'constant',  # or how the size changes during the run: shrink (at scores below the best), grow
+                    'coupling': 'none',  # of the learning rate to the size: 'none', 'linear' or 'sqrt'
+                },
+                'eval_batch_size': 256,  # examples an evaluation step
+                'label': '',  # which column of classes to learn, where prepared data have several; '' = the usual one
+                'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are
+                'crop': 0,  # side of the square that is kept of their middle; 0 = resize
+                'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on
+                'official_validation': False,  # take the data's own validation split; then nothing is cut for one
+                'test': 0.0,  # cut out of the training data, as validation is, before it; 0 = the data's own test split
+                'examples': 0,  # training examples used; 0 = all that the validation cut leaves
+                'reference_size': 64,  # examples of the reference batch of virtual batch normalization
+                'streaming': 'auto',  # True: read batch by batch; False: keep the data on the device; 'auto': what fits is kept
+                'workers': 0,  # threads that read ahead when streaming; 0 = 4
+                'split_seed': 0,  # draws the cuts and subsets; the same for every seed of a study
+                'redraw': 0,  # another draw of the data order alone; the null variant sets it to 1
+            },
+            'augment': {
+                'name': 'none',
+                'resize': {'name': 'constant'},  # or 'progressive': smaller images (shorter sequences) at first
+            },
+            'model': {
+                'name': 'cnn',
+                'num_classes': 0,  # 0 = from the data
+                'init_from': '',  # weights to start from: a .safetensors file or its folder, or a run, 'WORKDIR:VARIANT:SEED'
+            },
+            'compress': {'name': 'none'},
+            'gradient': {
+                'name': 'plain',  # plain, sam, selective_backprop
+                'micro_batch': 0,  # examples whose gradient is taken at once, the batch's is their sum; 0 = the whole batch
+                'noise_scale': False,  # measure the gradient noise scale; wants micro-batches
+                'freeze': {'name': 'none'},  # or 'progressive': the first layers stop learning during the run
+            },
+            'optimizer': {
+                'name': 'momentum',
+                'learning_rate': 0.05,  # peak; the schedule multiplies it
+                'weight_decay': 0.0,  # decoupled, on kernels only: each step takes rate * decay * kernel off
+                'clip': {'name': 'none'},  # none, global_norm, value, parameter_norm, adaptive
+                'rate_multipliers': (),  # pairs (pattern, factor) over parameter paths, such as ('head/*', 0.1)
+                'decay_multipliers': (),  # likewise; the default factor is 1 for kernels, 0 elsewhere
+                'average': {'name': 'none'},  # of the weights, for evaluation: none, ema, swa
+            },
+            'schedule': {
+                'name': 'constant',
+                'warmup': '0st',  # linear from 0, in front of the schedule
+            },
+            'train': {
+                'seed': 0,  # of the run; a study sets it from study.seeds
+                'engine': 'jit',  # over a mesh, or 'pmap'
+                'devices': 0,  # how many; 0 = all that jax sees
+                'eval_every': '0.1run',  # duration between evaluations on the validation split
+                'checkpoint_every': '60s',  # duration between checkpoints; here seconds are a unit too
+                'precision': 'float32',  # of the computation: float32, bfloat16, float16; parameters stay float32
+                'matmul_precision': 'default',  # jax's: 'default', 'high', 'highest'
+                'deterministic': False,  # operations that give the same bits every time; they always do on CPU
+                'remat': 'none',  # what is computed again for the gradient: 'none', 'products' kept, 'block' inputs kept
+                'memory_budget': '',  # such as '6GiB': micro-batch and remat are chosen so that a whole run fits
+            },
+        },
+        type_safe=False,  # types are checked at the door, with messages for the reader (research.config.overrides)
+    )
+    # Variants are dicts of dotted keys, which a converting ConfigDict refuses.
+    config.study = ConfigDict(
+        {
+            'name': '',  # identity of the study; '' = the config file's name
+            'variants': {},  # name -> {dotted key: value}; the baseline is the config itself
+            'contrasts': {},  # name -> {variant: weight}, weights sum to 0; beside each variant against the baseline
+            'seeds': 10,  # a count, or a tuple of seeds
+            'null': True,  # the baseline with only its data order redrawn: the resolution of the instrument
+            'metric': 'test/accuracy',  # what decides
+            'higher_is_better': True,
+            'alpha': 0.05,  # level of tests and intervals
+            'margin': 0.0,  # differences within it are equivalent; in the metric's unit; 0 = never
+            'budget': '20ep',  # what every run gets: a duration, seconds ('60s'), or training FLOPs ('1e12flops')
+            'score': 'last',  # parameters that are scored: 'last', or 'best' on the validation split
+            'platform': '',  # cpu, gpu or tpu, where another one ends at the door; '' = the one that the first launch finds
+            'latency': (1, 64),  # batch sizes whose inference is timed; () = none
+            'tune': ConfigDict(
+                {
+                    'points': 0,  # that every variant tries, the first as it is written, the others quasi-random; 0 = no tuning
+                    'seeds': (1000,),  # of tuning runs; none of study.seeds, so that they enter no verdict
+                    'space': {},  # dotted key -> ('log' | 'linear' | 'int', low, high); under a variant's name: its own
+                    'budget': '',  # of a tuning run; '' = the study's
+                },
+                type_safe=False,
+                convert_dict=False,
+            ),
+            'keep': 'scored',  # of a finished run: 'scored' variables, or 'all': the last training state too
+        },
+        type_safe=False,
+        convert_dict=False,
+    )
+    return config
+
+
+def small_data(config: ConfigDict, arg: str) -> None:
+    """Data and a network for a study of many runs: 'digits' (the default), or 'fashion_mnist', a tenth of its training data."""
+    if arg not in ('', 'digits', 'fashion_mnist'):
+        raise ValueError(f"'{arg}' is no data for this study: expected 'digits' or 'fashion_mnist'.")
+    config.model.widths = (16, 32)
+    config.model.hidden = (64,)
+    config.study.budget = '20ep'
+    if arg == 'fashion_mnist':
+        config.data.name = arg
+        config.data.validation = 5000.0  # images
+        config.data.examples = 5500
+        config.data.eval_batch_size = 500
+        config.study.budget = '10ep'
+        config.study.name = f'{config.study.name}_{arg}'
