@@ -9,16 +9,18 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from research import listing
 from research.catalogue import ConfigError
 from research.config import examples
-from research.study.launch import REFUSED, launch
+from research.study.launch import OK, REFUSED, launch
 
 # Of the distribution: setup.cfg reads it here, where a new one leaves the fingerprints of finished runs alone.
 VERSION = '0.1.0'
 _USAGE = """\
 frugal --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
        frugal --config=FILE[:ARG] --workdir=DIR --plan[=runs] | --prepare
-       frugal --workdir=DIR --report[=FOLDER]"""
+       frugal --workdir=DIR --report[=FOLDER]
+       frugal list [KIND [NAME]]"""
 _ABOUT = 'Runs an ablation study: a baseline and its variants over paired seeds, and a report. The same command goes on.'
 _EPILOG = """\
 example:
@@ -52,7 +54,8 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """The exit status of a command line, without the program's name. Raises SystemExit after --help and --version."""
     try:
-        return _study(arguments)
+        command = _COMMANDS.get(arguments[0]) if arguments else None
+        return command(arguments[1:]) if command else _study(arguments)
     except ConfigError as error:
         print(f'error: {error}', file=sys.stderr)
         return REFUSED
@@ -72,6 +75,16 @@ def _study(arguments: Sequence[str]) -> int:
     if not pathlib.Path(name).is_file() and name in (along := examples.paths()):
         print(f'--config={name} means {along[name]}')
     return launch(known.config, known.workdir, changes, known.mode, known.stale, known.runs, known.into)
+
+
+def _list(arguments: Sequence[str]) -> int:
+    """`frugal list`: what a config may name."""
+    parser = _Parser(prog='frugal list', description=_list.__doc__)
+    parser.add_argument('kind', nargs='?', default='', metavar='KIND', help=', '.join(listing.KINDS))
+    parser.add_argument('name', nargs='?', default='', metavar='NAME', help='only what has this in its name; a group of fields')
+    known = parser.parse_args(arguments)
+    print(listing.text(known.kind, known.name))
+    return OK
 
 
 class _Parser(argparse.ArgumentParser):
@@ -149,8 +162,14 @@ def _change(flag: str) -> tuple[str, str]:
 
 def _unknown(name: str) -> str:
     if not name.startswith('-'):
+        close = difflib.get_close_matches(name, _COMMANDS, n=1, cutoff=_LIKE)
+        if close:
+            return f"unknown command '{name}'. Did you mean 'frugal {close[0]}'?"
         return f"'{name}' belongs to no flag. Flags are written --NAME=VALUE; a study is --config={name}."
     flags = [f'--{flag}' for flag in _FLAGS]
     close = difflib.get_close_matches(name.lstrip('-'), _FLAGS, n=1, cutoff=_LIKE)
     hint = f"Did you mean '--{close[0]}'?" if close else f'No flag has a name like it. Flags: {", ".join(flags)}.'
     return f"unknown flag '{name}'. {hint} Fields of the config are set by --config.KEY=VALUE."
+
+
+_COMMANDS = {'list': _list}

@@ -16,7 +16,7 @@ FILES = sorted((ROOT / 'research').rglob('*.py'))
 ROWS = (
     ('__main__',),
     ('cli',),
-    ('study',),
+    ('study', 'listing'),
     ('report', 'config.signatures'),
     ('train',),
     ('export', 'cost', 'pretrained'),
