@@ -276,3 +276,8 @@ def parse(text: str) -> Any:
 def parse_flag(key: str, text: str) -> Any:
     """Like `parse`, but a string field keeps its text, so that a budget of '20' is refused as a string."""
     return text if isinstance(flatten(defaults()).get(key), str) and key not in _ALSO else parse(text)
+
+
+def flag(key: str, value: Any) -> str:
+    """Text that `parse_flag` reads back as `value`."""
+    return value if isinstance(value, str) and parse_flag(key, value) == value else repr(value)

@@ -198,7 +198,7 @@ def commands(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     alone += ['--config.study.tune.points=0'] * bool(study.get('tuning'))  # the tuned values are among the changes
     repeat = []
     for variant, runs in study['runs'].items():
-        changes = [f'--config.{key}={_flag(key, value)}' for key, value in study['variants'][variant].items()]
+        changes = [f'--config.{key}={overrides.flag(key, value)}' for key, value in study['variants'][variant].items()]
         for seed, run in runs.items():
             own = [f'--workdir=again/{run}', f'--config.study.seeds=({seed},)']
             made = records.config(workdir, run)
@@ -208,8 +208,3 @@ def commands(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
             command = shlex.join([*kept, *own, *alone, *changes])
             repeat.append({'name': variant, 'seed': seed, 'id': run, 'command': command})
     return repeat
-
-
-def _flag(key: str, value: Any) -> str:
-    """Text that the command line parses back to `value`."""
-    return value if isinstance(value, str) and overrides.parse_flag(key, value) == value else repr(value)

@@ -175,13 +175,20 @@ def latex(summary: Mapping[str, Any]) -> list[dict[str, dict[str, str]]]:
     return cells_by_row
 
 
+def lines(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One per variant (including the null) or contrast, unrounded, in the units of the records; all with the same keys."""
+    found = [_line(row) for row in _with_null(summary)]
+    keys = dict.fromkeys(key for line in found for key in line)
+    return [{key: line.get(key) for key in keys} for line in found]
+
+
 def spreadsheet(summary: Mapping[str, Any]) -> str:
-    """report.csv: one line per variant (including the null) or contrast, unrounded, in the units of the records."""
-    lines = [_line(row) for row in _with_null(summary)]
+    """report.csv: `lines`."""
+    table = lines(summary)
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(dict.fromkeys(key for line in lines for key in line)), lineterminator='\n')
+    writer = csv.DictWriter(buffer, list(table[0]), lineterminator='\n')
     writer.writeheader()
-    writer.writerows({key: words.spreadsheet(value) for key, value in line.items()} for line in lines)
+    writer.writerows({key: words.spreadsheet(value) for key, value in line.items()} for line in table)
     return buffer.getvalue()
 
 

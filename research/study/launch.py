@@ -57,51 +57,82 @@ def launch(
         return 128 + signal.SIGINT
 
 
-def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str, runs: bool, into: str) -> int:
-    if mode == 'report':
-        if not (workdir / 'study.json').exists():
-            return _report(workdir)  # which says so
-        if into:
-            return _report(workdir, remembers=False, into=into)
-        with files.lock(workdir / files.LOCK) as free:
-            return _report(workdir, remembers=free)
-    parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
-    overrides.load(spec, parsed)  # errors in the text of the config are reported before jax is imported
+def planned(spec: str, changes: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The plan of a study, and of its tuning or None; `changes` are dotted key -> value. Raises ConfigError."""
+    overrides.load(spec, changes)  # errors in the text of the config are reported before jax is imported
     from research.study import plan, tuning
 
-    study = plan.make(spec, parsed)  # ... and errors against signatures before the rest is
-    before = tuning.before(study)
-    from research.study import budget, execute, folder, preview, verify
+    study = plan.make(spec, changes)  # ... and errors against signatures before the rest is
+    return study, tuning.before(study)
+
+
+def trained(study: Any, before: Any, workdir: pathlib.Path, command: str, stale: str = '') -> tuple[int, dict[str, Any]]:
+    """Trains what is not finished, and writes the report.
+
+    Args:
+      study, before: of `planned`.
+      command: that repeats this.
+      workdir, stale: as in `launch`.
+
+    Returns:
+      How many runs failed, and the content of summary.json.
+
+    Raises:
+      ConfigError: bad input.
+      research.study.execute.Interrupted: SIGTERM or SIGINT; everything is saved, the same call goes on.
+    """
+    from research.report import pages
+    from research.study import folder, verify
     from research.train import compilation
     from research.train.program import Session
 
+    session = Session()
+    with folder.claim(workdir, study):
+        for name in compilation.enable_cache():
+            print(f'Removed a truncated entry of the compilation cache: {name}')
+        verify.load([stage for stage in (before, study) if stage is not None], session)
+        return _train(study, before, workdir, session, stale, command), pages.write(workdir)
+
+
+def command(spec: str, workdir: pathlib.Path, changes: Mapping[str, Any]) -> str:
+    """The command line of a launch; `changes` are dotted key -> value."""
+    program = ['python', 'launch.py'] if pathlib.Path(sys.argv[0]).name == 'launch.py' else ['frugal']
+    flags = [f'--config.{key}={overrides.flag(key, value)}' for key, value in changes.items()]
+    return shlex.join([*program, f'--config={spec}', f'--workdir={workdir}', *flags])
+
+
+def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str, runs: bool, into: str) -> int:
+    parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
+    if mode == 'report':
+        return _report(spec, workdir, parsed, into)
+    study, before = planned(spec, parsed)
+    from research.study import budget, execute, folder, preview, tuning, verify
+    from research.train import compilation
+    from research.train.program import Session
+
+    if mode == 'run':
+        try:
+            failed, summary = trained(study, before, workdir, command(spec, workdir, parsed), stale)
+        except execute.Interrupted as stopped:
+            print(f'Stopped by {stopped}; everything is saved, the same command goes on from here.')
+            return 128 + stopped.number
+        _show(summary, workdir)
+        return FAILED if failed else OK
     session, stages = Session(), [stage for stage in (before, study) if stage is not None]
     if mode == 'prepare':
         verify.load(stages, session, whole=True)
         print(f'The data of {study.study["name"]} is ready: {", ".join(sorted(d.name for d in session.datasets.values()))}')
         return OK
-    if mode == 'plan':
-        folder.own_platform(study)
-        folder.own_study(workdir, study)
-        compilation.enable_cache()
-        verify.load(stages, session)
-        if before is not None:
-            before = budget.settle(before, workdir, session)
-            tuned = tuning.after(study, before, preview.recorded(before, workdir))
-            study = tuned if tuned.runs else study
-        preview.show(budget.settle(study, workdir, session), before, workdir, session, _console(140))
-        return OK
-    with folder.claim(workdir, study):
-        for name in compilation.enable_cache():
-            print(f'Removed a truncated entry of the compilation cache: {name}')
-        verify.load(stages, session)
-        try:
-            failed = _train(study, before, workdir, session, stale, _command(spec, workdir, changes))
-        except execute.Interrupted as stopped:
-            print(f'Stopped by {stopped}; everything is saved, the same command goes on from here.')
-            return 128 + stopped.number
-        _report(workdir)
-    return FAILED if failed else OK
+    folder.own_platform(study)
+    folder.own_study(workdir, study)
+    compilation.enable_cache()
+    verify.load(stages, session)
+    if before is not None:
+        before = budget.settle(before, workdir, session)
+        tuned = tuning.after(study, before, preview.recorded(before, workdir))
+        study = tuned if tuned.runs else study
+    preview.show(budget.settle(study, workdir, session), before, workdir, session, _console(140))
+    return OK
 
 
 def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: str, command: str) -> int:
@@ -146,20 +177,35 @@ def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: 
     return failed
 
 
-def _command(spec: str, workdir: pathlib.Path, changes: Mapping[str, str]) -> str:
-    flags = [f'--config={spec}', f'--workdir={workdir}', *(f'--config.{key}={text}' for key, text in changes.items())]
-    return shlex.join(['python', 'launch.py', *flags])
+def _report(spec: str, workdir: pathlib.Path, changes: Mapping[str, Any], into: str) -> int:
+    from research.report import pages, records
+    from research.study import rejudge
+
+    study = records.read_study(workdir)
+    judged = rejudge.changed(study, changes)
+    if spec and (keys := rejudge.differs(study, spec, changes)):
+        print(f'{spec} is no longer as it was run in {", ".join(keys)}; the report tells what was run.')
+    if into:
+        if judged:
+            raise ConfigError(
+                f'--report=FOLDER leaves the study as it is: {", ".join(judged)} is judged anew by --report alone.'
+            )
+        _show(pages.write(workdir, remembers=False, folder=into), pathlib.Path(into))
+        return OK
+    with files.lock(workdir / files.LOCK) as free:  # a launch that is at work writes study.json itself
+        if judged:
+            if not free:
+                raise ConfigError(f"Another launch is at work in '{workdir}': {', '.join(judged)} can change when it is done.")
+            rejudge.rewrite(workdir, study, judged)
+        _show(pages.write(workdir, remembers=free), workdir)
+    return OK
 
 
-def _report(workdir: pathlib.Path, remembers: bool = True, into: str = '') -> int:
-    """Reports; `remembers`: whether study.json is ours to write, and no launch's that is at work."""
+def _show(summary: Mapping[str, Any], folder: pathlib.Path) -> None:
     from research.report import pages
 
-    folder = pathlib.Path(into or workdir)
-    summary = pages.write(workdir, remembers, folder)
     _console(100).print(pages.table(summary))
     print(f'Report: {folder / "report.html"} (also report.md, .csv, .tex, pareto.png)')
-    return OK
 
 
 def _console(width: int) -> rich.console.Console:
