@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import rich.console
+
 from research import listing
 from research.catalogue import ConfigError
 from research.config import examples
@@ -20,7 +22,9 @@ _USAGE = """\
 frugal --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
        frugal --config=FILE[:ARG] --workdir=DIR --plan[=runs] | --prepare
        frugal --workdir=DIR --report[=FOLDER]
-       frugal list [KIND [NAME]]"""
+       frugal list [KIND [NAME]]
+       frugal compare DIR DIR...
+       frugal upload wandb|mlflow DIR"""
 _ABOUT = 'Runs an ablation study: a baseline and its variants over paired seeds, and a report. The same command goes on.'
 _EPILOG = """\
 example:
@@ -84,6 +88,32 @@ def _list(arguments: Sequence[str]) -> int:
     parser.add_argument('name', nargs='?', default='', metavar='NAME', help='only what has this in its name; a group of fields')
     known = parser.parse_args(arguments)
     print(listing.text(known.kind, known.name))
+    return OK
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    """`frugal compare`: several studies of one question, side by side."""
+    parser = _Parser(prog='frugal compare', description=_compare.__doc__)
+    parser.add_argument('folders', nargs='*', metavar='DIR', help='folders of studies')
+    from research.report import compare
+
+    studies = compare.read(parser.parse_args(arguments).folders)
+    console = rich.console.Console()
+    for note in compare.notes(studies):
+        console.print(note, markup=False, highlight=False)
+    console.print(compare.table(studies))
+    return OK
+
+
+def _upload(arguments: Sequence[str]) -> int:
+    """`frugal upload`: the runs of a study to Weights & Biases or MLflow; their own settings say where."""
+    parser = _Parser(prog='frugal upload', description=_upload.__doc__)
+    parser.add_argument('target', metavar='wandb|mlflow')
+    parser.add_argument('folder', metavar='DIR', help='of the study')
+    known = parser.parse_args(arguments)
+    from research.report import upload
+
+    print(upload.upload(known.target, known.folder))
     return OK
 
 
@@ -172,4 +202,4 @@ def _unknown(name: str) -> str:
     return f"unknown flag '{name}'. {hint} Fields of the config are set by --config.KEY=VALUE."
 
 
-_COMMANDS = {'list': _list}
+_COMMANDS = {'list': _list, 'compare': _compare, 'upload': _upload}

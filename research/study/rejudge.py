@@ -20,9 +20,7 @@ def changed(study: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     Raises:
       ConfigError: a value that is out of range, or any other field with another value than it was run with.
     """
-    config = overrides.apply(study['config'], changes)
-    overrides.check(config)
-    wanted, ran = _flat(config), _flat(study['config'])
+    wanted, ran = _flat(overrides.apply(study['config'], changes)), _flat(study['config'])
     other = {key: value for key, value in wanted.items() if key not in ran or ran[key] != value}
     for key in other:
         if key not in FIELDS:
@@ -30,6 +28,7 @@ def changed(study: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
                 f'--config.{key}: --report tells a study as it was run, with {ran.get(key)!r}. It judges anew by '
                 f'{" and ".join(FIELDS)}; what needs other runs is launched without --report.'
             )
+    overrides.check(overrides.apply(overrides.defaults(), other))  # the record may be older than some fields
     return other
 
 
