@@ -4,7 +4,10 @@ import contextlib
 import errno
 import json
 import pathlib
+import re
+import shutil
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,6 +26,8 @@ from research.train.experiment import Experiment
 RULES = '1.1'
 # A full disk, a quota that is used up, a file system that went read-only.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# In the folder of a run, and of the study.
+_EVENTS = 'tensorboard'
 # Seconds in which the other writes of a checkpoint that failed print their errors, so that the one that helps comes last.
 _LAST_WORDS = 1.0
 
@@ -123,6 +128,23 @@ def write_study(
     settled = not plan.tuning or bool(plan.tuning['chosen'])
     content |= {'asked': asked.so_far(workdir, content, earlier, settled)}
     record.write_json(workdir / 'study.json', content | {k: earlier[k] for k in ('reported_seeds',) if k in earlier})
+    with contextlib.suppress(OSError):  # a file system without links
+        link_events(workdir, runs)
+
+
+def link_events(workdir: pathlib.Path, runs: Mapping[str, Mapping[str, str]]) -> None:
+    """DIR/tensorboard/VARIANT/SEED, links to the events of each run, so that TensorBoard names runs as the study does.
+
+    Args:
+      runs: variant -> seed -> run id.
+    """
+    shutil.rmtree(workdir / _EVENTS, ignore_errors=True)  # links alone
+    for variant, by_seed in runs.items():
+        # Every name is one folder of its own: 'a/b' is 'a%2Fb', and '..' is no way out.
+        folder = workdir / _EVENTS / re.sub(r'^\.', '%2E', urllib.parse.quote(variant, safe=' +=,'))
+        folder.mkdir(parents=True)
+        for seed, run in by_seed.items():
+            (folder / seed).symlink_to(pathlib.Path('../../runs', run, _EVENTS), target_is_directory=True)
 
 
 def finished(workdir: pathlib.Path, plan: Plan) -> tuple[dict[str, dict[str, Any]], list[str]]:
