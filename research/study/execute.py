@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import io
 import json
 import pathlib
@@ -67,8 +68,8 @@ def execute(
             except loop.Stopped:
                 raise Interrupted(caught[0]) from None
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in NO_ROOM:
-                    raise  # no fault of the run's
+                if isinstance(error, OSError) and error.errno in (*NO_ROOM, errno.EPIPE):
+                    raise  # no fault of the run's: a full disk, or nobody reads what is printed
                 message = f'{type(error).__name__}: {error}'
                 row = row + 1 if failures and failures[-1] == message else 1
                 failures.append(message)

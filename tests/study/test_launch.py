@@ -1,5 +1,7 @@
 """The door: what is refused before work, what is done again and what is not, and the exit status."""
 
+import contextlib
+import errno
 import json
 import pathlib
 import subprocess
@@ -224,6 +226,19 @@ def test_a_second_launch_in_the_same_folder_is_refused(start, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, err = start()
     assert status == launch.REFUSED and 'Another launch is at work' in err
+
+
+def test_a_reader_that_leaves_fails_no_run(start, monkeypatch, tmp_path):
+    """`frugal ... | head`: what is printed breaks the pipe in the middle of a run."""
+    from research.study import execute
+
+    def one(*_):
+        raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
+
+    monkeypatch.setattr(execute._Runner, 'one', one)
+    with contextlib.suppress(BrokenPipeError):
+        start()
+    assert (tmp_path / 'dir' / 'study.json').exists() and results(tmp_path / 'dir') == {}
 
 
 PLAYERS = """
