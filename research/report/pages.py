@@ -14,9 +14,6 @@ from research.config import overrides
 from research.report import earlier, figures, forest, forest_data, headline, records, screen, tables, training, trials, words
 from research.report.records import BASELINE
 from research.report.summary import bands, read_evaluations, summarize
-from research.report.tables import table
-
-__all__ = ('table', 'write')
 
 _TEMPLATES = {
     'html': {'autoescape': True},

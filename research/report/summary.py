@@ -137,7 +137,7 @@ def _not_learned(records: Records) -> dict[str, list[dict[str, Any]]]:
     runs = [(variant, seed, result) for variant, by_seed in records.results.items() for seed, result in by_seed.items()]
     return {
         'unfinished': [
-            {'variant': variant, 'seed': seed, **{key: result.get(key) for key in ('status', 'message', 'diverged')}}
+            {'variant': variant, 'seed': seed, **{key: result.get(key) for key in ('id', 'status', 'message', 'diverged')}}
             for variant, seed, result in runs
             if result['status'] != 'finished'
         ],

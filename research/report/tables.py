@@ -1,4 +1,4 @@
-"""The tables of a study, for the report, the terminal, spreadsheets and LaTeX. All take summary.json as a dict."""
+"""The tables of a study, for the report, spreadsheets and LaTeX. All take summary.json as a dict."""
 
 import csv
 import io
@@ -74,31 +74,6 @@ def null(summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def unit(summary: Mapping[str, Any]) -> words.Unit:
     """The unit of the study's metric."""
     return words.unit(summary['metric'], [variant['spread'] for variant in summary['variants']])
-
-
-def table(summary: Mapping[str, Any]):
-    """The table for a terminal of 100 columns: a rich.table.Table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    score, level = unit(summary), words.level(summary['alpha'])
-    printed = Table(
-        title=Text(words.null(null(summary), score, summary)),
-        caption=Text(f'{score.of(summary["metric"])}, {len(summary["seeds"])} seeds, {level} intervals, p after Holm'),
-        title_justify='left',
-        caption_justify='left',
-        width=100,
-    )
-    for heading in ('variant', 'mean ± sd', 'difference', 'p', 'verdict', 'params', 'time'):
-        printed.add_column(heading, overflow='fold')
-    for row in rows(summary):
-        said = row.contrast.get('verdict', '')
-        style = 'green' if said.startswith('better') else 'red' if said.startswith(('worse', 'failed')) else ''
-        time = _time_ratio(row) if row.contrast else words.duration(row.cost.get('train_seconds'))
-        cells = [row.name, _mean(row, score), _difference(row, score), words.probability(row.contrast.get('p_corrected'))]
-        cells += [Text(_verdict(row), style=style), words.quantity(row.cost.get('parameters')), time]
-        printed.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
-    return printed
 
 
 def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +228,8 @@ def _verdict(row: Row) -> str:
 
 
 def _time_ratio(row: Row) -> str:
-    return words.ratio(row.contrast.get('cost', {}).get('train_seconds'))
+    text = words.ratio(row.contrast.get('cost', {}).get('train_seconds'))
+    return f'{text} (one seed: {words.WARMING})' if text != words.MISSING and row.contrast['n'] == 1 else text
 
 
 def _seconds(row: Row) -> str:

@@ -11,6 +11,8 @@ from markupsafe import Markup
 from research.report import unchanged
 
 MISSING = '–'
+# What to say of the time of a single seed, where every variant may have been the first of its program.
+WARMING = 'includes warm-up'
 _PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E')
 _BLOCKS = '▁▂▃▄▅▆▇█'
 _DIGITS = ('Zero', 'One', 'Two', 'Three', 'Four', 'Five', 'Six', 'Seven', 'Eight', 'Nine')

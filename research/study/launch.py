@@ -7,11 +7,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import rich.console
-
 from research import files
 from research.catalogue import ConfigError
 from research.config import overrides
+from research.report import listing
 
 OK, FAILED, REFUSED = 0, 1, 2
 
@@ -131,7 +130,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
         before = budget.settle(before, workdir, session)
         tuned = tuning.after(study, before, preview.recorded(before, workdir))
         study = tuned if tuned.runs else study
-    preview.show(budget.settle(study, workdir, session), before, workdir, session, _console(140))
+    preview.show(budget.settle(study, workdir, session), before, workdir, session, listing.Terminal(140))
     return OK
 
 
@@ -202,12 +201,7 @@ def _report(spec: str, workdir: pathlib.Path, changes: Mapping[str, Any], into: 
 
 
 def _show(summary: Mapping[str, Any], folder: pathlib.Path) -> None:
-    from research.report import pages
+    from research.report import terminal
 
-    _console(100).print(pages.table(summary))
+    listing.Terminal(100).print(terminal.table(summary))
     print(f'Report: {folder / "report.html"} (also report.md, .csv, .tex, pareto.png)')
-
-
-def _console(width: int) -> rich.console.Console:
-    """A console of the terminal's width, or of `width` if output goes to a file."""
-    return rich.console.Console(width=None if sys.stdout.isatty() else width)
