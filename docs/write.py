@@ -1,0 +1,176 @@
+"""Writes techniques.md and networks.md from the catalogues: `python docs/write.py`."""
+
+import inspect
+import pathlib
+import re
+import sys
+from typing import Any
+
+from research import catalogue, models
+from research.config.signatures import GROUPS, Group
+from research.layers import conv, norm
+from research.layers.activation import ACTIVATIONS
+
+# Fields with a catalogue -> heading, and the card of entries that come from a library.
+CHOICES = {
+    'optimizer': ('Optimizers', 'optim/optimizers.py'),
+    'schedule': ('Learning-rate schedules', ''),
+    'optimizer.clip': ('Gradient clipping', 'optim/clipping.py'),
+    'optimizer.average': ('Averages of the weights', ''),
+    'gradient': ('Gradients', ''),
+    'gradient.freeze': ('Layers that stop learning', ''),
+    'data.batch': ('Batch sizes that change', ''),
+    'augment': ('Augmentations', ''),
+    'augment.resize': ('Image sizes that change', ''),
+    'compress': ('Compression', ''),
+    'model.norm': ('Normalization', 'layers/norm.py'),
+    'model.conv': ('Convolutions', ''),
+}
+LAYERS = {
+    'model.norm': Group('norm layer', norm.NORMS, ('use_running_average', 'axis_name')),
+    'model.conv': Group('convolution', conv.CONVS, conv.GIVEN),
+}
+# Techniques that are a field alone: a line of a config -> card, what it does.
+FIELDS = {
+    "schedule.warmup = '0.1run'": ('optim/schedules.py', 'the rate rises from 0 at first'),
+    'optimizer.weight_decay = 1e-3': ('optim/optimizers.py', 'decoupled decay of kernels'),
+    "optimizer.rate_multipliers = (('head/*', 0.1),)": ('optim/multipliers.py', 'a rate of its own for some parameters'),
+    "optimizer.decay_multipliers = (('head/*', 0.0),)": ('optim/multipliers.py', 'a decay of its own for some parameters'),
+    'data.batch_size = 0': ('optim/optimizers.py', 'full-batch gradient descent'),
+    'gradient.micro_batch = 16': ('gradients/accumulated.py', 'the gradient of a batch as a sum over parts of it'),
+    'gradient.noise_scale = True': ('gradients/accumulated.py', 'measures the gradient noise scale; needs micro-batches'),
+    'task.label_smoothing = 0.1': ('tasks/classification.py', 'a share of each target goes to the other classes'),
+    "task.loss = 'sigmoid'": ('tasks/classification.py', 'a yes or no for each class, in place of softmax'),
+    "train.precision = 'bfloat16'": ('train/precision.py', 'the network computes in 16 bits'),
+    "train.precision = 'float16'": ('optim/scaling.py', 'likewise, with dynamic loss scaling'),
+    "train.remat = 'block'": ('layers/remat.py', 'activations are computed again for the gradient'),
+    "train.memory_budget = '6GiB'": ('train/memory.py', 'micro-batches and remat are chosen to fit'),
+    "model.init_from = 'resnet18.safetensors'": ('pretrained/__init__.py', 'starts from trained weights'),
+    'model.dropout = 0.2': ('layers/dropout.py', 'zeroes a random part of the activations'),
+    'model.stochastic_depth = 0.1': ('layers/dropout.py', 'skips residual branches at random'),
+    'model.squeeze_excite = 0.0625': ('layers/squeeze_excite.py', 'weighs each channel by the means of all'),
+    'model.blur_pool = True': ('layers/blur.py', 'a low-pass filter before everything that subsamples'),
+    'model.low_rank = 0.25': ('layers/low_rank.py', 'large layers become products of two thin ones'),
+}
+INTRODUCTIONS = {
+    'techniques': """# Techniques
+
+Written by `python docs/write.py` from the catalogues of the code. A name links to its card: the docstring at the head of that
+file, with the idea, the source, the cost and the clashes. *Needs* are arguments without a default, set beside the name.
+*Takes* are the others, with their defaults.
+""",
+    'networks': """# Networks
+
+Written by `python docs/write.py` from the catalogues of the code. Images are `[B, H, W, C]`. A network takes any number of
+classes and channels, and any size of image that its architecture allows.
+
+*Fields* are what a config may set beside the name. `norm` and `conv` choose among the layers of
+[techniques.md](techniques.md), `activation` among {activations}.
+
+The columns name the same network in other libraries. Pretrained weights are read from there, without torch:
+
+```python
+from research import models, pretrained
+
+module, variables = pretrained.load('resnet18', 'model.safetensors')  # of timm, torchvision or Hugging Face
+logits = module.apply(variables, images)  # [B, H, W, 3], prepared as pretrained.preprocessing('resnet18', 'timm') says
+maps = models.features(module, variables, images)  # {{'stem': [B, 56, 56, 64], 'stage1': ..., }}
+pretrained.save(module, variables, 'again.safetensors', 'timm')  # tensor by tensor what was loaded
+```
+
+A file is recognized by its tensors' names. It must be of the network that the `config.json` beside it names; padding, epsilon
+and momentum come along. Source `'frugal'` saves and loads any network of ours, such as `cnn`. In a study,
+`model.init_from` takes such a file, or a run of another study as `'WORKDIR:VARIANT:SEED'`.
+
+Logits are compared with each library's, to 1e-4 of their scale, in `tests/pretrained/test_against_references.py`.
+""",
+}
+
+ENTRIES = models.MODELS | models.GENERATORS
+# Fields that the task of generation refuses, or has no use for.
+ONE_NETWORK = ('augment.resize', 'gradient.freeze', 'train.remat', 'model.init_from', 'task.loss')
+FIRST = {'cnn': 'cnn'} | {family: names[0] for family, names in models.FAMILIES.items()} | {'dcgan': 'dcgan'}
+
+
+def technique_table(field: str) -> str:
+    """The section of a field with a catalogue; '' if there is nothing to choose."""
+    heading, shared = CHOICES[field]
+    group = (GROUPS | LAYERS)[field]
+    homes = {n: entry.partition(':')[0] for n, entry in group.entries.items() if n not in ('constant', 'plain')}
+    homes = {n: home for n, home in homes.items() if not group.entries[n].endswith((':none', ':identity', ':asks_for_more'))}
+    rows, libraries = [], []
+    for name, home in sorted(homes.items()):
+        constructor, ours = catalogue.resolve(group.kind, name, group.entries), home.startswith('research.')
+        if field == 'optimizer' and not ours:
+            libraries.append(f'`{name}`')
+            continue
+        # The docstring of a file with a single technique says more than that of its constructor.
+        text = sentence(inspect.getmodule(constructor) if ours and [*homes.values()].count(home) == 1 else constructor)
+        parameters = catalogue.parameters(constructor, group.given)[0].values()
+        needs = ', '.join(f'`{p.name}`' for p in parameters if p.default is p.empty) or '–'
+        takes = ', '.join(f'`{p.name}={p.default!r}`' for p in parameters if isinstance(p.default, int | float | str | tuple))
+        card = home.removeprefix('research.').replace('.', '/') + '.py' if ours else shared
+        rows.append((f'[`{name}`](../research/{card})', needs, takes or '–' if ours else f'as in {home}', text))
+    where = f"`{field}.name = '...'`. Networks: {networks_with(field)}. Tasks: {tasks(field)}.\n"
+    more = f'\nFrom optax, with the arguments of its documentation: {", ".join(libraries)}.\n' if libraries else ''
+    return f'## {heading}\n\n{where}\n{table("name", "needs", "takes", "what it does", rows=rows)}\n{more}' if rows else ''
+
+
+def techniques() -> str:
+    """techniques.md."""
+    rows = []
+    for line, (card, text) in FIELDS.items():
+        field = line.split(' = ')[0]
+        rows.append((f'[`{line}`](../research/{card})', networks_with(field), tasks(field), text))
+    fields = f'## One field\n\n{table("line of a config", "networks", "tasks", "what it does", rows=rows)}\n'
+    return '\n'.join([INTRODUCTIONS['techniques'], *filter(None, map(technique_table, CHOICES)), fields])
+
+
+def networks() -> str:
+    """networks.md."""
+    sections = [INTRODUCTIONS['networks'].format(activations=', '.join(f'`{name}`' for name in ACTIVATIONS))]
+    for family, first in FIRST.items():
+        constructor = catalogue.resolve('model', first, ENTRIES)
+        fields = catalogue.parameters(constructor, ('num_classes', 'axis_name', 'remat'))[0]
+        text = f'{sentence(sys.modules[f"research.models.{family}"])} Fields: {", ".join(f"`{f}`" for f in fields)}.'
+        sources = getattr(getattr(constructor, 'func', constructor), 'SOURCES', {})
+        names = [name for name, entry in ENTRIES.items() if entry.startswith(f'research.models.{family}:')]
+        rows = [(f'`{n}`', *(f'`{s.names[n]}`' if n in s.names else '–' for s in sources.values())) for n in names]
+        sections.append(f'## [{family}](../research/models/{family}.py)\n\n{text}\n\n{table("name", *sources, rows=rows)}\n')
+    return '\n'.join(sections)
+
+
+def taken_by(field: str) -> list[str]:
+    """The families of networks that a field is for."""
+    if not field.startswith('model.') and field != 'train.remat' or field == 'model.init_from':
+        return list(FIRST)
+    arguments = {f: catalogue.parameters(catalogue.resolve('model', name, ENTRIES))[0] for f, name in FIRST.items()}
+    return [family for family in FIRST if field.partition('.')[2] in arguments[family]]
+
+
+def networks_with(field: str) -> str:
+    """The same in words."""
+    families = taken_by(field)
+    without = [family for family in FIRST if family not in families]
+    return ', '.join(families) if len(without) > 3 else 'all but ' + ', '.join(without) if without else 'all'
+
+
+def tasks(field: str) -> str:
+    """The tasks that a field is for."""
+    return 'classification' if field in ONE_NETWORK or 'dcgan' not in taken_by(field) else 'all'
+
+
+def sentence(documented: Any) -> str:
+    """The first sentence of a docstring."""
+    text = ' '.join((inspect.getdoc(documented) or '').split('\n\n')[0].split())
+    return re.split(r'(?<=[\w)`]\.) (?=[A-Z])', text)[0]
+
+
+def table(*head: str, rows: list[tuple[str, ...]]) -> str:
+    """A table of Markdown."""
+    return '\n'.join(f'| {" | ".join(row)} |' for row in [head, ['---'] * len(head), *rows])
+
+
+if __name__ == '__main__':
+    for name, text in (('techniques', techniques()), ('networks', networks())):
+        pathlib.Path(__file__).with_name(f'{name}.md').write_text(text)
