@@ -1,4 +1,4 @@
-"""Writes techniques.md and networks.md from the catalogues: `python docs/write.py`."""
+"""Writes the tables of techniques.md and networks.md from the catalogues: `python docs/write.py`."""
 
 import inspect
 import pathlib
@@ -52,43 +52,10 @@ FIELDS = {
     'model.blur_pool = True': ('layers/blur.py', 'a low-pass filter before everything that subsamples'),
     'model.low_rank = 0.25': ('layers/low_rank.py', 'large layers become products of two thin ones'),
 }
-INTRODUCTIONS = {
-    'techniques': """# Techniques
-
-Written by `python docs/write.py` from the catalogues of the code. A name links to its card: the docstring at the head of that
-file, with the idea, the source, the cost and the clashes. *Needs* are arguments without a default, set beside the name.
-*Takes* are the others, with their defaults.
-""",
-    'networks': """# Networks
-
-Written by `python docs/write.py` from the catalogues of the code. Images are `[B, H, W, C]`. A network takes any number of
-classes and channels, and any size of image that its architecture allows.
-
-*Fields* are what a config may set beside the name. `norm` and `conv` choose among the layers of
-[techniques.md](techniques.md), `activation` among {activations}.
-
-The columns name the same network in other libraries. Pretrained weights are read from there, without torch:
-
-```python
-from research import models, pretrained
-
-module, variables = pretrained.load('resnet18', 'model.safetensors')  # of timm, torchvision or Hugging Face
-logits = module.apply(variables, images)  # [B, H, W, 3], prepared as pretrained.preprocessing('resnet18', 'timm') says
-maps = models.features(module, variables, images)  # {{'stem': [B, 56, 56, 64], 'stage1': ..., }}
-pretrained.save(module, variables, 'again.safetensors', 'timm')  # tensor by tensor what was loaded
-```
-
-A file is recognized by its tensors' names. It must be of the network that the `config.json` beside it names; padding, epsilon
-and momentum come along. Source `'frugal'` saves and loads any network of ours, such as `cnn`. In a study,
-`model.init_from` takes such a file, or a run of another study as `'WORKDIR:VARIANT:SEED'`.
-
-Logits are compared with each library's, to 1e-4 of their scale, in `tests/pretrained/test_against_references.py`.
-""",
-}
-
 ENTRIES = models.MODELS | models.GENERATORS
 # Fields that the task of generation refuses, or has no use for.
 ONE_NETWORK = ('augment.resize', 'gradient.freeze', 'train.remat', 'model.init_from', 'task.loss')
+MARK = '<!-- Below: python docs/write.py -->\n\n'
 FIRST = {'cnn': 'cnn'} | {family: names[0] for family, names in models.FAMILIES.items()} | {'dcgan': 'dcgan'}
 
 
@@ -117,18 +84,18 @@ def technique_table(field: str) -> str:
 
 
 def techniques() -> str:
-    """techniques.md."""
+    """The tables of techniques.md."""
     rows = []
     for line, (card, text) in FIELDS.items():
         field = line.split(' = ')[0]
         rows.append((f'[`{line}`](../research/{card})', networks_with(field), tasks(field), text))
     fields = f'## One field\n\n{table("line of a config", "networks", "tasks", "what it does", rows=rows)}\n'
-    return '\n'.join([INTRODUCTIONS['techniques'], *filter(None, map(technique_table, CHOICES)), fields])
+    return '\n'.join([*filter(None, map(technique_table, CHOICES)), fields])
 
 
 def networks() -> str:
-    """networks.md."""
-    sections = [INTRODUCTIONS['networks'].format(activations=', '.join(f'`{name}`' for name in ACTIVATIONS))]
+    """The tables of networks.md."""
+    sections = [f'Activations: {", ".join(f"`{name}`" for name in ACTIVATIONS)}.\n']
     for family, first in FIRST.items():
         constructor = catalogue.resolve('model', first, ENTRIES)
         fields = catalogue.parameters(constructor, ('num_classes', 'axis_name', 'remat'))[0]
@@ -171,6 +138,12 @@ def table(*head: str, rows: list[tuple[str, ...]]) -> str:
     return '\n'.join(f'| {" | ".join(row)} |' for row in [head, ['---'] * len(head), *rows])
 
 
+def page(name: str) -> tuple[pathlib.Path, str, str]:
+    """A file, its text up to the tables, and the tables."""
+    path = pathlib.Path(__file__).with_name(f'{name}.md')
+    return path, path.read_text().partition(MARK)[0] + MARK, {'techniques': techniques, 'networks': networks}[name]()
+
+
 if __name__ == '__main__':
-    for name, text in (('techniques', techniques()), ('networks', networks())):
-        pathlib.Path(__file__).with_name(f'{name}.md').write_text(text)
+    for path, text, tables in map(page, ('techniques', 'networks')):
+        path.write_text(text + tables)
