@@ -59,5 +59,14 @@ def test_what_two_players_refuse_is_said():
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r'\]\(([^)#]+)[^)]*\)', page.read_text()):
-        assert link.startswith('http') or (page.parent / link).exists(), link
+    for link, heading in re.findall(r'\]\(([^)#]*)#?([^)]*)\)', page.read_text()):
+        target = page.parent / link if link else page
+        assert link.startswith('http') or target.exists(), link
+        if heading:
+            titles = re.findall('^#+ (.*)', target.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r'[^\w -]', '', title).lower().replace(' ', '-') for title in titles}, heading
+
+
+def test_the_citation_is_of_the_newest_version():
+    newest = re.search(r'^## ([\d.]+)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)[1]
+    assert f'\nversion: {newest}\n' in (ROOT / 'CITATION.cff').read_text()
