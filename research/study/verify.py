@@ -73,7 +73,7 @@ def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) 
 
 
 def _check_resize(experiment: Experiment) -> None:
-    """Refuses images that would not be whole by the end of the run."""
+    """Refuses inputs that would not be whole by the end of the run."""
     group, total = experiment.config['augment']['resize'], experiment.total
     if group['name'] != 'progressive' or 'until' not in group:
         return
@@ -81,6 +81,6 @@ def _check_resize(experiment: Experiment) -> None:
     if end > total:
         raise Misfit(
             'augment.resize.until',
-            f"'augment.resize.until' is '{group['until']}', {end} examples, and the run ends after {total}: it would never see "
-            "whole images. Set it to a part of the run, such as '0.8run'.",
+            f"'augment.resize.until' is '{group['until']}', {end} examples, and the run ends after {total}: the network would "
+            "never see whole inputs. Set it to a part of the run, such as '0.8run'.",
         )
