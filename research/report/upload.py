@@ -52,16 +52,20 @@ def upload(target: str, workdir: str | os.PathLike[str]) -> str:
       workdir: of the study.
 
     Raises:
-      ConfigError: no such target, its library is not installed, or there is no study in `workdir`.
+      ConfigError: no such target, its library is not installed or refuses, or there is no study in `workdir`.
     """
     if target not in TARGETS:
         raise ConfigError(f"Nothing is uploaded to '{target}'.{nearest(target, TARGETS)}")
     read = records.read(workdir)
     try:
-        library = TARGETS[target](read)
+        sent = TARGETS[target](read)
     except ImportError as error:
         raise ConfigError(f"'{target}' is not installed ({error}): pip install 'frugal-jax[{target}]'.") from error
-    return f'Uploaded {library} of {read.study["study"]}.'
+    except Exception as error:
+        if type(error).__module__.partition('.')[0] != target:
+            raise
+        raise ConfigError(f'{target}: {error}') from error  # its own: no login, no server, a store that it does not take
+    return f'Uploaded {sent}.'
 
 
 def runs(read: records.Records) -> Iterator[Run]:
@@ -99,7 +103,7 @@ def _to_wandb(read: records.Records) -> str:
         sent.log({'table': wandb.Table(list(lines[0]), [list(line.values()) for line in lines])})
         for path in _reports(read):
             sent.save(path, base_path=read.workdir, policy='now')
-    return f'{count} runs to the W&B project {project}'
+    return f'{count} runs of {read.workdir} to the W&B project {project}'
 
 
 def _to_mlflow(read: records.Records) -> str:
@@ -108,17 +112,23 @@ def _to_mlflow(read: records.Records) -> str:
     mlflow.set_experiment(read.study['study'])
     count = kept = 0
     for run in runs(read):
-        if mlflow.search_runs(filter_string=f"tags.frugal = '{run.id}'", output_format='list'):
+        if _known(mlflow, run.id):
             kept += 1
             continue
         tags = {'frugal': run.id, 'variant': run.variant, 'status': run.status}
         with mlflow.start_run(run_name=run.name, tags=tags) as sent:
             _send(mlflow, sent.info.run_id, run)
         count += 1
-    with mlflow.start_run(run_name='report'):
+    known = [report.info.run_id for report in _known(mlflow, 'report')]
+    with mlflow.start_run(known[0] if known else None, run_name='report', tags={'frugal': 'report'}):
         for path in _reports(read):
             mlflow.log_artifact(path)
-    return f'{count} runs to the MLflow experiment {read.study["study"]}' + (f'; {kept} were there' if kept else '')
+    there = f'; {kept} were there' if kept else ''
+    return f'{count} runs of {read.workdir} to the MLflow experiment {read.study["study"]}{there}'
+
+
+def _known(mlflow: types.ModuleType, name: str) -> list[Any]:
+    return mlflow.search_runs(filter_string=f"tags.frugal = '{name}'", output_format='list')
 
 
 def _send(mlflow: types.ModuleType, to: str, run: Run) -> None:

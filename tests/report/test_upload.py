@@ -49,7 +49,7 @@ def test_wandb_gets_each_run_with_its_curve(study, monkeypatch, capsys):
     fake.init = lambda **given: sent.append(Sent(**given)) or sent[-1]
     monkeypatch.setitem(sys.modules, 'wandb', fake)
     assert cli.run(['upload', 'wandb', str(study)]) == 0
-    assert 'Uploaded 4 runs to the W&B project quickstart' in capsys.readouterr().out
+    assert f'Uploaded 4 runs of {study} to the W&B project quickstart.' in capsys.readouterr().out
     *runs, report = sent
     assert [run['name'] for run in runs] == ['baseline/0', 'baseline/1', 'adam/0', 'adam/1']
     assert {run['id'] for run in runs} == {path.name for path in (study / 'runs').iterdir()}
@@ -66,17 +66,22 @@ def test_wandb_gets_each_run_with_its_curve(study, monkeypatch, capsys):
 
 
 def test_mlflow_gets_each_run_once(study, monkeypatch, capsys):
-    sent, fake = {}, types.ModuleType('mlflow')
+    sent, started, fake = {}, [], types.ModuleType('mlflow')
+
+    def named(key):
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=key))
+
     fake.entities = types.SimpleNamespace(Metric=lambda *given: given, Param=lambda *given: given)
     fake.set_experiment = lambda name: sent.setdefault('experiment', name)
-    fake.search_runs = lambda filter_string, output_format: [run for run in sent if run in filter_string]
+    fake.search_runs = lambda filter_string, output_format: [named(key) for key in sent if key in filter_string]
     fake.log_artifact = lambda path: sent.setdefault('files', []).append(path.name)
 
     @contextlib.contextmanager
-    def start_run(run_name, tags=None):
-        key = (tags or {}).get('frugal', 'report')
-        sent[key] = {'name': run_name, 'metrics': [], 'params': []}
-        yield types.SimpleNamespace(info=types.SimpleNamespace(run_id=key))
+    def start_run(run_id=None, run_name=None, tags=None):
+        assert run_id in (None, 'report')
+        started.append(run_name)
+        sent[tags['frugal']] = {'name': run_name, 'metrics': [], 'params': []}
+        yield named(tags['frugal'])
 
     def log_batch(to, metrics, params):
         assert len(metrics) <= 100 and len(params) <= 100
@@ -86,13 +91,29 @@ def test_mlflow_gets_each_run_once(study, monkeypatch, capsys):
     fake.start_run, fake.MlflowClient = start_run, lambda: types.SimpleNamespace(log_batch=log_batch)
     monkeypatch.setitem(sys.modules, 'mlflow', fake)
     assert cli.run(['upload', 'mlflow', str(study)]) == 0 and cli.run(['upload', 'mlflow', str(study)]) == 0
-    assert '0 runs to the MLflow experiment quickstart; 4 were there' in capsys.readouterr().out
+    assert f'0 runs of {study} to the MLflow experiment quickstart; 4 were there' in capsys.readouterr().out
     assert sent['experiment'] == 'quickstart' and 'report.html' in sent['files']
     runs = {run['name']: run for key, run in sent.items() if (study / 'runs' / key).exists()}
-    assert set(runs) == {'baseline/0', 'baseline/1', 'adam/0', 'adam/1'}
+    assert started == ['baseline/0', 'baseline/1', 'adam/0', 'adam/1', 'report', 'report'] and set(runs) == set(started[:4])
     assert ('study.budget', '"30ep"') in runs['adam/0']['params']
     final = [value for name, value, _, step in runs['baseline/0']['metrics'] if name == 'test/accuracy' and step == 606]
     assert len(final) == 1 and final[0] > 0.5
+
+
+def test_what_a_library_refuses_is_a_sentence(study, monkeypatch, capsys):
+    refusal = type('UsageError', (Exception,), {'__module__': 'wandb.errors'})('No API key configured')
+    for error in (refusal, KeyError('a mistake of ours')):
+
+        def init(error=error, **given):
+            raise error
+
+        monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=init))
+        if error is refusal:
+            assert cli.run(['upload', 'wandb', str(study)]) == 2
+            assert capsys.readouterr().err == 'error: wandb: No API key configured\n'
+        else:
+            with pytest.raises(KeyError):
+                cli.run(['upload', 'wandb', str(study)])
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(study, monkeypatch):
