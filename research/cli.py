@@ -14,7 +14,7 @@ import rich.console
 from research import listing
 from research.catalogue import ConfigError
 from research.config import examples
-from research.report import listing as terminal
+from research.report import console
 from research.study.launch import OK, REFUSED, launch
 
 # Of the distribution: setup.cfg reads it here, where a new one leaves the fingerprints of finished runs alone.
@@ -43,12 +43,12 @@ _LIKE = 0.7
 
 def main() -> NoReturn:
     """Reads the command line and ends the process."""
-    terminal.spell_out()
+    console.spell_out()
     try:
         status = run(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # `frugal ... | head`
-        terminal.hang_up()
+        console.hang_up()
         status = 128 + signal.SIGPIPE
     if status == REFUSED:
         # Background writers of a full disk would print their own errors, once more at exit, behind the one that helps.

@@ -6,7 +6,7 @@ from typing import Any
 from rich.text import Text
 
 from research.report import forest_data, tables, words
-from research.report.listing import Column, Line, Listing
+from research.report.console import Column, Line, Listing
 from research.report.records import NULL
 
 _STYLES = {'better': 'green', 'worse': 'red', 'failed': 'red'}

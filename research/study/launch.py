@@ -10,7 +10,7 @@ from typing import Any
 from research import files
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.report import listing
+from research.report import console
 
 OK, FAILED, REFUSED = 0, 1, 2
 
@@ -130,7 +130,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
         before = budget.settle(before, workdir, session)
         tuned = tuning.after(study, before, preview.recorded(before, workdir))
         study = tuned if tuned.runs else study
-    preview.show(budget.settle(study, workdir, session), before, workdir, session, listing.Terminal(140))
+    preview.show(budget.settle(study, workdir, session), before, workdir, session, console.Terminal(140))
     return OK
 
 
@@ -203,5 +203,5 @@ def _report(spec: str, workdir: pathlib.Path, changes: Mapping[str, Any], into: 
 def _show(summary: Mapping[str, Any], folder: pathlib.Path) -> None:
     from research.report import terminal
 
-    listing.Terminal(100).print(terminal.table(summary))
+    console.Terminal(100).print(terminal.table(summary))
     print(f'Report: {folder / "report.html"} (also report.md, .csv, .tex, pareto.png)')

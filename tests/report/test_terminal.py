@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from research.report import listing, records, tables, terminal
+from research.report import console, records, tables, terminal
 from research.report.summary import read_evaluations, summarize
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -100,7 +100,7 @@ def test_a_terminal_that_knows_few_characters(summary, encoding):
     text = printed(summary, 80, encoding)
     assert max(map(len, text.splitlines())) <= 80 and '?' not in text.replace('??????', '')
     assert re.search(r'tiny +-\d+\.\d\d +-\d+\.\d\d to -\d+\.\d\d', text)
-    assert listing.legible('−1 ± 2 × ∞ ▁█', encoding).isascii() or encoding != 'ascii'
+    assert console.legible('−1 ± 2 × ∞ ▁█', encoding).isascii() or encoding != 'ascii'
 
 
 def test_seconds_of_a_single_seed_are_marked(tmp_path):
@@ -110,13 +110,14 @@ def test_seconds_of_a_single_seed_are_marked(tmp_path):
     assert [ratio.endswith('(one seed: includes warm-up)') for ratio in ratios] == [False, True, True, True, True, True]
 
 
-@pytest.mark.parametrize('said', ['print("−")', 'listing.Terminal(100).print("±" * 100_000)'])
+@pytest.mark.parametrize('said', ['print("−")', 'console.Terminal(100).print("±" * 100_000)'])
 def test_a_reader_who_leaves_and_an_encoding_without_minus_end_quietly(said):
     """As `launch.py ... | true` and with PYTHONIOENCODING=ascii: the exit status, and nothing on stderr."""
     code = (
-        'import sys; from research.report import listing; from research.study import launch\n'
+        'import sys; from research import cli; from research.report import console; from research.study import launch\n'
         f'launch._launch = lambda *_: {said} or 0\n'
-        'sys.exit(launch.launch("", "", {}))'
+        'sys.argv[1:] = "--config=x", "--workdir=x"\n'
+        'cli.main()'
     )
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii'}
     whole = subprocess.run([sys.executable, '-c', code], capture_output=True, env=environment, check=False)
