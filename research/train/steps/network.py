@@ -62,12 +62,12 @@ class Network:
         `key` is purpose -> typed key [], for modules that draw by `make_rng`.
         """
 
-        def call(seen: Any, collections: Any, inputs: Inputs, rngs: Mapping[str, jax.Array]) -> tuple[Any, Any]:
+        def call(rngs: Mapping[str, jax.Array]) -> tuple[Any, Any]:
             mutable = [*self.running, 'auxiliary']
             return self._apply(seen, collections, inputs, train=True, mutable=mutable, rngs=rngs, **options)
 
-        rngs = streams.keys(call, seen, collections, inputs, key=key)
-        outputs, new = call(seen, collections, inputs, rngs)
+        names = streams.names(self.module, inputs, options, call)
+        outputs, new = call({name: key(f'stream {name}') for name in names})
         auxiliary = new.pop('auxiliary', {})
         return self.whole(outputs), self.whole(auxiliary), {**collections, **new}
 

@@ -5,21 +5,45 @@ key an example: another batch size, micro-batches or devices under pmap leave it
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 from flax.core import Scope
 from flax.errors import InvalidRngError
 
+# Names by network and call: the variants of a study share networks, and a trace of a large one takes a second.
+_KNOWN: dict[Hashable, tuple[str, ...]] = {}
 
-def keys(call: Callable[..., Any], *args: Any, key: Callable[[str], jax.Array]) -> dict[str, jax.Array]:
-    """A typed key [] for each stream that modules ask for: `rngs` of `module.apply`; {} where none does.
+
+def names(
+    module: nn.Module, inputs: Any, options: Mapping[str, Any], call: Callable[[dict[str, jax.Array]], Any]
+) -> tuple[str, ...]:
+    """The random streams that a network and its layers ask for in a call, sorted; found once a process.
 
     Args:
-      call: (*args, rngs) -> anything. It is traced and not computed, again until it asks for no new stream, because one that
-        is there may lead to another (`has_rng`).
-      key: purpose -> typed key [].
+      module, inputs, options: what tells calls apart; of the inputs only their shapes.
+      call: rngs -> anything.
+
+    Raises:
+      InvalidRngError: as `_asked` does.
+    """
+    one = module, str(jax.tree.map(jax.numpy.shape, inputs)), tuple(options.items())
+    try:
+        hash(one)
+    except TypeError:  # a field of one's own, such as an array
+        return _asked(call)
+    if one not in _KNOWN:
+        _KNOWN[one] = _asked(call)
+    return _KNOWN[one]
+
+
+def _asked(call: Callable[[dict[str, jax.Array]], Any]) -> tuple[str, ...]:
+    """The names of streams that a call asks for, sorted.
+
+    It is traced and not computed, again until it asks for no new stream, because one that is there may lead to another
+    (`has_rng`).
 
     Raises:
       InvalidRngError: a transformation such as `nn.scan` keeps a stream from the layer that asks for it.
@@ -28,12 +52,12 @@ def keys(call: Callable[..., Any], *args: Any, key: Callable[[str], jax.Array]) 
     while True:
         with _listening() as asked:
             try:
-                jax.eval_shape(call, *args, {name: jax.random.key(0) for name in sorted(given)})
+                jax.eval_shape(call, {name: jax.random.key(0) for name in sorted(given)})
             except InvalidRngError:
                 if asked <= given:
                     raise
         if asked <= given:
-            return {name: key(f'stream {name}') for name in sorted(asked)}
+            return tuple(sorted(asked))
         given |= asked
 
 
