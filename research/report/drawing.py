@@ -34,8 +34,7 @@ _LONGEST = 24
 _DPI = 160
 # Where a label may stand: how far above its point, in points, and on which side; side 0 is over or under it.
 _CORNERS = [(10, 1), (10, -1), (-10, 1), (-10, -1)]  # which leave bars free
-_PLACES = [(0, 1), (0, -1), *itertools.product((10, -10, 20, -20, 30, -30, 40, -40, 52, -52), (1, -1, 0))]
-_NEAR = 10
+_PLACES = [(0, 1), (0, -1), (10, 0), (-10, 0), *itertools.product((10, -10, 20, -20, 30, -30, 40, -40, 52, -52), (1, -1))]
 
 
 @contextlib.contextmanager
@@ -43,16 +42,17 @@ def figure(width: float, height: float, path: Path) -> Iterator[Any]:
     """A matplotlib figure of this size in inches, written as PATH.png and PATH.pdf when the block ends."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
-        drawn = Figure(figsize=(width, height), layout='constrained')
-        FigureCanvasAgg(drawn)
+        drawn = Figure(figsize=(width, height), dpi=_DPI, layout='constrained')
+        canvas, png, pdf = FigureCanvasAgg(drawn), io.BytesIO(), io.BytesIO()
         yield drawn
-        for suffix in ('png', 'pdf'):
-            buffer = io.BytesIO()
-            drawn.savefig(buffer, format=suffix, dpi=_DPI)
-            files.write(path.with_suffix(f'.{suffix}'), buffer.getvalue())
+        canvas.print_png(png)  # Figure.savefig would draw twice
+        FigureCanvasPdf(drawn).print_pdf(pdf)
+        files.write(path.with_suffix('.png'), png.getvalue())
+        files.write(path.with_suffix('.pdf'), pdf.getvalue())
 
 
 def short(name: str) -> str:
@@ -78,7 +78,8 @@ def label(axes, labels: Sequence[tuple[float, float, str, bool]], points: Sequen
     """
     renderer, size = axes.figure.canvas.get_renderer(), axes.figure.dpi / 72
     frame = axes.get_window_extent(renderer).expanded(1, 1.04)
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in axes.transData.transform(points)] if points else []
+    radius = 3 * size
+    taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in axes.transData.transform(points)] if points else []
     for x, y, text, crossed in labels:
         measured = axes.text(x, y, text, fontsize=_SMALL)
         width, height = measured.get_window_extent(renderer).size
@@ -101,6 +102,6 @@ def label(axes, labels: Sequence[tuple[float, float, str, bool]], points: Sequen
                     va='center',
                     fontsize=_SMALL,
                     bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.7, 'pad': 0.5},
-                    arrowprops=leader if abs(up) >= _NEAR + (side == 0) else None,
+                    arrowprops=leader if up and side else None,
                 )
                 break

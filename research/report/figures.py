@@ -248,7 +248,7 @@ def _labels(chart: Mapping[str, Any], cost: str) -> tuple[list[tuple[float, floa
     for point in _shown(chart['points'], cost):
         y, outside = _inside(point['mean'], chart['scores']['range'])
         text = drawing.short(point['name']) + (f' {axes.label(point["mean"], chart["scores"]["unit"])}' if outside else '')
-        labels[point['name']] = (point['costs'][cost], y, text, cost in point['intervals'])
+        labels[point['name']] = (point['costs'][cost], y, text, bool(outside) or cost in point['intervals'])
         places.append((point['costs'][cost], y))
     return [labels[name] for name in named], places
 

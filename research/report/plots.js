@@ -71,8 +71,8 @@ const arrow = (parent, x, y, dx, dy) => el(parent, 'path', {
   d: dx ? `M${x} ${y}l${-8 * dx} -5v10z` : `M${x} ${y}l-5 ${-8 * dy}h10z`, fill: 'var(--tone, var(--plain))'});
 
 // How far above its point a label may stand, and on which side; side 0 is over or under it. Corners leave bars free.
-const PLACES = [[0, 1], [0, -1]], CORNERS = [[13, 1], [13, -1], [-13, 1], [-13, -1]];
-for (const up of [13, -13, 26, -26, 39, -39, 52, -52, 65, -65]) for (const side of [1, -1, 0]) PLACES.push([up, side]);
+const PLACES = [[0, 1], [0, -1], [13, 0], [-13, 0]], CORNERS = [[13, 1], [13, -1], [-13, 1], [-13, -1]];
+for (const up of [13, -13, 26, -26, 39, -39, 52, -52, 65, -65]) for (const side of [1, -1]) PLACES.push([up, side]);
 function label(svg, area, labels, taken) {
   for (const [x, y, text, crossed] of labels) {
     const wide = long(text);
@@ -82,7 +82,7 @@ function label(svg, area, labels, taken) {
       if (box[0] < area.left || box[2] > area.right + 10 || box[1] < area.top - 12 || box[3] > area.bottom
           || taken.some(t => t[0] < box[2] && box[0] < t[2] && t[1] < box[3] && box[1] < t[3])) return false;
       taken.push(box);
-      if (up && (side || Math.abs(up) > 13)) line(svg, x, y, left + wide * (1 - side) / 2, base - 4, SOFT, {opacity: 0.7});
+      if (up && side) line(svg, x, y, left + wide * (1 - side) / 2, base - 4, SOFT, {opacity: 0.7});
       write(svg, left, base, text, {stroke: 'var(--paper)', 'stroke-width': 3, 'paint-order': 'stroke'});
       return true;
     });
