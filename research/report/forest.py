@@ -8,10 +8,11 @@ from typing import Any
 from research.report import drawing
 from research.report.screen import Mark
 
-# In inches: the picture, and the left and right ends of its columns. Where no cost differs, the first plot takes the room.
+# In inches: the picture, where its columns begin and end, and a character of the means and of their intervals. Where no cost
+# differs, the first plot takes the room.
 _WIDTH = 10.0
-_NAMES, _EFFECTS, _NUMBERS, _COSTS, _RATIOS = 0.12, (2.45, 5.6), 5.75, (7.6, 9.3), 9.42
-_EFFECTS_ALONE, _NUMBERS_ALONE = (2.45, 8.0), 8.15
+_NAMES, _EFFECTS, _COSTS, _RATIOS = 0.12, 2.45, (7.6, 9.3), 9.42
+_MEAN, _SPAN = 0.09, 0.078
 _BOTTOM = 0.72
 # More rows than this are drawn closer, with ticks above them as well.
 _MANY = 14
@@ -34,7 +35,9 @@ def draw(forest: Mapping[str, Any], chart: Mapping[str, Any], level: str, workdi
     top = 0.58 if count <= _MANY else 0.78
     height = top + step * (count + 1.15 * len(groups)) + _BOTTOM
     cost = forest['costs'][0] if forest['costs'] else None
-    effects, numbers = (_EFFECTS, _NUMBERS) if cost else (_EFFECTS_ALONE, _NUMBERS_ALONE)
+    marks = [row['effect'] for group in groups for row in group['rows']]
+    spans = (_COSTS[0] if cost else _WIDTH) - 0.1 - _SPAN * max(len(mark.span) for mark in marks)
+    effects = (_EFFECTS, spans - 0.25 - _MEAN * max(len(mark.text) for mark in marks))
     with drawing.figure(_WIDTH, height, workdir / 'forest') as figure:
         figure.set_layout_engine('none')
         canvas = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(height, 0))
@@ -54,7 +57,7 @@ def draw(forest: Mapping[str, Any], chart: Mapping[str, Any], level: str, workdi
                 canvas.text(_NAMES + 0.15, middle, drawing.short(row['title']), va='center', color=drawing.INK)
                 _mark(canvas, effects, row['effect'], middle, colour, row['cause'])
                 if row['effect'].span:
-                    _number(canvas, numbers, middle, row['effect'])
+                    _number(canvas, spans, middle, row['effect'])
                 if cost:
                     ratio = row['costs'][cost['key']]
                     _mark(canvas, _COSTS, ratio, middle, colour)
@@ -99,9 +102,9 @@ def _mark(canvas, ends: Sequence[float], mark: Mark, y: float, colour: str, caus
         canvas.text(ends[0], y, cause, color=drawing.SOFT, size=9, va='center')
 
 
-def _number(canvas, left: float, y: float, mark: Mark) -> None:
-    canvas.text(left + 0.5, y, mark.text, color=drawing.INK, va='center', ha='right')
-    canvas.text(left + 0.58, y, mark.span, color=drawing.SOFT, va='center', size=9)
+def _number(canvas, spans: float, y: float, mark: Mark) -> None:
+    canvas.text(spans - 0.09, y, mark.text, color=drawing.INK, va='center', ha='right')
+    canvas.text(spans, y, mark.span, color=drawing.SOFT, va='center', size=9)
 
 
 def _caption(forest: Mapping[str, Any], chart: Mapping[str, Any], level: str) -> str:
