@@ -4,6 +4,7 @@ matplotlib is imported only to draw; report.html draws its plots itself, from `c
 """
 
 import base64
+import os
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -158,12 +159,12 @@ def rates(schedules: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(curve, ', '.join(names)) for curve, names in curves.items()]
 
 
-def samples(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+def samples(workdir: Path, study: Mapping[str, Any], home: Path) -> list[dict[str, Any]]:
     """Images generated during training by the runs of the first seed.
 
     Returns:
       A list of {name, seed, grids} in the order of the variants, grids a list of {label, path, data}: path relative to
-      `workdir`, data in base64; evenly spaced over the run if there are many. Variants without samples are left out.
+      `home`, data in base64; evenly spaced over the run if there are many. Variants without samples are left out.
     """
     drawn = []
     for name, runs in study['runs'].items():
@@ -174,7 +175,7 @@ def samples(workdir: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
         grids = [
             {
                 'label': pictures[i].stem,
-                'path': urllib.parse.quote(str(pictures[i].relative_to(workdir))),
+                'path': urllib.parse.quote(os.path.relpath(pictures[i], home)),
                 'data': base64.b64encode(pictures[i].read_bytes()).decode(),
             }
             for i in picked

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def write(
     files.write(folder / 'summary.json', records.dumps(summary, indent=1))
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
     chart['forest'] = forest_data.forest(summary, chart)
-    page = _page(read, summary, chart)
+    page = _page(read, summary, chart, folder)
     for suffix, options in _TEMPLATES.items():
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader('research.report', '.'),
@@ -77,14 +78,18 @@ def write(
     return summary
 
 
-def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables of the templates, as text."""
+def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The variables of the templates, as text; `folder` is where links begin."""
     study = read.study
     baseline = overrides.apply(study['config'], study['variants'][BASELINE])  # tuning may have changed it
     score, level, warnings = tables.unit(summary), words.level(summary['alpha']), headline.warnings(summary)
     differing = _differing(study, baseline)
     titles = [row['title'] for row in chart['forest']['rows']]
-    runs = {variant: {seed: run['id'] for seed, run in by_seed.items()} for variant, by_seed in read.results.items()}
+    home = urllib.parse.quote(os.path.relpath(read.workdir / 'runs', folder))
+    runs = {
+        variant: {seed: f'{home}/{urllib.parse.quote(run["id"])}/' for seed, run in by_seed.items()}
+        for variant, by_seed in read.results.items()
+    }
     return {
         'chart': chart,
         'forest': screen.forest(summary, chart, runs, differing),
@@ -113,7 +118,7 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
         'tuning': trials.table(summary),
         'observed': training.observed(summary),
         'rates': figures.rates(study.get('schedules', {})),
-        'samples': figures.samples(read.workdir, study),
+        'samples': figures.samples(read.workdir, study, folder),
         'latex': tables.latex(summary),
         'unfinished': training.unfinished(summary),
         'problems': [[problem['path'], problem['reason']] for problem in summary['problems']],

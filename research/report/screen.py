@@ -1,7 +1,6 @@
 """What report.html draws on the server: the forest plot, as text and places in percent of an axis, and tables with links."""
 
 import math
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +46,7 @@ def forest(
     Args:
       summary: as in summary.json.
       chart: with `forest`, as research.report.forest_data makes it.
-      runs: variant -> seed -> run id, of those with a record.
+      runs: variant -> seed -> link to the folder of the run, of those with a record.
       differing: rows of (variant, field, baseline's value, value).
 
     Returns:
@@ -122,7 +121,7 @@ def varying(table: Mapping[str, Any], same: bool = True) -> dict[str, Any]:
 
 def linked(table: Mapping[str, Any], runs: Runs) -> dict[str, Any]:
     """A table of variants with a last column of links to the folders of their runs, each a {text, href}."""
-    cells = [[_link(run, str(seed)) for seed, run in runs.get(row[0], {}).items()] for row in table['rows']]
+    cells = [[{'text': str(seed), 'href': href} for seed, href in runs.get(row[0], {}).items()] for row in table['rows']]
     if not any(cells):
         return dict(table)
     rows = [[*row, links] for row, links in zip(table['rows'], cells, strict=True)]
@@ -152,14 +151,10 @@ def _seeds(contrast: Mapping[str, Any], summary: Mapping[str, Any], runs: Runs, 
     return [
         {
             'text': causes.get(seed, 'no number') if value is None else score.difference(value),
-            'links': [_link(runs[variant][seed], f'seed {seed}{name}') for variant, name in named],
+            'links': [{'text': f'seed {seed}{name}', 'href': runs[variant][seed]} for variant, name in named],
         }
         for seed, value in zip(summary['seeds'], contrast['differences'], strict=True)
     ]
-
-
-def _link(run: str, text: str) -> dict[str, str]:
-    return {'text': text, 'href': f'runs/{urllib.parse.quote(run)}/'}
 
 
 def _ratio(entry: Mapping[str, Any] | None, cost: Mapping[str, Any]) -> Mark:

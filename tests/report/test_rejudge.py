@@ -61,4 +61,5 @@ def test_a_folder_for_the_report_is_all_that_is_written(report, tmp_path):
     assert {'report.html', 'report.md', 'report.csv', 'results.jsonl', 'summary.json'} <= {
         path.name for path in (tmp_path / 'there').iterdir()
     }
+    assert 'href="../dir/runs/' in (tmp_path / 'there' / 'report.html').read_text()
     assert 'judged anew by --report alone' in report(f'--report={tmp_path / "there"}', '--config.study.margin=0.1')[1]
