@@ -34,7 +34,8 @@ def package(start: Iterable[str], names: Iterable[str], folder: pathlib.Path) ->
         names = names.union(*(_read(path, path.stat().st_mtime_ns).names for path in found.values()))
         catalogues = [module for module, path in known.items() if _read(path, path.stat().st_mtime_ns).catalogue]
         entries = {entry.partition(':')[0] for module in catalogues for key, entry in _entries(module) if key in names}
-        todo = {module for module in entries if module not in known and _file(module, folder) is not None}
+        # Of this package alone: an installed one has the libraries of its catalogues beside it, in the same folder.
+        todo = {m for m in entries if m.startswith('research.') and m not in known and _file(m, folder) is not None}
     return _digests(known.values(), folder)
 
 

@@ -14,9 +14,10 @@ from config_file import written
 
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.study import folder, identity
+from research.study import closure, folder, identity
 
 BASE = overrides.defaults()
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def changed(**changes):
@@ -258,6 +259,15 @@ def test_the_fingerprint_is_of_what_a_run_executes(code, monkeypatch):
         before = after
     assert identity.fingerprint(BASE, 'other')['data'] == 'other'
     assert json.loads(json.dumps(before)) == before
+
+
+def test_the_code_of_an_installed_package_is_that_of_a_checkout(tmp_path):
+    """Libraries that its catalogues name lie beside it, and are versions, no code."""
+    (tmp_path / 'research').symlink_to(ROOT / 'research')
+    (tmp_path / 'optax').mkdir()
+    (tmp_path / 'optax' / '__init__.py').touch()
+    start, names = ('research.optim.optimizers',), {'sgd', 'global_norm'}
+    assert closure.package(start, names, tmp_path) == closure.package(start, names, ROOT)
 
 
 @pytest.mark.parametrize('package', ['', 'paper_of_mine.'])
