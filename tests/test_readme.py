@@ -29,6 +29,7 @@ PAGES = [page for page in (*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')) if '`
 BLOCK = re.compile(r'^ *```(\w+)\n(?:# (my_paper/\w+\.py)\n)?(.*?)^ *```$', re.MULTILINE | re.DOTALL)
 SMALL = {
     'data.name': 'digits',
+    'data.validation': 0.1,
     'study.variants': {},
     'study.contrasts': {},
     'study.seeds': 1,
