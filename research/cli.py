@@ -18,7 +18,7 @@ from research.report import console
 from research.study.launch import OK, REFUSED, launch
 
 # Of the distribution: setup.cfg reads it here, where a new one leaves the fingerprints of finished runs alone.
-VERSION = '0.1.0'
+VERSION = '0.2.0'
 _USAGE = """\
 frugal --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
        frugal --config=FILE[:ARG] --workdir=DIR --plan[=runs] | --prepare

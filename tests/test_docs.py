@@ -7,8 +7,9 @@ import runpy
 import pytest
 import techniques
 
-from configs import base
+from research import cli
 from research.catalogue import ConfigError
+from research.config import base
 from research.train.steps import players
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -67,6 +68,6 @@ def test_links_lead_somewhere(page):
             assert heading in {re.sub(r'[^\w -]', '', title).lower().replace(' ', '-') for title in titles}, heading
 
 
-def test_the_citation_is_of_the_newest_version():
-    newest = re.search(r'^## ([\d.]+)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)[1]
-    assert f'\nversion: {newest}\n' in (ROOT / 'CITATION.cff').read_text()
+def test_changelog_and_citation_are_of_this_version():
+    assert re.search(r'^## ([\d.]+)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)[1] == cli.VERSION
+    assert f'\nversion: {cli.VERSION}\n' in (ROOT / 'CITATION.cff').read_text()
