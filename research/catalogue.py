@@ -18,12 +18,51 @@ class ConfigError(ValueError):
     """Bad input. Its message says what was wrong, what was expected and what to do; `launch.py` exits with 2."""
 
 
+# What other libraries call a field, or a value -> ours.
+_SYNONYMS = {
+    **dict.fromkeys(('activation', 'dropout', 'norm', 'widths'), 'model.{}'),
+    **dict.fromkeys(('momentum', 'nesterov'), 'optimizer.{}'),
+    **dict.fromkeys(('arch', 'architecture', 'backbone', 'network', 'net'), 'model.name'),
+    **dict.fromkeys(('pretrained', 'checkpoint', 'weights'), 'model.init_from'),
+    **dict.fromkeys(('epoch', 'epochs', 'num_epochs', 'max_epochs', 'num_train_epochs', 'duration'), 'study.budget'),
+    **dict.fromkeys(('steps', 'num_steps', 'max_steps', 'train_steps', 'iterations'), 'study.budget'),
+    **dict.fromkeys(('seed', 'num_seeds', 'random_seed'), 'study.seeds'),
+    **dict.fromkeys(('device', 'accelerator'), 'study.platform'),
+    **dict.fromkeys(('gpus', 'num_gpus', 'num_devices'), 'train.devices'),
+    **dict.fromkeys(('amp', 'fp16', 'bf16', 'mixed_precision', 'dtype', 'half'), 'train.precision'),
+    **dict.fromkeys(('lr', 'rate', 'step_size'), 'optimizer.learning_rate'),
+    **dict.fromkeys(('wd', 'l2'), 'optimizer.weight_decay'),
+    **dict.fromkeys(('opt', 'optim'), 'optimizer.name'),
+    **dict.fromkeys(('beta1', 'betas'), 'optimizer.b1'),
+    'beta2': 'optimizer.b2',
+    **dict.fromkeys(('grad_clip', 'gradient_clip', 'clip_grad_norm', 'max_grad_norm', 'clip_norm'), 'optimizer.clip.name'),
+    'ema': 'optimizer.average.name',
+    **dict.fromkeys(('scheduler', 'lr_scheduler', 'lr_schedule'), 'schedule.name'),
+    **dict.fromkeys(('warmup_steps', 'warmup_epochs'), 'schedule.warmup'),
+    **dict.fromkeys(('bs', 'train_batch_size'), 'data.batch_size'),
+    'dataset': 'data.name',
+    **dict.fromkeys(('root', 'data_dir', 'data_path'), 'data.path'),
+    **dict.fromkeys(('val_split', 'val_size', 'val_fraction'), 'data.validation'),
+    **dict.fromkeys(('grad_accum', 'gradient_accumulation', 'gradient_accumulation_steps'), 'gradient.micro_batch'),
+}
+_OTHER_VALUES = {
+    **dict.fromkeys(('cuda', 'rocm', 'nvidia'), 'gpu'),
+    **dict.fromkeys(('acc', 'top1'), 'accuracy'),
+    'fid': 'frechet',
+    **dict.fromkeys(('bf16', 'bfloat'), 'bfloat16'),
+    **dict.fromkeys(('fp16', 'half'), 'float16'),
+    **dict.fromkeys(('fp32', 'single'), 'float32'),
+    **dict.fromkeys(('cross_entropy', 'ce'), 'softmax'),
+    **dict.fromkeys(('bce', 'binary_cross_entropy'), 'sigmoid'),
+    **dict.fromkeys(('swish',), 'silu'),
+}
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """` Did you mean 'x'?` when something close is valid, else the whole list of valid names."""
+    """` Did you mean 'x'?` when something close is valid, else the whole list of valid names; see `near`."""
     valid = sorted(str(v) for v in valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    if close:
-        return f" Did you mean '{close[0]}'?"
+    if close := near(str(name), valid):
+        return f" Did you mean '{close}'?"
     return f' Valid: {", ".join(valid)}.' if valid else ''
 
 
@@ -35,6 +74,54 @@ def namesake(module: str) -> str:
             if path.exists() and not path.samefile(own):
                 return f"'{own.name}' is Frugal's own package, which hides '{path}': give that another name."
     return ''
+
+
+def near(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
+    """The closest of the valid names: it differs in case, hyphens and underscores, or is ours for what other libraries call so,
+    or differs in few letters; '' if there is none."""
+    spelt = {_plain(v): v for v in sorted(valid, reverse=True)}
+    for wanted in (_plain(name), _plain(_VALUES.get(_plain(name), ''))):
+        if wanted in spelt:
+            return spelt[wanted]
+    close = difflib.get_close_matches(_plain(name), spelt, n=1, cutoff=cutoff)
+    return spelt[close[0]] if close else ''
+
+
+def nearest_key(key: str, fields: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for a dotted key: by its last part, in its own group and then in the others.
+
+    Args:
+      key: that does not exist.
+      fields: dotted keys that do; an argument of a constructor may exist beside them.
+    """
+    fields = sorted(fields)
+    group, _, last = key.rpartition('.')
+    meant = _FIELDS.get(_plain(last), '').format(last)
+    if meant and meant != key and (meant in fields or meant.rpartition('.')[0] != group):
+        return f" Did you mean '{meant}'?"
+    own = {field.rpartition('.')[2]: field for field in fields if group and field.rpartition('.')[0] == group}
+    same = [field for field in fields if _plain(field.rpartition('.')[2]) == _plain(last)]
+    parts = {field.rpartition('.')[2]: field for field in fields}
+    found = (
+        own.get(near(last, own))
+        or max(same, key=lambda field: difflib.SequenceMatcher(None, key, field).ratio(), default='')
+        or (not own and near(key, fields, 0.75))
+        or parts.get(near(last, parts, 0.75), '')
+    )
+    if found:
+        return f" Did you mean '{found}'?"
+    if own:
+        return f" None has a near name; '{group}' has: {', '.join(sorted(own))}."
+    return f' No field has a near name; the groups are: {", ".join(sorted({field.partition(".")[0] for field in fields}))}.'
+
+
+def _plain(name: str) -> str:
+    """A name less what spellings of it differ in."""
+    return name.lower().translate(dict.fromkeys(map(ord, '-_ ')))
+
+
+_FIELDS = {_plain(name): ours for name, ours in _SYNONYMS.items()}
+_VALUES = {_plain(name): ours for name, ours in _OTHER_VALUES.items()}
 
 
 def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., Any]:
@@ -49,6 +136,9 @@ def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., A
       ConfigError: unknown name, or an import path that does not lead to a callable.
     """
     if ':' not in name and name not in entries:
+        module, dot, function = name.rpartition('.')
+        if dot and module and function:
+            raise ConfigError(f"Unknown {kind} '{name}'. An import path has a colon: did you mean '{module}:{function}'?")
         raise ConfigError(f"Unknown {kind} '{name}'.{nearest(name, entries)}")
     module_name, _, attribute = (name if ':' in name else entries[name]).partition(':')
     try:

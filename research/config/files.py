@@ -52,8 +52,9 @@ class ConfigFile:
         return f'{self.path}:{first}: ' if variant and first else f'{self.path}: '
 
     def mentions(self, message: str, variant: str = '') -> str:
-        """Like `at`, for a message without a key: looks for the first quoted text that occurs in a flag or in the file."""
-        for text in re.findall(r"'([^']+)'", message):
+        """Like `at`, for a message of which no key is known: looks for the first dotted key, or else quoted text, in it that
+        occurs in a flag or in the file."""
+        for text in [*re.findall(r'\b[a-z]\w*(?:\.[a-z]\w*)+\b', message), *re.findall(r"'([^']+)'", message)]:
             for flag, value in self.flags.items():
                 if text in (flag, str(value)):
                     return f'--config.{flag}: '
@@ -105,7 +106,7 @@ def read(spec: str) -> tuple[dict[str, Any], pathlib.Path, str]:
         raise ConfigError(f'{ConfigFile(path, {}).at(misfit.key)}{misfit}') from misfit
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text, hint = ' '.join(str(error).split()), namesake(getattr(error, 'name', None) or '')
         raise ConfigError(f'{_place(error, path)}: {type(error).__name__}: {text}{hint and ". "}{hint}') from error
 
@@ -145,7 +146,7 @@ def plain(key: str, value: Any) -> Any:
     )
 
 
-def _place(error: Exception, path: pathlib.Path) -> str:
+def _place(error: BaseException, path: pathlib.Path) -> str:
     """FILE:LINE of the config file where an error was raised, or of the file that cannot be parsed."""
     if isinstance(error, SyntaxError) and error.filename:
         return f'{error.filename}:{error.lineno}'

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from research.catalogue import ConfigError, nearest
-from research.config import base, files
+from research.catalogue import ConfigError, nearest, nearest_key
+from research.config import base, files, ranges
 from research.config.files import ConfigFile, Misfit
 
 # Fields that accept another type than that of their default.
@@ -28,27 +28,12 @@ _CHOICES = {
     'train.matmul_precision': ('default', 'high', 'highest'),
     'train.remat': ('none', 'products', 'block'),
 }
-_AT_LEAST = {
-    'data.batch_size': 0,
-    'data.eval_batch_size': 1,
-    'data.validation': 0,
-    'data.test': 0,
-    'data.resize': 0,
-    'data.crop': 0,
-    'data.examples': 0,
-    'data.reference_size': 1,
-    'data.workers': 0,
-    'data.split_seed': 0,
-    'data.redraw': 0,
-    'model.num_classes': 0,
-    'gradient.micro_batch': 0,
-    'optimizer.learning_rate': 0,
-    'optimizer.weight_decay': 0,
-    'train.devices': 0,
-    'study.margin': 0,
-}
 # Fields of pairs: a pattern over parameter paths, and a factor.
 _PAIRS = ('optimizer.rate_multipliers', 'optimizer.decay_multipliers')
+# Letters of a name in tables, plots and folders.
+_LONGEST_NAME = 100
+# A plan of as many is made in seconds.
+_MOST_RUNS = 100_000
 # jax.random.key silently drops all but the lower 32 bits of a seed.
 _SEEDS = 2**32
 # Suffixes of metrics where lower is better.
@@ -115,14 +100,15 @@ def check(config: Mapping[str, Any]) -> None:
     study = config['study']
     if config['train']['seed']:
         raise Misfit('train.seed', f"'train.seed' is {config['train']['seed']}, but a study sets it from 'study.seeds'.")
-    if not 0 < study['alpha'] < 1:
-        raise Misfit('study.alpha', f"'study.alpha' is {study['alpha']!r}, expected a level between 0 and 1, such as 0.05.")
     split, slash, metric = study['metric'].partition('/')
     if split not in ('test', 'validation') or not slash:
         raise Misfit('study.metric', f"'study.metric' is '{study['metric']}', expected 'test/NAME', such as 'test/accuracy'.")
     if metric.endswith(_LOWER_IS_BETTER) and study['higher_is_better']:
         message = f"'study.metric' is '{study['metric']}', but 'study.higher_is_better' is True; set it to False."
         raise Misfit('study.metric', message)
+    if study['name']:  # else that of its file
+        _check_title('study.name', 'Study', study['name'])
+    _check_count(study)
     try:
         seeds = seeds_of(study)
     except TypeError:
@@ -138,10 +124,25 @@ def check(config: Mapping[str, Any]) -> None:
         _check_contrast(name, weights, {'baseline', *study['variants']})
 
 
+def _check_count(study: Mapping[str, Any]) -> None:
+    """Refuses more runs than anyone waits for, before any is listed."""
+    variants, seeds = 1 + study['null'] + len(study['variants']), study['seeds']
+    runs = variants * (seeds if isinstance(seeds, int) else len(seeds))
+    if runs > _MOST_RUNS:
+        raise Misfit(
+            'study.seeds',
+            f"'study.seeds' is {seeds if isinstance(seeds, int) else len(seeds):,}, which makes {runs:,} runs of {variants} "
+            f'variants: expected at most {_MOST_RUNS:,} runs.',
+        )
+    tune = study['tune']
+    if (runs := tune['points'] * variants * len(tune['seeds'])) > _MOST_RUNS:
+        raise Misfit('study.tune.points', f"'study.tune' makes {runs:,} runs of tuning: expected at most {_MOST_RUNS:,}.")
+
+
 def _check_variant(name: str, overrides: Any) -> None:
     if name in ('baseline', 'null'):
         raise Misfit(name, f"Variant '{name}': this name is taken; 'baseline' is the config itself, 'null' comes by itself.")
-    _check_title('Variant', name)
+    _check_title(name, 'Variant', name)
     if not isinstance(overrides, Mapping):
         raise Misfit(name, f"Variant '{name}' is {overrides!r}, expected a dict of dotted overrides.")
     for key in flatten(overrides):
@@ -152,7 +153,7 @@ def _check_variant(name: str, overrides: Any) -> None:
 def _check_contrast(name: str, weights: Any, members: set[str]) -> None:
     if name == 'null':
         raise Misfit(name, "Contrast 'null': this name is taken by the null variant, which has a contrast of its own.")
-    _check_title('Contrast', name)
+    _check_title(name, 'Contrast', name)
     if not isinstance(weights, Mapping) or not weights:
         raise Misfit(name, f"Contrast '{name}' is {weights!r}, expected a dict of weights over variants.")
     for member, weight in weights.items():
@@ -164,9 +165,13 @@ def _check_contrast(name: str, weights: Any, members: set[str]) -> None:
         raise Misfit(name, f"Contrast '{name}': its weights sum to {sum(weights.values()):g}, expected 0.")
 
 
-def _check_title(kind: str, name: str) -> None:
-    if not name.strip() or not name.isprintable():
-        raise Misfit(name, f'{kind} {name!r}: expected a name of printable characters, for tables and plots.')
+def _check_title(key: str, kind: str, name: str) -> None:
+    if name != name.strip() or not name or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise Misfit(
+            key,
+            f'{kind} {name[:_LONGEST_NAME]!r}: expected a name of 1 to {_LONGEST_NAME} printable characters without blanks '
+            'around it, for tables and plots.',
+        )
 
 
 def check_values(config: Mapping[str, Any]) -> None:
@@ -179,9 +184,11 @@ def check_values(config: Mapping[str, Any]) -> None:
     for key, choices in _CHOICES.items():
         if flat[key] not in choices:
             raise Misfit(key, f"'{key}' is '{flat[key]}'.{nearest(flat[key], choices)}")
-    for key, least in _AT_LEAST.items():
-        if not flat[key] >= least:
-            raise Misfit(key, f"'{key}' is {flat[key]!r}, expected at least {least}.")
+    for key, allowed in ranges.FIELDS.items():
+        if expected := ranges.outside(flat[key], allowed):
+            raise Misfit(key, f"'{key}' is {flat[key]!r}, expected {expected}.")
+    for key in ranges.DURATIONS:
+        ranges.check_duration(key, flat[key])
     for key in _PAIRS:
         if not all(_is_pair(pair) for pair in flat[key]):
             raise Misfit(key, f"'{key}' is {flat[key]!r}, expected pairs (pattern, factor from 0), such as (('head/*', 0.1),).")
@@ -191,7 +198,9 @@ def _is_pair(pair: Any) -> bool:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         return False
     pattern, factor = pair
-    return isinstance(pattern, str) and isinstance(factor, int | float) and not isinstance(factor, bool) and factor >= 0
+    return (
+        isinstance(pattern, str) and isinstance(factor, int | float) and not isinstance(factor, bool) and 0 <= factor < math.inf
+    )
 
 
 def seeds_of(study: Mapping[str, Any]) -> tuple[int, ...]:
@@ -222,12 +231,12 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
         for depth, part in enumerate(key.split('.')):
             # A key that is not in research/config/base.py is an argument of a named group, or part of one.
             if part not in fields and not named or not part:
-                raise Misfit(key, f"Unknown key '{key}'.{nearest(key, flatten(valid))}")
+                raise Misfit(key, f"Unknown key '{key}'.{nearest_key(key, flatten(valid))}")
             if depth == len(parents):
                 break
             whole = '.'.join(parents[: depth + 1])
             if whole in _WHOLE or not isinstance(fields.get(part, {}), Mapping):
-                raise Misfit(key, f"Unknown key '{key}': '{whole}' is a single value.{nearest(key, flatten(valid))}")
+                raise Misfit(key, f"Unknown key '{key}': '{whole}' is a single value.{nearest(key, [whole])}")
             if not isinstance(node.get(part), Mapping):
                 # A keyword argument given as a string ('batch') becomes a group with that name.
                 node[part] = {'name': node[part]} if isinstance(node.get(part), str) else {}
@@ -245,7 +254,8 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 def _check_type(key: str, default: Any, value: Any) -> None:
     if isinstance(default, Mapping) and key not in _WHOLE:
-        raise Misfit(key, f"'{key}' is {value!r}, expected fields of it, such as {next(iter(flatten(default, f'{key}.')))!r}.")
+        field = 'name' if 'name' in default else next(iter(flatten(default)))
+        raise Misfit(key, f"'{key}' is {value!r}, expected fields of it, such as '{key}.{field}'.")
     kinds = (type(default), *((_ALSO[key],) if key in _ALSO else ()))
     if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
         expected = ' or '.join(k.__name__ for k in kinds)

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from research import augment, catalogue, compress, durations, gradients, models, optim, tasks
 from research.augment import resize
-from research.catalogue import ConfigError, nearest
+from research.catalogue import ConfigError, nearest, nearest_key
+from research.config import ranges
 from research.config.files import Misfit
-from research.config.overrides import defaults
+from research.config.overrides import defaults, flatten
 from research.data import batch_sizes, sources
 from research.gradients import freezing
 from research.layers import activation, conv, norm
@@ -25,6 +26,8 @@ _SEQUENCES = (Sequence, tuple, list)
 _ENDLESS = 10**18
 # Types of defaults that a value of a config can equal.
 _PLAIN = (bool, int, float, str, tuple, list, Mapping, types.NoneType)
+# Letters of a type that a message spells out.
+_READABLE = 60
 
 
 class Group(NamedTuple):
@@ -93,12 +96,7 @@ def check(config: Mapping[str, Any]) -> None:
                 _check_group(f'model.{key}', {'name': layer} if isinstance(layer, str) else layer, group)
         if (name := config['model'].get('activation')) is not None:
             _resolve('model.activation', 'activation', name, activation.ACTIVATIONS)
-    fields = defaults()['data']
-    for key in config['data']:
-        if key not in fields:
-            raise Misfit(f'data.{key}', f"Unknown key 'data.{key}'.{nearest(key, fields)}")
-    if ':' in config['data']['name']:
-        _resolve('data.name', 'data', config['data']['name'], sources.ARRAYS)
+    _check_data(config['data'])
     _resolve('train.engine', 'engine', config['train']['engine'], parallel.ENGINES)
     optim.create(config)  # checks more than signatures; needed for every config, because programs are shared
 
@@ -157,6 +155,32 @@ def _node(config: Mapping[str, Any], path: Sequence[str]) -> Any:
     return functools.reduce(operator.getitem, path, config)
 
 
+def _check_data(config: Mapping[str, Any]) -> None:
+    """Of the group `data`, what shows without the data."""
+    fields = flatten(defaults())
+    for key in config:
+        if key not in defaults()['data']:
+            raise Misfit(f'data.{key}', f"Unknown key 'data.{key}'.{nearest_key(f'data.{key}', fields)}")
+    name = config['name']
+    if ':' in name or '.' in name.strip('./'):
+        loader = _resolve('data.name', 'data', name, sources.ARRAYS)
+        try:
+            catalogue.check('data', name, loader, {'path': config['path']})
+        except ConfigError as error:
+            raise Misfit('data.name', f'{error} Expected a function load(path).') from error
+    elif not re.fullmatch(r'\w+(/[\w-]+)?', name):
+        raise Misfit(
+            'data.name',
+            f"'data.name' is '{name}', expected a name such as 'digits' or 'emnist/balanced', or a function of your own, "
+            "'my_paper.data:load'.",
+        )
+    for field in ('validation', 'test'):
+        if (share := config[field]) >= 1 and share != int(share):
+            raise Misfit(
+                f'data.{field}', f"'data.{field}' is {share}, expected a fraction below 1 or a whole number of examples."
+            )
+
+
 def _check_group(path: str, config: Mapping[str, Any], group: Group) -> None:
     if not isinstance(config.get('name'), str):
         raise Misfit(path, f"'{path}' is {dict(config)!r}, expected a 'name' in it.{nearest('', group.entries)}")
@@ -166,14 +190,33 @@ def _check_group(path: str, config: Mapping[str, Any], group: Group) -> None:
     kwargs = {key: value for key, value in config.items() if key not in ('name', *group.own)}
     for key, value in kwargs.items():
         if key not in named and (key in group.given or not open_ended):
-            hint = nearest(key, [*named, *group.own]) or f" It takes none; is '{path}.name' as you want it?"
+            fields = [field for field in flatten(defaults()) if not field.startswith(f'{path}.')]
+            hint = nearest_key(f'{path}.{key}', [*fields, *(f'{path}.{field}' for field in ('name', *named, *group.own))])
+            if not named and f"'{path}." not in hint:
+                hint = f" It takes none; is '{path}.name' as you want it?"
             raise Misfit(f'{path}.{key}', f"Unknown key '{path}.{key}': {group.kind} '{name}' takes no such argument.{hint}")
         if key in named and (expected := _expected(named[key], value)):
-            raise Misfit(f'{path}.{key}', f"'{path}.{key}' is {value!r} ({type(value).__name__}), expected {expected}.")
+            raise Misfit(f'{path}.{key}', f"'{path}.{key}' is {value!r}{expected}")
+        if name in group.entries and key in named:
+            _check_value(f'{path}.{key}', group.kind, name, named[key].default, value)
     missing = [key for key, parameter in named.items() if parameter.default is parameter.empty and key not in kwargs]
     if missing:
         given = f' Its caller passes {", ".join(group.given)}.' if group.given else ''
         raise Misfit(f'{path}.name', f"{group.kind} '{name}' needs '{path}.{missing[0]}'; set it beside the name.{given}")
+
+
+def _check_value(key: str, kind: str, name: str, default: Any, value: Any) -> None:
+    """Holds an argument against its range, and one whose default is a duration, or durations, against these."""
+    if expected := ranges.argument(kind, name, key.rpartition('.')[2], value):
+        raise Misfit(key, f"'{key}' is {value!r}, expected {expected}.")
+    one = isinstance(default, str)
+    if not default or not all(map(durations.is_one, (default,) if one else default if isinstance(default, tuple) else (None,))):
+        return
+    for text in (value,) if one else value:
+        try:
+            durations.parse(text)
+        except ConfigError as error:
+            raise Misfit(key, f"'{key}': {error}") from error
 
 
 def _resolve(key: str, kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., Any]:
@@ -184,19 +227,25 @@ def _resolve(key: str, kind: str, name: str, entries: Mapping[str, str]) -> Call
 
 
 def _expected(parameter: inspect.Parameter, value: Any) -> str:
-    """The type that a parameter expects if its annotation or default rules out `value`; else ''."""
+    """How a sentence about `value` goes on if the parameter's annotation or default rules it out; else ''."""
     hint = parameter.annotation
     if hint is parameter.empty or not _says_something(hint):
         hint = _type_of(parameter.default)
     if _fits(hint, value) or value is parameter.default:
         return ''
+    if typing.get_origin(hint) is typing.Literal:
+        return f'.{nearest(str(value), typing.get_args(hint))}'
     texts = [
         h.__name__ if isinstance(h, type) and not typing.get_args(h) else str(h)
         for h in _alternatives(hint)
         if h is types.NoneType or _says_something(h)
     ]
     text = re.sub(r'[a-zA-Z_]+[.]', '', ' or '.join(texts)).replace('NoneType', 'None')
-    return text if parameter.default is parameter.empty else f'{text}, such as {parameter.default!r}'
+    if len(text) > _READABLE:  # a union of everything that is an array
+        default = parameter.default
+        text = f'{len(default)} values' if isinstance(default, tuple) else type(default).__name__
+    such = '' if parameter.default is parameter.empty else f', such as {parameter.default!r}'
+    return f' ({type(value).__name__}), expected {text}{such}.'
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -232,6 +281,8 @@ def _fits(hint: Any, value: Any) -> bool:
     if origin is typing.Literal:
         return value in inside
     if origin in _SEQUENCES:
+        if origin is tuple and inside and Ellipsis not in inside and len(value) != len(inside):
+            return False
         same = {h for h in inside if h is not Ellipsis}
         return isinstance(value, tuple) and (len(same) != 1 or all(_fits(*same, v) for v in value))
     if isinstance(value, bool):

@@ -7,7 +7,7 @@ layers after the pooling, where they cost a 49th.
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -129,7 +129,7 @@ class MobileNetV3(Network):
     """
 
     activation: str = 'hard_swish'
-    size: str = 'large'
+    size: Literal['large', 'small'] = 'large'
     largest_kernel: int = 5
     width: float = 1.0
     squeeze_excite: float = 0.25

@@ -6,7 +6,7 @@ by the same fields.
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -194,7 +194,7 @@ class Network(nn.Module):
     conv: str | Mapping[str, Any] = 'plain'
     blur_pool: bool = False
     low_rank: float = 0.0
-    padding: str = 'half'
+    padding: Literal['half', 'same'] = 'half'
     remat: str = 'none'
     axis_name: str | None = None
 

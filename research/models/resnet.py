@@ -7,6 +7,7 @@ the kernel, as in PyTorch: 'SAME' with stride 2 would shift the image by a pixel
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -77,9 +78,9 @@ class ResNet(Network):
 
     depths: Sequence[int] = (2, 2, 2, 2)
     widths: Sequence[int] = IMAGENET_WIDTHS
-    block_type: str = 'basic'
-    stem: str = 'imagenet'
-    shortcut: str = 'projection'
+    block_type: Literal['basic', 'bottleneck'] = 'basic'
+    stem: Literal['imagenet', 'cifar'] = 'imagenet'
+    shortcut: Literal['padding', 'projection'] = 'projection'
     squeeze_excite: float = 0.0
     stochastic_depth: float = 0.0
 

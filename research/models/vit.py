@@ -7,7 +7,7 @@ It matches timm's layer by layer: LayerNorm's epsilon 1e-6, exact GELU, biases t
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -112,7 +112,7 @@ class ViT(Network):
     depth: int = 4
     heads: int = 4
     mlp_ratio: float = 4.0
-    pool: str = 'token'
+    pool: Literal['token', 'mean'] = 'token'
     dropout: float = 0.0
     stochastic_depth: float = 0.0
 

@@ -20,7 +20,7 @@ Cost: none. Claim: warm restarts 2 to 4 times fewer epochs to the same error (SG
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -195,7 +195,7 @@ def one_cycle(
     rise: float = 0.3,
     start: float = 0.04,
     end: float = 4e-6,
-    anneal: str = 'cosine',
+    anneal: Literal['cosine', 'linear'] = 'cosine',
 ) -> np.ndarray:
     """Up from `start` to 1 in the share `rise` of the run, then down to `end` (Smith 2018, 1cycle); a warm-up of its own.
 

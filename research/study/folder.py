@@ -16,7 +16,7 @@ import jax
 from research import files
 from research.catalogue import ConfigError
 from research.report import records
-from research.study import asked, identity
+from research.study import asked, identity, verify
 from research.study.measure import schedules
 from research.study.plan import Plan, Run
 from research.train import record
@@ -74,6 +74,7 @@ def own_platform(plan: Plan) -> None:
             f'platforms are not comparable: launch it there, or make it another study (--config.study.platform={platform} '
             'and another workdir).'
         )
+    verify.devices(plan)
 
 
 def own_study(workdir: pathlib.Path, plan: Plan) -> None:

@@ -8,7 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -55,13 +55,16 @@ def run_id(config: Mapping[str, Any]) -> str:
 
     A new field with a neutral default therefore renames no old run. Where a default itself is changed, `changed` tells.
     """
-    config, neutral = (
-        json.loads(json.dumps(config)),
-        json.loads(json.dumps(flatten(defaults()))),
-    )  # tuples are lists in a record
-    return _digest(
-        {k: v for k, v in _that_matter(config).items() if k not in neutral or v != neutral[k] or k == 'study.budget'}
-    )
+    return run_ids(config, [config['train']['seed']])[0]
+
+
+def run_ids(config: Mapping[str, Any], seeds: Iterable[int]) -> list[str]:
+    """The `run_id` of a config at each of the seeds."""
+    # Tuples are lists in a record.
+    config, neutral = json.loads(json.dumps(config)), json.loads(json.dumps(flatten(defaults())))
+    apart = {k: v for k, v in _that_matter(config).items() if k not in neutral or v != neutral[k] or k == 'study.budget'}
+    apart.pop('train.seed', None)
+    return [_digest(apart | ({'train.seed': seed} if seed != neutral['train.seed'] else {})) for seed in seeds]
 
 
 def changed(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from research.catalogue import ConfigError
 from research.config import overrides, signatures
 from research.config.files import ConfigFile, located
-from research.study import identity
+from research.study import identity, relations
 from research.train import memory
 
 
@@ -108,6 +108,7 @@ def make(spec: str, changes: Mapping[str, Any]) -> Plan:
     for name, variant in resolved.items():
         with located(source, name):
             signatures.check(variant)
+            relations.check(variant)
         other = same.setdefault(identity.unread(variant), name)
         if other != name:
             raise ConfigError(f'{source.at(name, name)}{the_same(name, other)}')
@@ -159,9 +160,9 @@ def expand(resolved: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> l
 def seeded(variant: str, config: Mapping[str, Any], seeds: Sequence[int], point: int | None = None) -> list[Run]:
     """One run a seed of a variant's resolved config."""
     key, runs = identity.compile_key(config), []
-    for seed in seeds:
+    for seed, run_id in zip(seeds, identity.run_ids(config, seeds), strict=True):
         own = {**config, 'train': {**config['train'], 'seed': seed}}
-        runs.append(Run(variant, seed, own, own, identity.run_id(own), key, point))
+        runs.append(Run(variant, seed, own, own, run_id, key, point))
     return runs
 
 

@@ -25,7 +25,7 @@ from research.config import overrides, signatures
 from research.config.files import Misfit, located
 from research.report.records import BASELINE, NULL
 from research.report.trials import best, point_score
-from research.study import identity
+from research.study import identity, relations
 from research.study.plan import Plan, expand, seeded
 
 KINDS = ('log', 'linear', 'int')
@@ -151,6 +151,7 @@ def before(plan: Plan) -> Plan | None:
                 resolved = overrides.apply(config, {**plan.variants[name], **changes[point]})
                 overrides.check_values(resolved)
                 signatures.check(resolved)
+                relations.check(resolved)
             other = owner.setdefault(identity.unread(resolved), name)
             if other != name:
                 raise ConfigError(

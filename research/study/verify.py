@@ -7,7 +7,7 @@ from research.catalogue import nearest
 from research.config.files import Misfit, located
 from research.study.plan import Plan
 from research.train import experiment as experiments
-from research.train import flops
+from research.train import flops, parallel
 from research.train.experiment import Experiment
 from research.train.program import Session
 
@@ -28,6 +28,19 @@ def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
             built[run.name] = experiments.build(run.config, session, run.key)
             _check_built(built[run.name], run.key, metrics)
     return built
+
+
+def devices(plan: Plan) -> None:
+    """Refuses more devices than there are, and batches that these cannot share; reads no data.
+
+    Raises:
+      ConfigError: with the variant's name in front.
+    """
+    for run in plan.firsts:
+        train, data = run.config['train'], run.config['data']
+        with located(plan.source, run.variant):
+            engine = parallel.create(train['engine'], train['devices'])
+            parallel.check_shares(engine, data['eval_batch_size'])
 
 
 def load(stages: Iterable[Plan], session: Session, whole: bool = False) -> None:
@@ -53,6 +66,18 @@ def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) 
     classes, study = experiment.dataset.facts.get('classes', 0), config['study']
     if experiment.num_classes < classes:
         raise Misfit('model.num_classes', f"'model.num_classes' is {experiment.num_classes}, but the data has {classes}.")
+    step, epoch = experiment.batch_size, len(experiment.dataset.splits['train'])
+    if step > epoch:
+        raise Misfit(
+            'data.batch_size',
+            f"'data.batch_size' is {step}, more than the {epoch} training examples of an epoch: lower it, or 0 takes them all.",
+        )
+    if experiment.total < step:
+        raise Misfit(
+            'study.budget',
+            f"'study.budget' is '{study['budget']}', {experiment.total} examples, less than a step of {step} examples "
+            "('data.batch_size'): expected at least '1st'.",
+        )
     steers = study['score'] == 'best' or study['metric'][:5] != 'test/' or experiment.watchers
     if steers and not len(experiment.dataset.splits['validation']):
         raise Misfit('data.validation', "'data.validation' is 0, but this study reads the validation split: give it examples.")

@@ -107,7 +107,7 @@ def test_whole_numbers_are_equally_often(low, more):
         ({'space': {'data.batch_size': ('int', 8, 64.5)}}, "'int' whole ones"),
         ({'space': {'study.alpha': ('linear', 0.01, 0.1)}}, "has 'study.alpha', which belongs to the whole study"),
         ({'space': {'train.seed': ('int', 1, 9)}}, 'belongs to the whole study'),
-        ({'space': {'optimizer.learning_rat': ('log', 1e-3, 1.0)}}, "Did you mean 'learning_rate'?"),
+        ({'space': {'optimizer.learning_rat': ('log', 1e-3, 1.0)}}, "Did you mean 'optimizer.learning_rate'?"),
         ({'space': {'optimizer.momentum': ('linear', 0.0, 0.9)}}, "Variant 'adam': Unknown key 'optimizer.momentum'"),
         ({'space': {'data.batch_size': ('linear', 8, 64)}}, "'data.batch_size' is"),
         ({'space': {DECAY: ('linear', -1.0, 1.0)}}, 'expected at least 0'),
