@@ -6,7 +6,7 @@ that was done, and its correction counts every contrast that the folder ever ask
 
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.report import records
@@ -43,6 +43,14 @@ def so_far(
     if past and _same(past[-1], now):
         return past
     return [*past, {'date': time.strftime('%Y-%m-%d'), **now}]
+
+
+def another_baseline(questions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last question has other runs of the baseline than the one before it at the same seeds."""
+    if len(questions) < 2:
+        return False
+    old, new = (question['runs'].get(BASELINE, {}) for question in questions[-2:])
+    return any(old[seed] != new[seed] for seed in old.keys() & new.keys())
 
 
 def _same(question: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import pathlib
 import re
@@ -24,6 +25,9 @@ from research.train.experiment import Experiment
 
 # Of the rules of comparison; a change of them is a new version, listed in docs/method.md.
 RULES = '1.1'
+# Folder of reports that were made of another baseline, and what belongs to a report.
+EARLIER = 'earlier'
+_REPORT = ('report.*', 'summary.json', '*.png', '*.pdf')
 # A full disk, a quota that is used up, a file system that went read-only.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # In the folder of a run, and of the study.
@@ -128,6 +132,12 @@ def write_study(
     content = json.loads(json.dumps(content))  # as it is read again
     settled = not plan.tuning or bool(plan.tuning['chosen'])
     content |= {'asked': asked.so_far(workdir, content, earlier, settled)}
+    if content['asked'] != earlier.get('asked', []) and asked.another_baseline(content['asked']):
+        _keep_report(workdir)
+    if kept := sorted(path.name for path in (workdir / EARLIER).glob('*/')):
+        content['notes'].append(
+            f'Reports of an earlier config of the baseline are kept in the folder {EARLIER}: {", ".join(kept)}.'
+        )
     record.write_json(workdir / 'study.json', content | {k: earlier[k] for k in ('reported_seeds',) if k in earlier})
     with contextlib.suppress(OSError):  # a file system without links
         link_events(workdir, runs)
@@ -146,6 +156,20 @@ def link_events(workdir: pathlib.Path, runs: Mapping[str, Mapping[str, str]]) ->
         folder.mkdir(parents=True)
         for seed, run in by_seed.items():
             (folder / seed).symlink_to(pathlib.Path('../../runs', run, _EVENTS), target_is_directory=True)
+
+
+def _keep_report(workdir: pathlib.Path) -> None:
+    """Moves a report aside that the next one, of another baseline, would overwrite."""
+    files_of_report = [path for pattern in _REPORT for path in workdir.glob(pattern)]
+    if not files_of_report:
+        return
+    day = time.strftime('%Y-%m-%d', time.localtime(max(path.stat().st_mtime for path in files_of_report)))
+    names = itertools.chain([day], (f'{day}-{number}' for number in itertools.count(2)))
+    kept = next(folder for folder in (workdir / EARLIER / name for name in names) if not folder.exists())
+    kept.mkdir(parents=True)
+    for path in files_of_report:
+        path.rename(kept / path.name)
+    print(f'The config of the baseline has changed; the report so far is kept in {kept}.')
 
 
 def finished(workdir: pathlib.Path, plan: Plan) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -207,6 +231,7 @@ def settle_stale(done: dict[str, Any], fingerprints: Mapping[str, Mapping[str, A
     every = sorted({k for keys in old.values() for k in keys})
     what = ', '.join(every[:_NAMED]) + (f' and {len(every) - _NAMED} more' if len(every) > _NAMED else '')
     if choice == 'rerun':
+        print(f'{len(old)} of {len(done)} finished runs are done again, since this has changed: {what} (--stale=rerun).')
         for i in old:
             del done[i]
         return []
