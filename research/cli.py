@@ -26,7 +26,9 @@ frugal --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
        frugal list [KIND [NAME]]
        frugal compare DIR DIR...
        frugal upload wandb|mlflow DIR"""
-_ABOUT = 'Runs an ablation study: a baseline and its variants over paired seeds, and a report. The same command goes on.'
+_ABOUT = """\
+Runs an ablation study: a baseline and its variants over paired seeds, and a
+report. A study that was stopped goes on by the same command."""
 _EPILOG = """\
 example:
   frugal --config=quickstart --workdir=runs/quickstart --config.study.seeds=6
@@ -58,9 +60,16 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The exit status of a command line, without the program's name. Raises SystemExit after --help and --version."""
+    """The exit status of a command line, without the program's name; an empty one prints the help.
+
+    Raises:
+      SystemExit: after --help and --version.
+    """
     try:
-        command = _COMMANDS.get(arguments[0]) if arguments else None
+        if not arguments:
+            _parser().print_help()
+            return REFUSED
+        command = _COMMANDS.get(arguments[0])
         return command(arguments[1:]) if command else _study(arguments)
     except ConfigError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -149,7 +158,7 @@ def _parser() -> _Parser:
         action=_Plan,
         default=argparse.SUPPRESS,
         metavar='runs',
-        help='print costs and programs; train nothing',
+        help='print costs and programs, =runs a row a run; train nothing',
     )
     mode.add_argument(
         '--report',
@@ -157,7 +166,7 @@ def _parser() -> _Parser:
         action=_Report,
         default=argparse.SUPPRESS,
         metavar='FOLDER',
-        help='rebuild the report from the records; into FOLDER',
+        help='rebuild the report from the records, into DIR or FOLDER',
     )
     mode.add_argument('--prepare', dest='mode', action='store_const', const='prepare', help='fetch and check the data, no more')
     parser.add_argument('--version', action='version', version=f'frugal {VERSION}')

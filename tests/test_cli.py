@@ -67,10 +67,11 @@ def test_flags_reach_the_launch(monkeypatch, flags, mode, runs, into):
     assert given == ('a.py:x', 'd', {'study.seeds': '3', 'a.b': 'c=d'}, mode, '', runs, into)
 
 
-@pytest.mark.parametrize('program', [['launch.py'], ['-m', 'research']])
-def test_the_command_tells_its_exit_statuses(program):
-    done = subprocess.run([sys.executable, *program, '--help'], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert 'exit status:' in done.stdout and 'example:' in done.stdout
+@pytest.mark.parametrize(('program', 'status'), [(['launch.py', '--help'], 0), (['-m', 'research'], 2)])
+def test_the_command_tells_its_exit_statuses(program, status):
+    done = subprocess.run([sys.executable, *program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert 'exit status:' in done.stdout and 'example:' in done.stdout and 'frugal upload' in done.stdout
 
 
 def test_every_file_of_the_package_is_in_a_wheel():
