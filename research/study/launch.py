@@ -32,7 +32,7 @@ def launch(
       changes: dotted key -> text, from --config.KEY=VALUE.
       mode: 'run', 'plan', 'prepare' or 'report'.
       stale: '', 'rerun' or 'keep': what to do with finished runs whose code has changed.
-      runs: whether mode 'plan' prints a row a run.
+      runs: whether mode 'plan' prints a line a run in place of a variant.
       into: the folder that mode 'report' writes into; '' = `workdir`.
 
     Returns:
@@ -130,7 +130,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
         before = budget.settle(before, workdir, session)
         tuned = tuning.after(study, before, preview.recorded(before, workdir))
         study = tuned if tuned.runs else study
-    preview.show(budget.settle(study, workdir, session), before, workdir, session, console.Terminal(140))
+    preview.show(budget.settle(study, workdir, session), before, workdir, session, console.Terminal(140), runs)
     return OK
 
 
@@ -204,4 +204,4 @@ def _show(summary: Mapping[str, Any], folder: pathlib.Path) -> None:
     from research.report import terminal
 
     console.Terminal(100).print(terminal.table(summary))
-    print(f'Report: {folder / "report.html"} (also report.md, .csv, .tex, pareto.png)')
+    print(f'Report: {folder / "report.html"} (also report.md, .csv, .tex, forest.png)')

@@ -16,6 +16,9 @@ from research.train.evaluation import variables_of
 from research.train.experiment import Experiment
 from research.train.feed import Feed
 
+# Seconds of a timing, and how many there are.
+_TIMING, _TIMINGS = 0.05, 5
+
 
 def costs(experiment: Experiment) -> dict[str, Any]:
     """What can be counted without running: parameters, FLOPs and multiply-adds, and names of what these leave out."""
@@ -76,3 +79,19 @@ def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
         return time.perf_counter() - start
 
     return took
+
+
+def step_seconds(took: Callable[[int], float], capacity: int) -> tuple[float, int]:
+    """Seconds a step, and how many steps were timed; `took` is a `trial` of up to `capacity` steps.
+
+    The first call pays for libraries and memory and does not count. Then the median of a few timings, each long enough to hide
+    its start; of a single one where a step takes long.
+    """
+    took(1)
+    steps = 1
+    while (seconds := took(steps)) < _TIMING and steps < capacity:
+        steps = min(capacity, 2 * steps)
+    timings = [seconds]
+    while len(timings) < _TIMINGS and sum(timings) < _TIMINGS * _TIMING:
+        timings.append(took(steps))
+    return float(np.median(timings)) / steps, len(timings) * steps

@@ -1,22 +1,23 @@
-"""The plan of a study: every run with its cost, program and learning rate, before anything is trained."""
+"""The plan of a study: what each variant costs, before anything is trained."""
 
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import rich.console
-import rich.markup
-import rich.table
+from rich.text import Text
 
 from research import cost
 from research.report import figures, records, words
-from research.study.measure import costs, schedules, trial
-from research.study.plan import Plan
+from research.report.console import Column, Line, Listing
+from research.study.measure import costs, schedules, step_seconds, trial
+from research.study.plan import Plan, Run
 from research.study.verify import verify
+from research.train import feed
 from research.train.clock import Clock
 from research.train.evaluation import variables_of
 from research.train.experiment import Experiment
@@ -24,17 +25,33 @@ from research.train.program import Session
 
 # Bytes and files that a finished run leaves besides its variables (config, metrics, result, correctness); files of these.
 _RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 44_000, 6, 12
-_LABELS = ('run', 'variant', '')
-_COLUMNS = ('run', 'variant', 'seed', 'parameters', 'GFLOPs/step', 'GMACs/step', 'MFLOPs/example', 'peak MB', 'seconds', '')
+# Seconds that a small run takes besides steps and evaluations: it is built, saved and recorded (quickstart, 2 cores).
+_AROUND = 0.4
+_COUNTS = ('parameters', 'train_flops', 'train_multiply_adds', 'inference_flops')
+_REST = (
+    'Times come from finished runs of the same program, else from steps timed just now; evaluations are guessed from their '
+    'FLOPs. Not in them: reading data, latency, the report. peak is what the compiler counts for the training program: the '
+    'scratch of library kernels comes on top.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Of one program: seconds a step and where they come from, peak bytes by the compiler's count, seconds to compile, and what
-    a run leaves on disk: variables and pictures."""
+    """Of one program.
 
+    Attributes:
+      counts: as research.study.measure.costs.
+      seconds_per_step, source: and where they come from.
+      evaluate_seconds: of all evaluations of a run.
+      peak_bytes: by the compiler's count.
+      compile_seconds: of the training program.
+      kept_bytes, kept_files: that a run leaves on disk besides its records: variables and pictures.
+    """
+
+    counts: Mapping[str, Any]
     seconds_per_step: float
     source: str
+    evaluate_seconds: float
     peak_bytes: int
     compile_seconds: float
     kept_bytes: int
@@ -42,107 +59,153 @@ class Prediction:
 
 
 def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) -> Prediction:
-    """Compiles the training program, and times three steps unless there are records of the same program."""
-    clock, program = Clock(), experiment.program
+    """Compiles the training program, and times a few steps unless there are records of the same program."""
+    clock, program, counts = Clock(), experiment.program, costs(experiment)
     took = trial(experiment, clock)
     seen = [r['cost']['seconds_per_step'] for r in known if r.get('key') == key and r['status'] == 'finished']
     if seen:
-        seconds, source = float(np.median(seen)), f'{len(seen)} finished runs'
+        seconds, source = float(np.median(seen)), f'{len(seen)} finished run{"s" * (len(seen) > 1)}'
     else:
-        took(1)
-        seconds, source = took(3) / 3, '3 timed steps'
-    variables = variables_of(program.shapes)
+        capacity = feed.Feed(experiment).capacity(experiment.batch_size)
+        seconds, steps = step_seconds(took, capacity)
+        source = f'{steps} timed steps'
+    variables, evaluations = variables_of(program.shapes), -(-experiment.total // experiment.eval_every)
     kept_bytes, kept_files = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables)), _VARIABLE_FILES
     if program.samples is not None:
         pictures = sum(rows.size for rows in jax.tree.leaves(jax.eval_shape(program.step.samples, variables)))
-        evaluations = -(-experiment.total // experiment.eval_every)
         kept_bytes, kept_files = kept_bytes + evaluations * pictures, kept_files + evaluations
+    validation, test = (len(experiment.dataset.splits[split]) for split in ('validation', 'test'))
+    evaluated = (evaluations + 1) * validation + 2 * test  # test, and as many training examples, at the end
+    share = counts['inference_flops'] / max(counts['train_flops'], 1)
     return Prediction(
-        seconds,
-        source,
-        cost.memory(experiment.prepared())['total'],
-        clock.seconds['compile'],
-        kept_bytes,
-        kept_files,
+        counts=counts,
+        seconds_per_step=seconds,
+        source=source,
+        evaluate_seconds=evaluated * share * seconds,
+        peak_bytes=cost.memory(experiment.prepared())['total'],
+        compile_seconds=clock.seconds['compile'],
+        kept_bytes=kept_bytes,
+        kept_files=kept_files,
     )
 
 
-def show(plan: Plan, before: Plan | None, workdir: pathlib.Path, session: Session, console: rich.console.Console) -> None:
-    """Prints every run with what it will cost, the programs to compile, disk and files. Trains nothing.
-
-    Times come from finished runs of the same program in `workdir`, else from three timed steps; the table says which.
+def show(
+    plan: Plan,
+    before: Plan | None,
+    workdir: pathlib.Path,
+    session: Session,
+    console: rich.console.Console,
+    by_run: bool = False,
+) -> None:
+    """Prints the totals of a study, then what each variant will cost. Trains nothing.
 
     Args:
       plan: the study; where tuning is not over, with its variants as they are written.
       before: the runs of tuning, None in a study that does not tune.
+      by_run: a line for every run in place of every variant.
     """
     stages = [stage for stage in (before, plan) if stage is not None]
     built = {name: experiment for stage in stages for name, experiment in verify(stage, session).items()}
     known = [record for stage in stages for record in recorded(stage, workdir)]
-    runs = [run for stage in stages for run in stage.runs]
-    counted: dict[str, dict[str, Any]] = {}
-    predicted: dict[str, Prediction] = {}
+    preview = _Preview(plan, before, built, {record['id'] for record in known if record['status'] != 'failed'})
     for run in (run for stage in stages for run in stage.firsts):
-        if run.key not in counted:
-            counted[run.key] = costs(built[run.name])
-            predicted[run.key] = predict(built[run.name], run.key, known)
-    _head(plan, before, {name: built[name] for name in plan.variants}, console)
-    done = {record['id'] for record in known if record['status'] != 'failed'}
-    table = rich.table.Table()
-    for column in _COLUMNS:
-        table.add_column(column, justify='left' if column in _LABELS else 'right')
-    untuned = before is not None and plan.tuning is None
-    seconds = {'tuning': 0.0, 'training': 0.0}
-    for run in runs:
-        count, guess, steps = counted[run.key], predicted[run.key], built[run.name].steps
-        took = guess.seconds_per_step * steps
-        seconds['training' if run.point is None else 'tuning'] += 0.0 if run.id in done else took
-        table.add_row(
-            'after tuning' if untuned and run.point is None else run.id,
-            rich.markup.escape(run.name),
-            str(run.seed),
-            f'{count["parameters"]:,}',
-            f'{count["train_flops"] / 1e9:.3g}',
-            f'{count["train_multiply_adds"] / 1e9:.3g}',
-            f'{count["inference_flops"] / 1e6:.3g}',
-            f'{guess.peak_bytes / 1e6:.1f}',
-            f'{took:.1f}',
-            'finished' if run.id in done else f'from {guess.source}',
-        )
-    console.print(table)
-    disk = sum(predicted[run.key].kept_bytes + _RECORD_BYTES for run in runs)
-    files = sum(predicted[run.key].kept_files + _RECORD_FILES for run in runs)
-    compiling = sum(p.compile_seconds for p in predicted.values())
-    tuning = f'Tuning: about {seconds["tuning"] / 60:.1f} min. ' if before is not None else ''
-    console.print(
-        f'{len(predicted)} training programs to compile ({compiling:.0f} s just now, cached for the study). {tuning}'
-        f'Training: about {seconds["training"] / 60:.1f} min. Disk: about {disk / 1e6:.0f} MB in {files} files.'
-    )
-    console.print('peak MB is what the compiler counts for the training program: the scratch of library kernels comes on top.')
+        if run.key not in preview.predicted:
+            preview.predicted[run.key] = predict(built[run.name], run.key, known)
+    for line in preview.totals():
+        console.print(line, markup=False, highlight=False)
+    console.print(preview.listing(by_run))
+    for line in preview.settings():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _head(plan: Plan, before: Plan | None, built: Mapping[str, Experiment], console: rich.console.Console) -> None:
-    """What there is: variants, their points of tuning, and each learning rate that is different."""
+@dataclasses.dataclass
+class _Preview:
+    """A study (`plan`, `before`), its experiments by name, the ids of runs that are done, and predictions by compile key."""
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    plan: Plan
+    before: Plan | None
+    built: Mapping[str, Experiment]
+    done: set[str]
+    predicted: dict[str, Prediction] = dataclasses.field(default_factory=dict)
 
-    say(f'{plan.study["name"]}: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {len(plan.runs)} runs')
-    for name, overridden in plan.variants.items():
-        say(f'  {name}: ' + (', '.join(f'{k}={v!r}' for k, v in overridden.items()) or 'the config itself'))
-    if before is not None:
-        tuning = before.tuning
-        say(
-            f'before them {tuning["points"]} points a variant x {len(before.seeds)} seeds = {len(before.runs)} runs of tuning, '
-            f'on {tuning["metric"]} over {tuning["budget"]}'
-        )
-        for name, entries in tuning['variants'].items():
-            say(f'  {name}: ' + '; '.join(words.settings(entry['values']) for entry in entries))
-    for why in dict.fromkeys(experiment.why for experiment in built.values() if experiment.why):
-        say(why)
-    say('learning rate over the run' + (', before tuning' if before is not None and plan.tuning is None else ''))
-    for curve, owners in figures.rates(schedules(built)):
-        say(f'  {curve}: {owners}')
+    @property
+    def runs(self) -> list[Run]:
+        return [run for stage in (self.before, self.plan) if stage is not None for run in stage.runs]
+
+    def seconds(self, run: Run) -> float:
+        """Of its steps; 0 if it is done."""
+        return 0.0 if run.id in self.done else self.predicted[run.key].seconds_per_step * self.built[run.name].steps
+
+    def totals(self) -> list[str]:
+        plan, todo, programs = self.plan, [run for run in self.runs if run.id not in self.done], self.predicted.values()
+        compiled = sum(one.compile_seconds for one in programs)
+        tuning, training = (sum(self.seconds(run) for run in todo if (run.point is None) == final) for final in (False, True))
+        parts = {
+            **({'tuning': tuning} if self.before is not None else {}),
+            'training': training,
+            'evaluations': sum(self.predicted[run.key].evaluate_seconds for run in todo),
+            f'{_AROUND} s a run to build and save it': _AROUND * len(todo),
+            'compilation at most': compiled if todo else 0.0,
+        }
+        disk = sum(self.predicted[run.key].kept_bytes + _RECORD_BYTES for run in self.runs)
+        files = sum(self.predicted[run.key].kept_files + _RECORD_FILES for run in self.runs)
+        finished = f', {len(self.runs) - len(todo)} finished' if len(todo) < len(self.runs) else ''
+        return [
+            f'{plan.study["name"]}: {len(plan.variants)} variants x {len(plan.seeds)} seeds = {len(plan.runs)} runs{finished}',
+            f'{len(programs)} training programs to compile: {words.duration(compiled)} just now, cached for the study',
+            *([f'Tuning: about {words.duration(tuning)}'] if self.before is not None else []),
+            f'Training: about {words.duration(training)}',
+            f'Wall time: about {words.duration(sum(parts.values()))} = '
+            + ' + '.join(f'{words.duration(seconds)} ({name})' for name, seconds in parts.items()),
+            f'Disk: about {words.quantity(disk, "B")} in {files} files',
+            _REST,
+            '',
+        ]
+
+    def listing(self, by_run: bool) -> Listing:
+        """A line for each variant and point of tuning, or else for each run."""
+        own = (Column('run'), Column('seed')) if by_run else (Column('runs', 2),)
+        headings = {'each': 1, 'in all': 3, 'peak': 2, 'parameters': 5, 'FLOPs/step': 6, 'MACs/step': 8, 'FLOPs/example': 7}
+        columns = [Column('variant'), *own, *(Column(*pair) for pair in headings.items()), Column('time from', 4)]
+        groups: dict[Any, list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault(run.id if by_run else run.name, []).append(run)
+        return Listing(columns, [*(Line(self._cells(runs, by_run)) for runs in groups.values()), Text('')])
+
+    def _cells(self, runs: Sequence[Run], by_run: bool) -> list[str]:
+        """Of runs that differ in their seed alone."""
+        first, one = runs[0], self.predicted[runs[0].key]
+        open_ = self.before is not None and self.plan.tuning is None and first.point is None
+        own = ['after tuning' if open_ else first.id, str(first.seed)] if by_run else [str(len(runs))]
+        left = sum(map(self.seconds, runs))
+        return [
+            first.name,
+            *own,
+            words.duration(one.seconds_per_step * self.built[first.name].steps),
+            words.duration(left) if left else 'finished',
+            words.quantity(one.peak_bytes, 'B'),
+            *(words.quantity(one.counts[key]) for key in _COUNTS),
+            one.source,
+        ]
+
+    def settings(self) -> list[str]:
+        """What each variant overrides, the points of tuning, and each learning rate that is different."""
+        plan, tuning = self.plan, None if self.before is None else self.before.tuning
+        lines = [
+            f'{name}: ' + (', '.join(f'{k}={v!r}' for k, v in overridden.items()) or 'the config itself')
+            for name, overridden in plan.variants.items()
+        ]
+        if tuning is not None:
+            lines.append(
+                f'before them {tuning["points"]} points a variant x {len(self.before.seeds)} seeds = {len(self.before.runs)} '
+                f'runs of tuning, on {tuning["metric"]} over {tuning["budget"]}'
+            )
+            for name, entries in tuning['variants'].items():
+                lines.append(f'  {name}: ' + '; '.join(words.settings(entry['values']) for entry in entries))
+        built = {name: self.built[name] for name in plan.variants}
+        lines += dict.fromkeys(experiment.why for experiment in built.values() if experiment.why)
+        lines.append('learning rate over the run' + (', before tuning' if tuning is not None and plan.tuning is None else ''))
+        return [*lines, *(f'  {curve}: {owners}' for curve, owners in figures.rates(schedules(built)))]
 
 
 def recorded(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A plan refuses, before data and programs, whatever a name or a signature shows; and compiles nothing twice."""
 
 import io
+import json
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from config_file import written
 
 from research.catalogue import ConfigError
 from research.config import overrides, signatures
-from research.study import plan, preview, verify
+from research.study import measure, plan, preview, verify
 from research.train.program import Session
 
 TINY = 'config.model.widths = (2,)\nconfig.model.hidden = ()\nconfig.train.devices = 1\nconfig.study.budget = "2st"\n'
@@ -262,10 +263,55 @@ def test_variants_of_traced_numbers_trace_one_program(tmp_path, monkeypatch):
         preview.show(planned, None, tmp_path / 'study', session, console)
         assert len(planned.runs) == (count + 1) * 10 and len(session.programs) == 1
         printed = console.file.getvalue()
-        assert printed.count('from 3 timed steps') == len(planned.runs) and '1 training programs to compile' in printed
+        assert printed.count(' timed steps') == len(planned.variants) and '1 training programs to compile' in printed
         counts.append(len(calls))
     assert counts[0] == counts[1]
     assert not (tmp_path / 'study').exists()
+
+
+def test_a_plan_is_its_totals_then_a_line_a_variant_and_a_line_a_run_where_asked(tmp_path):
+    planned = make(tmp_path, 'config.study.seeds = 3\nconfig.study.variants = {"slow": {"optimizer.learning_rate": 0.01}}')
+    session = Session()
+    seconds = {run.id: {'cost': {'seconds_per_step': 2.0}, 'key': run.key, 'status': 'finished'} for run in planned.runs}
+    for run in planned.runs[:2]:  # baseline and null of the first seed
+        folder = tmp_path / 'study' / 'runs' / run.id
+        folder.mkdir(parents=True)
+        record = {'id': run.id, 'variant': run.variant, 'seed': run.seed, 'study': 'paper', 'fingerprint': {}}
+        (folder / 'result.json').write_text(json.dumps(record | seconds[run.id] | {'metrics': {'test/accuracy': 0.5}}))
+
+    def lines(by_run):
+        console = rich.console.Console(file=io.StringIO(), width=80)
+        preview.show(planned, None, tmp_path / 'study', session, console, by_run)
+        text = console.file.getvalue()
+        assert max(map(len, text.partition('\nbaseline: ')[0].splitlines())) <= 80
+        return text.splitlines()
+
+    shown = lines(False)
+    assert shown[0] == 'paper: 3 variants x 3 seeds = 9 runs, 2 finished'
+    assert shown[1].startswith('1 training programs to compile') and shown[2] == 'Training: about 28 s'  # 7 runs of 2 steps
+    assert shown[3].startswith('Wall time: about ')
+    table = shown[next(i for i, line in enumerate(shown) if line.startswith('variant ')) :]
+    assert [line.split()[:6] for line in table[1:4]] == [
+        [name, '3', '4', 's', *left] for name, left in (('baseline', ['8', 's']), ('null', ['8', 's']), ('slow', ['12', 's']))
+    ]
+    assert all(line.endswith('2 finished runs') for line in table[1:4]) and not table[4]
+    shown = lines(True)
+    assert [sum(run.id in line for line in shown) for run in planned.runs] == [1] * 9
+    assert [line.split()[0] for line in shown if '  finished  ' in line] == ['baseline', 'null']
+
+
+def test_steps_are_timed_after_the_first_and_by_the_median():
+    """The first call pays for what later ones do not; one slow timing, of another program at work, does not count."""
+    calls = []
+
+    def took(steps):
+        calls.append(steps)
+        return {1: 30.0, 9: 5.0}.get(len(calls), 0.01 * steps)
+
+    seconds, steps = measure.step_seconds(took, 1024)
+    assert seconds == pytest.approx(0.01) and calls[0] == 1 and steps >= 5
+    assert measure.step_seconds(lambda steps: 3.0 * steps, 1024) == (3.0, 1)
+    assert measure.step_seconds(lambda steps: 1e-6 * steps, 7)[1] % 7 == 0
 
 
 def test_each_learning_rate_that_differs_is_drawn_once(tmp_path):

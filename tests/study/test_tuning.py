@@ -240,7 +240,7 @@ def test_nothing_is_chosen_before_every_point_has_its_result(tmp_path, lost):
 def test_plan_shows_runs_of_tuning_and_the_programs_that_they_share(tmp_path):
     study, before = tuned(tmp_path, points=3)
     console = rich.console.Console(file=io.StringIO(), width=200)
-    preview.show(study, before, tmp_path / 'study', Session(), console)
+    preview.show(study, before, tmp_path / 'study', Session(), console, by_run=True)
     text = console.file.getvalue()
     assert 'before them 3 points a variant x 1 seeds = 9 runs of tuning, on validation/accuracy over 2st' in text
     assert 'adam: optimizer.learning_rate 0.001; optimizer.learning_rate ' in text
