@@ -101,8 +101,14 @@ def _with_flops(run: Run, session: Session, rates: dict[str, float]) -> Run:
     batch = experiments.batch_size(run.config, dataset)
     if run.key not in rates:
         rates[run.key] = flops.per_example(run.config, dataset, batch, batch * _MANY_STEPS)
-    examples = float(match[1]) / rates[run.key]
-    return _settled(run, 'study', budget=f'{max(1, int(examples / batch)) * batch}ex')
+    steps = int(float(match[1]) / rates[run.key] / batch)
+    if not steps:
+        raise _too_short(run, f'{rates[run.key] * batch:.3g} FLOPs')
+    return _settled(run, 'study', budget=f'{steps * batch}ex')
+
+
+def _too_short(run: Run, step: str) -> ConfigError:
+    return ConfigError(f"study.budget '{run.config['study']['budget']}' holds no step, which takes {step}: take a longer one.")
 
 
 def _with_seconds(run: Run, session: Session, pinned: dict[str, int], path: pathlib.Path) -> Run:
@@ -114,7 +120,10 @@ def _with_seconds(run: Run, session: Session, pinned: dict[str, int], path: path
     key = f'{run.key} {text}'  # tuning may have a budget of its own
     if key not in pinned:
         experiment = experiments.build(_settled(run, 'study', budget='1st').config, session, run.key)
-        pinned[key] = max(1, int(float(match[1]) / _seconds_per_step(experiment))) * experiment.batch_size
+        seconds = _seconds_per_step(experiment)
+        pinned[key] = int(float(match[1]) / seconds) * experiment.batch_size
+        if not pinned[key]:
+            raise _too_short(run, f'{seconds:.3g} s here')
         if path.parent.exists():
             record.write_json(path, pinned)
     return _asked(run, 'study', budget=f'{pinned[key]}ex')

@@ -189,6 +189,7 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
         watchers=_watchers(config),
     )
     phases.check(experiment)
+    _check_steps(experiment)
     constants = tasks.create(config['task'], dataset.facts).constants
     experiment.data = {
         'examples': {} if streaming else placing.examples(dataset, program.engine, kept, session),
@@ -216,6 +217,21 @@ def budget(config: Mapping[str, Any], dataset: data.Dataset) -> int:
             f"study.budget '{config['study']['budget']}' trains nothing: expected at least one step, such as '500st' or '20ep'."
         )
     return total
+
+
+def _check_steps(experiment: Experiment) -> None:
+    """Refuses a step larger than the budget or than an epoch: it would train beyond the one, and on the other twice."""
+    text, largest = experiment.config['study']['budget'], max(phase.batch_size for phase in experiment.phases.rungs)
+    if experiment.batch_size > experiment.total:
+        raise catalogue.ConfigError(
+            f"A step takes {experiment.batch_size} examples, more than the {experiment.total} of study.budget '{text}': take a "
+            'smaller data.batch_size or a longer budget.'
+        )
+    if largest > experiment.epoch:
+        raise catalogue.ConfigError(
+            f'A step takes {largest} examples, more than the {experiment.epoch} of an epoch: take a smaller data.batch_size '
+            '(0 is all of them at once).'
+        )
 
 
 def checkpoint_every(config: Mapping[str, Any], batch: int, epoch: int, total: int) -> tuple[int | None, float | None]:

@@ -48,6 +48,13 @@ def test_seconds_are_measured_once_a_program_and_pinned(tmp_path, monkeypatch):
     assert settled(tmp_path, 'config.study.budget = "0.3s"\nconfig.study.seeds = 2')[1].runs == after.runs
 
 
+@pytest.mark.parametrize(('text', 'step'), [('1e3flops', r'\d\.\d+e\+05 FLOPs'), ('0.004s', '0.01 s here')])
+def test_a_budget_below_a_step_is_refused_with_both_numbers(tmp_path, monkeypatch, text, step):
+    monkeypatch.setattr(budget, '_seconds_per_step', lambda built: 0.01)
+    with pytest.raises(ConfigError, match=f"'{text}' holds no step, which takes {step}"):
+        settled(tmp_path, f'config.study.budget = "{text}"\nconfig.study.seeds = 1')
+
+
 def test_memory_is_settled_as_a_micro_batch_that_the_record_shows(tmp_path):
     session = Session()
     body = 'config.study.budget = "2st"\nconfig.study.seeds = 2\nconfig.train.memory_budget = "100MiB"'
