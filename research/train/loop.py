@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from research import cost
@@ -119,13 +120,11 @@ class _Run:
 
         Steps alone lie inside: an evaluation may take more than they do, and the compiler takes more than a small network.
         """
-        phase = self._phase(self.at.position)
-        if phase in self.measured:
+        if (phase := self._phase(self.at.position)) in self.measured:
             yield
             return
         self.measured.add(phase)
-        compiled = self.program.chunk(phase)
-        if compiled.executable is None:
+        if (compiled := self.program.chunk(phase)).executable is None:
             chunk = self.feed.chunk(self.at.step, self.at.position, 1, phase.batch_size, self.at.levels)
             compiled.prepare(self.clock, state, chunk)
         own = cost.held(state)
@@ -136,8 +135,10 @@ class _Run:
 
     def _train(self, state: State) -> Outcome:
         while not self._over(self.at.position):
-            with self._memory(state), self.clock.measure('train'):
-                state = self._segment(state, self.calendar.boundary(self.at.position))
+            with self._memory(state):
+                state = self._warmed(state)
+                with self.clock.measure('train'):
+                    state = self._segment(state, self.calendar.boundary(self.at.position))
             over = self._over(self.at.position)
             if over or self.calendar.evaluates(self.at.position, self.at.batch_size):
                 self._evaluate(state)
@@ -149,6 +150,22 @@ class _Run:
                 self.checkpoints.close()
                 raise Stopped
         return self._finish(state)
+
+    def _warmed(self, state: State) -> State:
+        """The state before the first step, made anew after two calls of a program that this process has not run yet.
+
+        The first call pays for libraries and memory, and would be in the time of whoever is first; the second tells the rate.
+        """
+        compiled = self.program.chunk(phase := self._phase(self.at.position))
+        if self.at.position or compiled.rate is not None:
+            return state
+        chunk = self.feed.chunk(0, 0, 1, phase.batch_size, self.at.levels)
+        for _ in range(2):
+            start = time.perf_counter()
+            state, sums = compiled(self.clock, state, chunk)
+            self.engine.host(sums)  # waits
+            compiled.rate = 1 / (time.perf_counter() - start)
+        return jax.block_until_ready(self.experiment.init(self.clock))
 
     def _segment(self, state: State, boundary: int) -> State:
         """Trains to the boundary; chunk i is on its way before the sums of chunk i-1 are read."""
@@ -231,11 +248,10 @@ class _Run:
         self.metrics.append(row)
         score = metrics.get(self.config['study']['metric'].replace('test/', 'validation/'))
         self.at.watch(self.experiment.watchers, score, self.higher)
-        if self.scores_best:
-            better = self.at.best is None or (score > self.at.best if self.higher else score < self.at.best)
-            if better:
-                self.at.best, self.at.best_step = score, self.at.step
-                self.best = self.engine.host(variables)
+        better = self.at.best is None or (score > self.at.best if self.higher else score < self.at.best)
+        if self.scores_best and better:
+            self.at.best, self.at.best_step = score, self.at.step
+            self.best = self.engine.host(variables)
 
     def _finish(self, state: State) -> Outcome:
         """Scores on the test split, read here and only here, unless validation decides; keeps the variables scored with."""
@@ -262,8 +278,7 @@ class _Run:
         step, position = diverged.at or (self.at.step, self.at.position)
         where = {'step': step, 'checkpoint_step': self.saved_step, 'gradient_norms': diverged.norms}
         if diverged.at is not None:
-            phase = self._phase(self.at.position)
-            chunk = self.feed.chunk(step, position, 1, phase.batch_size, self.at.levels)
+            chunk = self.feed.chunk(step, position, 1, (phase := self._phase(self.at.position)).batch_size, self.at.levels)
             with self.clock.measure('evaluate'):
                 where['layer'] = divergence.locate(self.experiment, phase, *self.engine.host((self.state, chunk)))
         message = f'{diverged}; {divergence.sentence(where)}'

@@ -51,6 +51,32 @@ def test_an_evaluation_counts_each_example_once(finished, split):
         np.testing.assert_array_equal(outcome.correct, right)
 
 
+def test_a_programs_first_call_is_in_no_runs_training_seconds_and_changes_no_bit(finished, tmp_path, monkeypatch):
+    """Where it stood in them, whichever variant was first seemed slower. The second run's program has been called before."""
+    at, calls = [], []
+    measure, call = Clock.measure, Compiled.__call__
+
+    @contextlib.contextmanager
+    def watched(self, kind):
+        at.append(kind)
+        with measure(self, kind):
+            yield
+        at.pop()
+
+    def called(self, clock, *args):
+        calls.append((self, at[-1] if at else None))
+        return call(self, clock, *args)
+
+    monkeypatch.setattr(Clock, 'measure', watched)
+    monkeypatch.setattr(Compiled, '__call__', called)
+    built = tiny.build(Session())
+    outcomes = [tiny.train(built, tmp_path / name) for name in ('first', 'second')]
+    chunk = built.program.chunk(built.phases.at(0, 0))
+    kinds = [kind for program, kind in calls if program is chunk]
+    assert kinds[:2] == [None] * 2 and set(kinds[2:]) == {'train'}
+    assert outcomes[0].metrics == outcomes[1].metrics == finished[1].metrics
+
+
 def test_the_training_loss_is_the_mean_since_the_last_evaluation(finished):
     built, outcome, directory = finished
     _, losses = tiny.steps(built, 60)
