@@ -62,7 +62,7 @@ def command(*flags):
         (['--config=configs/quickstart.py', '--workdir=x', '--config.optmizer.name=adam'], "Did you mean 'optimizer.name'?"),
         (
             ['--config=configs/quickstart.py', '--workdir=x', '--config.optimizer.lerning_rate=1'],
-            "Did you mean 'learning_rate'?",
+            "Did you mean 'optimizer.learning_rate'?",
         ),
         (['--workdir=no/such/study', '--report'], 'study.json is missing'),
     ],
