@@ -19,11 +19,11 @@ from flax.core import FrozenDict
 
 from research.catalogue import ConfigError
 from research.layers import initializers
+from research.layers.attention import attention
 from research.layers.dropout import Dropout
 from research.layers.pooling import avg_pool
 from research.layers.squeeze_excite import SqueezeExcite
 from research.models.network import HALF, Kit, Network, Preprocessing, Source
-from research.models.vit import attention
 
 # Table 3 of the paper: blocks and D of each stage, channels of the stem.
 SIZES = {
@@ -205,7 +205,7 @@ class AttentionBlock(nn.Module):
         query, key, value = jnp.moveaxis(qkv, 3, 0)
         shape = math.prod(2 * n - 1 for n in size), heads
         table = self.param('relative_positions', initializers.truncated_normal(0.02), shape)
-        y = attention(query, key, value, table[_relative(*size)].transpose(2, 0, 1)[None])
+        y = attention(query, key, value, bias=table[_relative(*size)].transpose(2, 0, 1)[None])
         y = dense(y.reshape(batch, *size, self.width), self.width, name='projection')
         x = _shortcut(kit, x, self.width, self.strides) + branch(y, 'attention')
         y = kit.activate(dense(kit.norm(x, name='mlp_norm'), EXPANSION * self.width, name='mlp_in'))

@@ -1,4 +1,4 @@
-"""Vision Transformer (Dosovitskiy et al. 2021, An image is worth 16x16 words), and the Transformer encoder that it is built on.
+"""Vision Transformer (Dosovitskiy et al. 2021, An image is worth 16x16 words).
 
 Patches through one matrix, a class token, learned positions, pre-norm blocks of attention and MLP, logits of the class token.
 It matches timm's layer by layer: LayerNorm's epsilon 1e-6, exact GELU, biases throughout. T tokens, D features, N heads.
@@ -16,9 +16,10 @@ import numpy as np
 from flax.core import FrozenDict
 
 from research.catalogue import ConfigError, nearest
-from research.layers import initializers, remat
+from research.layers import initializers
 from research.layers.dropout import Dropout
-from research.models.network import HALF, Kit, Network, Preprocessing, Source
+from research.models.encoder import EncoderBlock
+from research.models.network import HALF, Network, Preprocessing, Source
 
 # Table 1 of the paper, and of Touvron et al. 2021 (DeiT) for tiny and small: patch, D, blocks, heads.
 SIZES = {
@@ -171,64 +172,14 @@ class ViT(Network):
         x = Dropout(self.dropout, name='dropout')(x, train)
         block = self.block(EncoderBlock)
         for i in range(1, self.depth + 1):
-            drop = self.stochastic_depth * i / self.depth
-            x = block(kit, self.heads, self.mlp_ratio, self.dropout, drop, name=f'block{i}')(x)
+            rates = {
+                'dropout': self.dropout,
+                'mlp_dropout': self.dropout,
+                'stochastic_depth': self.stochastic_depth * i / self.depth,
+            }
+            x = block(kit, self.heads, int(self.mlp_ratio * self.dim), **rates, name=f'block{i}')(x)
         self.tap('stage1', x[:, 1:].reshape(shape))
         return kit.dense(kit.norm(POOLS[self.pool](x), name='norm'), self.num_classes, name='head')
-
-
-class EncoderBlock(nn.Module):
-    """Pre-norm attention and MLP, each added to its input: `[B, T, D]` to `[B, T, D]` (Dosovitskiy et al. 2021, eq. 2, 3).
-
-    Attributes:
-      kit: a network's, or outside of one `Network(norm='layer', activation='gelu').kit(train)`.
-      heads: N, a divisor of D.
-      mlp_ratio: width of the MLP as a multiple of D.
-      dropout: rate after every matrix except that of query, key and value.
-      stochastic_depth: share of examples for which a branch is dropped in training.
-    """
-
-    kit: Kit
-    heads: int
-    mlp_ratio: float = 4.0
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kit, dim = self.kit, x.shape[-1]
-        if dim % self.heads:
-            raise ConfigError(f'{self.heads} heads cannot share {dim} features evenly: choose a divisor.')
-        dense = functools.partial(kit.dense, kernel_init=initializers.glorot_normal())
-
-        def branch(y: jax.Array, name: str) -> jax.Array:
-            y = Dropout(self.dropout, name=f'{name}_dropout')(y, kit.train)
-            return Dropout(self.stochastic_depth, unit='example', name=f'{name}_drop')(y, kit.train)
-
-        y = dense(kit.norm(x, name='attention_norm'), 3 * dim, name='qkv')
-        query, key, value = jnp.moveaxis(y.reshape(*x.shape[:2], 3, self.heads, dim // self.heads), 2, 0)
-        x = x + branch(dense(attention(query, key, value), dim, name='projection'), 'attention')
-        y = kit.activate(dense(kit.norm(x, name='mlp_norm'), int(self.mlp_ratio * dim), name='mlp_in'))
-        y = Dropout(self.dropout, name='mlp_hidden_dropout')(y, kit.train)
-        return x + branch(dense(y, dim, name='mlp_out'), 'mlp')
-
-
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
-    """Softmax attention over all tokens, with the softmax in float32 or wider (Vaswani et al. 2017, eq. 1).
-
-    remat does not keep the scores, T x T per head: much memory, few FLOPs (Korthikanti et al. 2022).
-
-    Args:
-      query, key, value: `[B, T, N, D / N]`, floating.
-      bias: added to the scores, `[B, N, T, T]`, or `[1, N, T, T]` if it is the same for all examples.
-
-    Returns:
-      `[B, T, D]`, the dtype of `value`.
-    """
-    scores = jnp.einsum('btnd,bsnd->bnts', query, key) / jnp.sqrt(query.shape[-1]).astype(query.dtype)
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32)) + bias
-    mixed = jnp.einsum('bnts,bsnd->btnd', jax.nn.softmax(scores).astype(value.dtype), value)
-    return remat.product(mixed).reshape(*mixed.shape[:2], -1)
 
 
 # 5,717,416, 22,050,664 and 86,567,656 parameters at 1000 classes and 224 x 224.

@@ -1,0 +1,142 @@
+"""Softmax attention (Vaswani et al. 2017), one function for all models, with masks, positions and a cache for decoding.
+
+B examples, T queries, S keys, N heads of H features, K heads of keys and values, a divisor of N (Ainslie et al. 2023, GQA).
+Masks are boolean, True where a query may see a key, broadcast to `[B, N, T, S]`, and combined by `&`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from research.catalogue import ConfigError
+from research.layers import remat
+
+
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    dropout: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """Weighted means of values, with the softmax in float32 or wider.
+
+    remat does not keep the scores, T x S per head: much memory, few FLOPs (Korthikanti et al. 2022).
+
+    Args:
+      query: `[B, T, N, H]`, floating.
+      key, value: `[B, S, K, H]`, the dtype of `query`. Query head n sees key head n K // N.
+      mask: a query that may see no key gets 0; None lets all queries see all keys.
+      bias: added to the scores, floating, `[B, N, T, S]`, 1 where it is the same.
+      dropout: applied to the weights, `[B, N, T, S]` to the same: a `research.layers.dropout.Dropout`, in training.
+
+    Returns:
+      `[B, T, N H]`, the dtype of `value`.
+
+    Raises:
+      ConfigError: K does not divide N.
+    """
+    batch, length, heads, features = query.shape
+    keys, shared = key.shape[1:3]
+    if heads % shared:
+        raise ConfigError(f'{heads} heads cannot share {shared} heads of keys and values evenly: choose a divisor.')
+    groups = heads // shared
+    # Queries of a group are rows beside each other: they share keys and values without copies of these.
+    rows = query.reshape(batch, length, shared, groups, features).transpose(0, 3, 1, 2, 4)
+    rows = rows.reshape(batch, groups * length, shared, features)
+    scores = jnp.einsum('brkh,bskh->bkrs', rows, key) / jnp.sqrt(features).astype(query.dtype)
+    scores = scores.reshape(batch, heads, length, keys).astype(jnp.promote_types(scores.dtype, jnp.float32))
+    weights = jax.nn.softmax(scores if bias is None else scores + bias, where=mask).astype(value.dtype)
+    weights = weights if dropout is None else dropout(weights)
+    mixed = jnp.einsum('bkrs,bskh->brkh', weights.reshape(batch, shared, groups * length, keys), value)
+    mixed = remat.product(mixed).reshape(batch, groups, length, shared, features)
+    return mixed.transpose(0, 2, 3, 1, 4).reshape(batch, length, heads * features)
+
+
+def padding_mask(valid: jax.Array) -> jax.Array:
+    """Mask `[B, 1, 1, S]` that hides padding among keys, from `[B, S]`, True on real tokens: of the queries' own sequence, or
+    of another one that they look at (cross attention)."""
+    return valid.astype(bool)[:, None, None, :]
+
+
+def causal_mask(queries: int, keys: int, start: jax.Array | int = 0) -> jax.Array:
+    """Mask `[1, 1, T, S]` that hides the future: key j is seen from query i if j <= start + i.
+
+    Args:
+      queries, keys: T and S.
+      start: int [], position of the first query among the keys: with a cache, the tokens in it before these queries.
+    """
+    return (jnp.arange(keys)[None, :] <= start + jnp.arange(queries)[:, None])[None, None]
+
+
+def segment_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """Mask `[B, 1, T, S]` that hides keys of another segment, from numbers of segments, int `[B, T]` and `[B, S]`: several
+    texts in a row do not see each other."""
+    return (queries[:, :, None] == keys[:, None, :])[:, None]
+
+
+def rotary(x: jax.Array, positions: jax.Array, base: float = 10000.0) -> jax.Array:
+    """Queries or keys turned by their positions, so that scores depend on distances (Su et al. 2021, RoFormer, as in Llama).
+
+    Args:
+      x: `[B, T, N, H]`, H even. Feature i is turned together with feature i + H / 2.
+      positions: int `[B, T]`, or `[1, T]` if they are the same for all examples.
+      base: the slowest pair of features turns by base^(2 / H - 1) radians a position.
+
+    Returns:
+      The shape and dtype of `x`; angles and products are in float32 or wider.
+
+    Raises:
+      ConfigError: H is odd.
+    """
+    if x.shape[-1] % 2:
+        raise ConfigError(f'Rotary positions turn pairs of features, and a head has {x.shape[-1]}: choose an even number.')
+    dtype, half = jnp.promote_types(x.dtype, jnp.float32), x.shape[-1] // 2
+    speeds = base ** -(jnp.arange(half, dtype=dtype) / half)
+    angles = positions.astype(dtype)[:, :, None, None] * speeds[None, None, None, :]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x.astype(dtype), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def alibi(heads: int, queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """Bias against distance, steeper from head to head (Press et al. 2022); the same in both directions.
+
+    Args:
+      heads: N.
+      queries, keys: positions, int `[B, T]` and `[B, S]`, or with 1 for B.
+
+    Returns:
+      float32 `[B, N, T, S]`. Slopes are 2^(-8 n / N), n from 1; where N is no power of two, those of the power below,
+      followed by every other one of the power above.
+    """
+    power = 2 ** int(math.log2(heads))
+    slopes = [2 ** (-8 * n / power) for n in range(1, power + 1)]
+    slopes += [2 ** (-4 * n / power) for n in range(1, 2 * power, 2)][: heads - power]
+    distances = jnp.abs(queries[:, None, :, None] - keys[:, None, None, :])
+    return -jnp.asarray(slopes, jnp.float32)[None, :, None, None] * distances
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens decoded so far. Examples are rows: `jax.tree.map` over `key` and `value` reorders beams.
+
+    Attributes:
+      key, value: `[B, S, K, H]`, S the most tokens that it can hold.
+      length: int32 [], tokens in it.
+    """
+
+    key: jax.Array
+    value: jax.Array
+    length: jax.Array
+
+    def extended(self, key: jax.Array, value: jax.Array) -> 'Cache':
+        """The cache with the next tokens' keys and values `[B, T, K, H]`. Attend to its `key` and `value` under
+        `causal_mask(T, S, start=length)`, with the length from before. Tokens beyond S overwrite the last ones."""
+        at = (0, self.length, 0, 0)
+        kept = (lax.dynamic_update_slice(old, new, at) for old, new in ((self.key, key), (self.value, value)))
+        return Cache(*kept, self.length + key.shape[1])
