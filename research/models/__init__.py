@@ -1,4 +1,7 @@
-"""Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images."""
+"""Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images.
+
+BERT reads tokens, int `[B, T]`, and its `head` says what it gives.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -30,8 +33,9 @@ FAMILIES = {
     'tinynet': tuple(f'tinynet_{size}' for size in 'edcba'),
     'coatnet': ('coatnet_0_224', 'coatnet_1_224', 'coatnet_2_224', 'coatnet_3_224'),
     'vit': ('vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224'),
+    'bert': tuple(f'bert_{size}' for size in ('tiny', 'mini', 'small', 'medium', 'base', 'large')),
 }
-MODELS = {'cnn': 'research.models.cnn:CNN', 'vit': 'research.models.vit:ViT'} | {
+MODELS = {'cnn': 'research.models.cnn:CNN', 'vit': 'research.models.vit:ViT', 'bert': 'research.models.bert:BERT'} | {
     name: f'research.models.{family}:{name}' for family, names in FAMILIES.items() for name in names
 }
 
@@ -71,7 +75,7 @@ def create(
 
     Args:
       name: one of `names()`, or an import path (`my_paper.nets:TinyResNet`) of anything that returns a linen module.
-      num_classes: length of the logits.
+      num_classes: length of the logits, where they are classes.
       axis_name: the `pmap` axis over which batches are split; not passed to constructors without it.
       remat: what is recomputed for the gradient (research.layers.remat); 'none' is not passed on.
       **kwargs: to the constructor, e.g. `norm='batch'` or `norm={'name': 'ghost_batch', 'virtual_batch_size': 16}`.

@@ -16,6 +16,7 @@ from research import cost, models
 from research.catalogue import ConfigError
 from research.layers import formulation
 from research.layers.dropout import Dropout
+from research.models.network import Network
 
 NORMS = ['batch', 'virtual_batch', FrozenDict({'name': 'ghost_batch', 'virtual_batch_size': 4}), 'none']
 SIDES = {'alexnet': 64}  # of those that 32 pixels are too few for
@@ -32,8 +33,9 @@ class Tiny(nn.Module):
         return nn.Dense(self.num_classes, name='head')(nn.Dense(self.width, name='hidden')(x.reshape(len(x), -1)))
 
 
-# One network a file of research.models, the first that the catalogue names: its others differ in numbers alone.
-FAMILIES = {path.partition(':')[0]: name for name, path in reversed(models.MODELS.items())}.values()
+# One network over images a file of research.models, the first that the catalogue names: its others differ in numbers alone.
+FAMILIES = {path.partition(':')[0]: name for name, path in reversed(models.MODELS.items())}
+FAMILIES = [name for name in FAMILIES.values() if isinstance(models.create(name), Network)]
 
 
 def images(name):
