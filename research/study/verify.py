@@ -66,18 +66,6 @@ def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) 
     classes, study = experiment.dataset.facts.get('classes', 0), config['study']
     if experiment.num_classes < classes:
         raise Misfit('model.num_classes', f"'model.num_classes' is {experiment.num_classes}, but the data has {classes}.")
-    step, epoch = experiment.batch_size, len(experiment.dataset.splits['train'])
-    if step > epoch:
-        raise Misfit(
-            'data.batch_size',
-            f"'data.batch_size' is {step}, more than the {epoch} training examples of an epoch: lower it, or 0 takes them all.",
-        )
-    if experiment.total < step:
-        raise Misfit(
-            'study.budget',
-            f"'study.budget' is '{study['budget']}', {experiment.total} examples, less than a step of {step} examples "
-            "('data.batch_size'): expected at least '1st'.",
-        )
     steers = study['score'] == 'best' or study['metric'][:5] != 'test/' or experiment.watchers
     if steers and not len(experiment.dataset.splits['validation']):
         raise Misfit('data.validation', "'data.validation' is 0, but this study reads the validation split: give it examples.")
