@@ -8,11 +8,11 @@ steps, evaluations, a checkpoint's copy of the state. Not in it: compilation, co
 the training of the judge, once a study, and what their metrics take on the host.
 
 What a program takes is the compiler's count: arguments + outputs - aliases + temporaries. On CPU the budget is held against the
-resident memory of the process, where more comes on top. The scratch of the convolution library is outside the count, so the
-temporaries are taken 1.7 times: growth of the process has been measured at 1.0 to 1.7 times. What a program computed in was seen
-to stay while another one ran, so training and evaluation are added, and a checkpoint takes the state once more while it is
-written. On accelerators the larger of the two decides. Micro-batches are the batch's divisors, because norm layers would see the
-padding of others; the batch of evaluations is halved until these take a quarter of the budget.
+resident memory of the process, where more comes on top. The scratch of the convolution library is outside the count, so
+temporaries are taken 1.7 times: growth of the process has been measured at 1.0 to 1.7 times. What a program computed in was
+seen to stay while another one ran, so training and evaluation are added, and a checkpoint takes the state once more while it
+is written. On accelerators the larger of the two decides. Micro-batches are the batch's divisors, because norm layers would see
+the padding of others; the batch of evaluations is halved until these take a quarter of the budget.
 
 Time is guessed from FLOPs, recomputation included, and from what small micro-batches lose: a step in micro-batches of m
 examples takes about (1 + 4 / m) of its FLOPs' time. So a smaller micro-batch is preferred until it is very small.
@@ -28,8 +28,8 @@ from typing import NamedTuple
 from research.catalogue import ConfigError
 from research.layers.remat import POLICIES
 
-# On CPU: of temporaries; and bytes of the host's own, such as index arrays, and libraries that a first run touches. Runs took up
-# to 76 MiB that no program accounts for.
+# On CPU: of temporaries; and bytes of the host's own, such as index arrays, and libraries that a first run touches. Runs took
+# up to 76 MiB that no program accounts for.
 _ALLOWANCE, _HOST = 1.7, 80 << 20
 # Share of the budget that evaluations may take, which are a small part of a run's time.
 _BETWEEN = 0.25
