@@ -54,13 +54,15 @@ _OTHER_VALUES = {
     **dict.fromkeys(('fp32', 'single'), 'float32'),
     **dict.fromkeys(('cross_entropy', 'ce'), 'softmax'),
     **dict.fromkeys(('bce', 'binary_cross_entropy'), 'sigmoid'),
-    **dict.fromkeys(('swish',), 'silu'),
+    'swish': 'silu',
+    'beta1': 'b1',
+    'beta2': 'b2',
 }
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """` Did you mean 'x'?` when something close is valid, else the whole list of valid names; see `near`."""
-    valid = sorted(str(v) for v in valid)
+    valid = sorted(filter(None, map(str, valid)))
     if close := near(str(name), valid):
         return f" Did you mean '{close}'?"
     return f' Valid: {", ".join(valid)}.' if valid else ''
@@ -81,7 +83,7 @@ def near(name: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
     or differs in few letters; '' if there is none."""
     spelt = {_plain(v): v for v in sorted(valid, reverse=True)}
     for wanted in (_plain(name), _plain(_VALUES.get(_plain(name), ''))):
-        if wanted in spelt:
+        if wanted and wanted in spelt:
             return spelt[wanted]
     close = difflib.get_close_matches(_plain(name), spelt, n=1, cutoff=cutoff)
     return spelt[close[0]] if close else ''

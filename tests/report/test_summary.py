@@ -241,7 +241,7 @@ def test_pairs_made_under_different_conditions_are_named(tmp_path, monkeypatch):
     assert found['fingerprints']['code'] == 2 and found['fingerprints']['instructions'] == 2
     assert set(found['elsewhere']) == {'instructions', 'cores'} and found['elsewhere']['cores']['4'] == {'adam': [8, 9]}
     pages.write(workdir)
-    first, _, rest = (workdir / 'report.md').read_text().partition('## Answer')
+    first, _, rest = (workdir / 'report.md').read_text().partition('\n## ')
     assert 'adam: the two halves of a pair were run under other conditions, code (seeds 4), cores (seeds 8–9)' in first
     assert '| instructions, by run | avx512f; but sse4\\_2: tiny 1 |' in rest
 

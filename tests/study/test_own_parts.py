@@ -75,28 +75,28 @@ def with_nan(path):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'model.name': 'InNNX'}, "'test_own:InNNX' is a InNNX, expected a linen module.*NNX modules are not supported"),
-        ({'model.name': 'made_in_nnx'}, "'test_own:made_in_nnx' is a InNNX, expected a linen module"),
+        ({'model.name': 'InNNX'}, "'test_own_parts:InNNX' is a InNNX, expected a linen module.*NNX modules are not supported"),
+        ({'model.name': 'made_in_nnx'}, "'test_own_parts:made_in_nnx' is a InNNX, expected a linen module"),
         ({'model.name': 'Wide'}, r'Wide gives \[2, 17\] for 2 examples, expected logits \[2, 10\].*num_classes=10'),
         ({'model.name': 'Pair'}, r'Pair gives a tuple for 2 examples, expected logits \[2, 10\]'),
         ({'model.name': 'OnlyInference'}, 'building it failed with AssertionError: nothing to train'),
         (
             {'augment.name': 'nothing'},
-            "'test_own:nothing' made 'image' a NoneType.*Expected images of the same shape",
+            "'test_own_parts:nothing' made 'image' a NoneType.*Expected images of the same shape",
         ),
         (
             {'augment.name': 'cropped'},
             r"made 'image' uint8 \(100, 4, 8, 1\), which was uint8 \(100, 8, 8, 1\)",
         ),
-        ({'augment.name': 'scaled'}, "'test_own:scaled' made 'image' float32 .*, which was uint8"),
-        ({'augment.name': 'no_batch'}, "'test_own:no_batch' returned a NoneType. Expected the batch with the same fields"),
+        ({'augment.name': 'scaled'}, "'test_own_parts:scaled' made 'image' float32 .*, which was uint8"),
+        ({'augment.name': 'no_batch'}, "'test_own_parts:no_batch' returned a NoneType. Expected the batch with the same fields"),
         ({'data.name': 'with_nan'}, '1 of 60 train images hold NaN or infinite values, the first is at index 7'),
         ({'data.name': 'with_gaps'}, 'labels up to 3 and no example of class 2.*set model.num_classes to 4'),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(tmp_path, capsys, monkeypatch, changes, message):
     monkeypatch.setattr(program.Compiled, 'prepare', lambda *a: pytest.fail('compiled'))
-    changes = {key: f'test_own:{name}' for key, name in changes.items()}
+    changes = {key: f'test_own_parts:{name}' for key, name in changes.items()}
     assert launch.launch(str(written(tmp_path, SMALL)), str(tmp_path / 'dir'), changes) == launch.REFUSED
     told = capsys.readouterr().err
     assert told.count('\n') == 1
@@ -104,5 +104,5 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, capsys, monkeypatch, changes,
 
 
 def test_classes_may_be_missing_where_the_config_says_how_many(tmp_path):
-    changes = {'data.name': 'test_own:with_gaps', 'model.num_classes': '4'}
+    changes = {'data.name': 'test_own_parts:with_gaps', 'model.num_classes': '4'}
     assert launch.launch(str(written(tmp_path, SMALL)), str(tmp_path / 'dir'), changes, 'plan') == launch.OK
