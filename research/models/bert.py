@@ -52,6 +52,33 @@ _HUGGINGFACE = {
 }
 
 
+# As in a config.json at the hub.
+_FIELDS = {
+    'vocabulary_size': 'vocab_size',
+    'dim': 'hidden_size',
+    'depth': 'num_hidden_layers',
+    'heads': 'num_attention_heads',
+    'width': 'intermediate_size',
+    'max_length': 'max_position_embeddings',
+    'segment_types': 'type_vocab_size',
+    'activation': 'hidden_act',
+    'dropout': 'hidden_dropout_prob',
+    'attention_dropout': 'attention_probs_dropout_prob',
+}
+
+
+def _configured(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    said = {ours: config[theirs] for ours, theirs in _FIELDS.items() if theirs in config}
+    if 'layer_norm_eps' in config:
+        said['norm'] = {'name': 'layer', 'epsilon': config['layer_norm_eps']}
+    if (kind := config.get('position_embedding_type')) not in (None, 'absolute'):
+        raise ConfigError(f"The config.json beside the weights has positions of kind '{kind}', and 'absolute' ones are read.")
+    sizes = SIZES.get(name.removeprefix('bert_'), {})
+    if others := {key: said[key] for key in sizes if said.get(key) not in (None, sizes[key])}:
+        raise ConfigError(f"The config.json beside the weights says {others}, not a '{name}' {sizes}: load it as 'bert'.")
+    return said
+
+
 def _names(net: 'BERT') -> Iterator[tuple[str, tuple[str, ...]]]:
     table = _HUGGINGFACE | {'head': 'qa_outputs' if net.head == 'question_answering' else 'classifier'}
     for ours, theirs in table.items():
@@ -115,8 +142,18 @@ class BERT(nn.Module):
                 'bert_large': 'google-bert/bert-large-uncased',
             },
             backbone='bert',
+            spellings=((r'LayerNorm\.gamma$', 'LayerNorm.weight'), (r'LayerNorm\.beta$', 'LayerNorm.bias')),
+            configured=_configured,
+            heads=r'(cls|classifier|qa_outputs)\.',
+            tied={
+                'cls.predictions.decoder.weight': 'bert.embeddings.word_embeddings.weight',
+                'cls.predictions.decoder.bias': 'cls.predictions.bias',
+            },
         ),
     }
+    HEADS = ('head', 'pooler', 'transform', 'transform_norm', 'vocabulary_bias', 'next_sentence')
+    # Of any length: the parameters are the same.
+    EXAMPLE = jax.ShapeDtypeStruct((1, 1), jnp.int32)
 
     @nn.compact
     def __call__(

@@ -85,6 +85,10 @@ class Source(NamedTuple):
       backbone: what the names of all layers but the head begin with ('vit' in 'vit.layernorm'), which files of a network
         without its head leave out; Hugging Face's `model_type`.
       spellings: patterns of other names for the same tensors, and what they are replaced with, in this order.
+      configured: model name, the `config.json` beside the weights -> arguments of our constructor; raises ConfigError if it is
+        another network's.
+      heads: pattern of the tensors of heads, which a network with another head leaves aside.
+      tied: tensors that repeat another one, and which.
     """
 
     layers: Callable[[Any], Iterable[tuple]]
@@ -93,6 +97,9 @@ class Source(NamedTuple):
     arguments: Callable[[str, Collection[str]], Mapping[str, Any]] = lambda name, tensors: {}
     backbone: str = ''
     spellings: tuple[tuple[str, str], ...] = ()
+    configured: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] = lambda name, config: {}
+    heads: str = '(?!)'
+    tied: Mapping[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from research.catalogue import ConfigError, nearest
 from research.layers import formulation
-from research.models.network import Layer, Network, Preprocessing, Source
+from research.models.network import Layer, Preprocessing, Source
 
 Path = tuple[str, ...]
 
@@ -86,7 +86,7 @@ class Entry(NamedTuple):
 
 def sources_of(module: nn.Module) -> Mapping[str, Source]:
     """Other libraries with weights for a network, by name."""
-    return module.SOURCES if isinstance(module, Network) else {}
+    return getattr(module, 'SOURCES', {})
 
 
 def source_of(module: nn.Module, source: str) -> Source:
@@ -102,7 +102,7 @@ def is_own(source: Source) -> bool:
     return source is _OWN
 
 
-def layers_of(module: Network, source: Source) -> set[str]:
+def layers_of(module: nn.Module, source: Source) -> set[str]:
     """Their names of layers that a network may have; nothing is traced."""
     return {theirs for row in source.layers(module) for theirs in Layer(*row).names}
 
@@ -150,10 +150,15 @@ def has_twin(path: Path) -> bool:
     return path[-1] in _LEAVES
 
 
+def example_of(module: nn.Module, image: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """An input of a network: its own `EXAMPLE`, or images of this shape."""
+    return getattr(module, 'EXAMPLE', jax.ShapeDtypeStruct(image, jnp.float32))
+
+
 def shapes_of(module: nn.Module, image: tuple[int, ...]) -> dict[Path, tuple[int, ...]]:
     """Path -> shape of a network's variables, for images [B, H, W, C] of this shape; one trace."""
     with formulation.plain():  # the same parameters, traced in half the time
-        variables = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(image, jnp.float32))
+        variables = jax.eval_shape(module.init, jax.random.key(0), example_of(module, image))
     return {path: leaf.shape for path, leaf in flatten_dict(variables).items() if path[0] not in _PASSING}
 
 

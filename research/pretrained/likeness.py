@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 
+import flax.linen as nn
 import numpy as np
 
 from research import models
@@ -37,9 +38,10 @@ def looks_like(tensors: Mapping[str, np.ndarray], instead_of: str = '') -> str:
     return ''
 
 
-def _plain(name: str) -> Network:
+def _plain(name: str) -> nn.Module:
     """The network, whatever it computes from its parameters."""
-    return models.create(name).clone(norm='batch', padding='half')
+    module = models.create(name)
+    return module.clone(norm='batch', padding='half') if isinstance(module, Network) else module
 
 
 def _fits(name: str, library: str, tensors: Mapping[str, np.ndarray]) -> bool:

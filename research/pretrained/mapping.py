@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,19 @@ from research.config import files as configs
 from research.layers import low_rank
 from research.models.network import Layer, Source
 from research.pretrained import files
-from research.pretrained.entries import NO_PLACE, Entry, Path, canonical, cut, entries, has_twin, is_own, shapes_of, source_of
+from research.pretrained.entries import (
+    NO_PLACE,
+    Entry,
+    Path,
+    canonical,
+    cut,
+    entries,
+    example_of,
+    has_twin,
+    is_own,
+    shapes_of,
+    source_of,
+)
 from research.pretrained.files import Stored
 from research.pretrained.likeness import looks_like
 
@@ -49,7 +62,8 @@ class Weights:
         if self.fresh:
 
             def drawn(rng):
-                variables = flatten_dict(module.init(rng, jnp.zeros(self.image)))
+                example = example_of(module, self.image)
+                variables = flatten_dict(module.init(rng, jnp.zeros(example.shape, example.dtype)))
                 return {'/'.join(path): variables[path] for path in self.fresh}
 
             heads = jax.jit(drawn)(jax.random.key(0))
@@ -58,9 +72,13 @@ class Weights:
 
 
 def tensors_of(source: Source, stored: Stored) -> dict[str, np.ndarray]:
-    """The tensors, by the names that the source has for a whole network."""
+    """The tensors, by the names that the source has for a whole network; each once, where it ties two."""
     spelt = canonical(source, stored.names)
-    return {spelt.get(name, name): tensor for name, tensor in stored.read().items()}
+    tensors = {spelt.get(name, name): tensor for name, tensor in stored.read().items()}
+    for copy, original in source.tied.items():
+        if copy in tensors and np.array_equal(tensors[copy], tensors.setdefault(original, tensors[copy])):
+            del tensors[copy]
+    return tensors
 
 
 def classes_of(module: nn.Module, source: Source, tensors: Mapping[str, np.ndarray]) -> int:
@@ -108,7 +126,8 @@ def into(
     if is_own(source):  # what norm layers keep that the network does not have
         aside, foreign = {theirs for theirs in tensors if not theirs.startswith('params/')}, {}
     else:
-        aside = {theirs for theirs in tensors if NO_PLACE.search(theirs)} | _statistics(whole, source, reading.leaves)
+        aside = {theirs for theirs in tensors if NO_PLACE.search(theirs) or re.match(source.heads, theirs)} - {*source.tied}
+        aside |= _statistics(whole, source, reading.leaves)
         foreign = {theirs: np.asarray(tensors[theirs]) for theirs in sorted(aside - reading.used) if theirs in tensors}
     reading.complain(name, aside)
     if reading.drawn:
@@ -137,7 +156,8 @@ class _Reading:
         """One leaf: kept, to be drawn, or a misfit."""
         given = {theirs: self.tensors[theirs] for theirs in entry.theirs if theirs in self.tensors}
         self.used |= given.keys()
-        head, layer, expected = entry.path[-2] in self.heads, '/'.join(entry.path[1:-1]), entry.expected
+        head, expected = not {*entry.path[-2:]}.isdisjoint(self.heads), entry.expected
+        layer = '/'.join(entry.path[1:-1]) or entry.path[-1]
         if len(given) < len(entry.theirs):
             if head:
                 self.drawn[layer] = 'the file has none'

@@ -66,7 +66,7 @@ def arguments(name: str, stored: Stored, source: Source, kwargs: Mapping[str, An
     Another norm layer keeps the epsilon and the momentum of the source, unless it is asked for others.
     """
     needed = {key: value for key, value in (stored.network or {}).items() if key != 'name'}
-    needed |= source.arguments(name, canonical(source, stored.names).values())
+    needed |= {**source.arguments(name, canonical(source, stored.names).values()), **source.configured(name, stored.config)}
     if 'norm' not in needed or 'norm' not in kwargs:
         return {**needed, **kwargs}
     theirs, asked = (dict(catalogue.named('norm layer', layer, norm.NORMS)) for layer in (needed['norm'], kwargs['norm']))
