@@ -89,7 +89,10 @@ def with_nan(path):
             r"made 'image' uint8 \(100, 4, 8, 1\), which was uint8 \(100, 8, 8, 1\)",
         ),
         ({'augment.name': 'scaled'}, "'test_own_parts:scaled' made 'image' float32 .*, which was uint8"),
-        ({'augment.name': 'no_batch'}, "'test_own_parts:no_batch' returned a NoneType. Expected the batch with the same fields"),
+        (
+            {'augment.name': 'no_batch'},
+            "'test_own_parts:no_batch' returned a NoneType. Expected the batch with the same fields",
+        ),
         ({'data.name': 'with_nan'}, '1 of 60 train images hold NaN or infinite values, the first is at index 7'),
         ({'data.name': 'with_gaps'}, 'labels up to 3 and no example of class 2.*set model.num_classes to 4'),
     ],
