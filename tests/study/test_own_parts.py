@@ -107,5 +107,5 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, capsys, monkeypatch, changes,
 
 
 def test_classes_may_be_missing_where_the_config_says_how_many(tmp_path):
-    changes = {'data.name': 'test_own_parts:with_gaps', 'model.num_classes': '4'}
+    changes = {'data.name': 'test_own_parts:with_gaps', 'model.num_classes': '4', 'data.batch_size': '20'}
     assert launch.launch(str(written(tmp_path, SMALL)), str(tmp_path / 'dir'), changes, 'plan') == launch.OK
