@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from research.catalogue import ConfigError
-from research.layers import remat
+from research.layers import formulation, remat
 
 
 def attention(
@@ -26,7 +26,8 @@ def attention(
 ) -> jax.Array:
     """Weighted means of values, with the softmax in float32 or wider.
 
-    remat does not keep the scores, T x S per head: much memory, few FLOPs (Korthikanti et al. 2022).
+    remat does not keep the scores, T x S per head: much memory, few FLOPs (Korthikanti et al. 2022). On CPU, without dropout,
+    long sequences go by blocks of queries, and memory is linear in T (Rabe and Staats 2021).
 
     Args:
       query: `[B, T, N, H]`, floating.
@@ -41,10 +42,28 @@ def attention(
     Raises:
       ConfigError: K does not divide N.
     """
-    batch, length, heads, features = query.shape
+    length, heads = query.shape[1:3]
     keys, shared = key.shape[1:3]
     if heads % shared:
         raise ConfigError(f'{heads} heads cannot share {shared} heads of keys and values evenly: choose a divisor.')
+    block = length if dropout else formulation.queries_at_once(length, keys)
+    if block == length:
+        return _of_all(query, key, value, mask, bias, dropout)
+
+    def blocks(a, axis):
+        return jnp.moveaxis(a.reshape(*a.shape[:axis], -1, block, *a.shape[axis + 1 :]), axis, 0)
+
+    same = {name: a for name, a in (('mask', mask), ('bias', bias)) if a is not None and a.shape[2] == 1}
+    cut = {name: blocks(a, 2) for name, a in (('mask', mask), ('bias', bias)) if a is not None and a.shape[2] > 1}
+    mixed = lax.map(
+        jax.checkpoint(lambda given: _of_all(key=key, value=value, **same, **given)), {'query': blocks(query, 1), **cut}
+    )
+    return jnp.moveaxis(mixed, 0, 1).reshape(query.shape[0], length, -1)
+
+
+def _of_all(query, key, value, mask=None, bias=None, dropout=None):
+    batch, length, heads, features = query.shape
+    keys, shared = key.shape[1:3]
     groups = heads // shared
     # Queries of a group are rows beside each other: they share keys and values without copies of these.
     rows = query.reshape(batch, length, shared, groups, features).transpose(0, 3, 1, 2, 4)

@@ -71,7 +71,9 @@ class EncoderBlock(nn.Module):
         query, key, value = jnp.split(qkv, [heads, heads + shared], axis=2)
         if positions is not None:
             query, key = rotary(query, positions), rotary(key, positions)
-        dropout = functools.partial(Dropout(self.attention_dropout, name='weights_dropout'), train=self.kit.train)
+        dropout = None
+        if self.attention_dropout and (self.kit.train or self.is_initializing()):
+            dropout = functools.partial(Dropout(self.attention_dropout, name='weights_dropout'), train=self.kit.train)
         return self._dense(attention(query, key, value, mask, bias, dropout), dim, 'projection')
 
     def _mlp(self, x):

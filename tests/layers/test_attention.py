@@ -10,7 +10,9 @@ import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research import cost
 from research.catalogue import ConfigError
+from research.layers import formulation
 from research.layers.attention import Cache, alibi, attention, causal_mask, padding_mask, rotary, segment_mask
 from research.layers.dropout import Dropout
 
@@ -154,6 +156,31 @@ def test_dropout_of_weights_belongs_to_the_position():
     whole, order = masked((query, key, value), positions), np.array([2, 0, 3, 1])
     np.testing.assert_array_equal(masked([a[order] for a in (query, key, value)], positions[order]), whole[order])
     assert np.abs(whole - apply(query, key, value)).max() > 0.1
+
+
+@pytest.mark.parametrize('masked', ['causal', 'padding'])
+def test_blocks_of_queries_give_what_all_give_at_once(masked, monkeypatch):
+    arrays, at = drawn(0, queries=6, keys=6, shared=2), np.arange(6)[None]
+    mask = causal_mask(6, 6) if masked == 'causal' else padding_mask(at < np.array([[6], [4]]))
+
+    def result(arrays):
+        mixed = attention(*arrays, mask, alibi(4, at, at))
+        return jnp.sin(mixed).sum(), mixed
+
+    expected = jax.jit(jax.value_and_grad(result, has_aux=True))(arrays)
+    monkeypatch.setattr(formulation, 'queries_at_once', lambda queries, keys: 2)
+    assert 'scan' in str(jax.make_jaxpr(result)(arrays))
+    found = jax.jit(jax.value_and_grad(lambda arrays: result(arrays), has_aux=True))(arrays)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), found, expected)
+
+
+def test_memory_grows_with_the_length_not_with_its_square():
+    def temporaries(length):
+        shape = jax.ShapeDtypeStruct((1, length, 4, 8), jnp.float32)
+        gradient = jax.jit(jax.grad(lambda arrays: jnp.sin(attention(*arrays)).sum()))
+        return cost.memory(gradient.lower([shape] * 3).compile())['temporaries']
+
+    assert temporaries(4096) < 2.5 * temporaries(2048)
 
 
 @pytest.mark.parity
