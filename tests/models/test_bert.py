@@ -105,6 +105,7 @@ def test_the_order_of_words_matters_by_their_positions_alone(positions):
     whole, _ = apply(TOKENS, positions=np.arange(8)[None])
     moved, _ = apply(TOKENS[:, order], positions=order[None])
     np.testing.assert_allclose(moved, whole[:, order], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(apply(TOKENS)[0], whole, rtol=0, atol=1e-6)  # counted from 0 where they are left out
     moved, _ = apply(TOKENS[:, order])
     assert (np.abs(moved - whole[:, order]).max() > 1e-3) == (positions != 'none')
 
