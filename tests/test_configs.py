@@ -45,10 +45,7 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.parametrize(
     'path',
-    [
-        pytest.param(path, marks=() if path.stem in ('base', 'quickstart', 'gan_norms') else pytest.mark.long)
-        for path in CONFIGS
-    ],
+    [pytest.param(path, marks=() if path.stem in ('base', 'quickstart') else pytest.mark.long) for path in CONFIGS],
     ids=lambda path: path.stem,
 )
 def test_every_variant_is_built_and_typed(path, idx_folder, prepared, monkeypatch, plain):

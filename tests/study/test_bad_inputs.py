@@ -261,6 +261,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.long
 def test_ten_commands_end_with_status_2_and_one_sentence(tmp_path):
     path = written(tmp_path, TINY)
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}

@@ -13,6 +13,7 @@ import research.study
 from research import models, pretrained
 from research.catalogue import ConfigError
 from research.config import overrides
+from research.pretrained import likeness
 from research.study import identity
 from research.train import checkpoint
 from research.train import experiment as experiments
@@ -31,6 +32,12 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp('weights') / 'model.safetensors'
     pretrained.save(module, variables, path)
     return path, variables
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_looked_for(monkeypatch):
+    """What else the weights may be, which takes seconds and tests/pretrained asks."""
+    monkeypatch.setattr(likeness, '_PATIENCE', 0.0)
 
 
 def config(path, **changes):
