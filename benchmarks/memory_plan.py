@@ -84,7 +84,7 @@ def measure(case: str, budget: str) -> dict:
     built = experiments.build(run.config, session, run.key)
     built = judge.equipped(built, resolve, session, folder / 'judges', lambda config, checksum: {}, lambda: False)
     executable, _ = built.prepared(), beside_training(built)
-    built.init(Clock())
+    built.program.engine.host(built.init(Clock()))  # which compiles both
     with cost.peak_memory() as peak:
         outcome = loop.train(built, folder, lambda *_: None, lambda: False)
     chosen = run.memory_plan
