@@ -64,7 +64,7 @@ class Evaluator:
         """'name/...': metrics over the split of this name, or over these rows of the data set; and what was kept of each."""
 
         def predict(data, block):
-            return self.engine.host(self.program.evaluate(self.clock, variables, data, self.engine.replicate(block)))
+            return self.engine.read(self.program.evaluate(self.clock, variables, data, self.engine.replicate(block)))
 
         metrics, kept = score(self.feed.blocks(self.splits[name] if rows is None else rows), predict, self.task)
         return {f'{name}/{metric}': value for metric, value in metrics.items()}, kept
@@ -80,6 +80,6 @@ class Evaluator:
     def show(self, variables: Variables, directory: pathlib.Path, step: int) -> None:
         """Writes what the task shows of its samples into DIRECTORY/NAME/STEP.png."""
         if self.program.samples is not None:
-            rows = self.engine.host(self.program.samples(self.clock, variables))
+            rows = self.engine.read(self.program.samples(self.clock, variables))
             for name, picture in self.task.show({k: np.asarray(v) for k, v in rows.items()}).items():
                 pictures.write(directory / name, step, picture)

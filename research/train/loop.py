@@ -163,7 +163,7 @@ class _Run:
         for _ in range(2):
             start = time.perf_counter()
             state, sums = compiled(self.clock, state, chunk)
-            self.engine.host(sums)  # waits
+            self.engine.read(sums)  # waits
             compiled.rate = 1 / (time.perf_counter() - start)
         return jax.block_until_ready(self.experiment.init(self.clock))
 
@@ -194,7 +194,7 @@ class _Run:
 
     def _read(self, steps: int, size: int, sums: Any) -> None:
         """Waits for a chunk, checks its losses and gradients and adds up its sums."""
-        sums = {k: np.asarray(v, np.float64)[:steps] for k, v in self.engine.host(sums).items()}
+        sums = {k: np.asarray(v, np.float64)[:steps] for k, v in self.engine.read(sums).items()}
         check_finite(self.at, size, sums, lambda position: self._controls(self.at.step, position, size)['learning_rate'])
         self.at.advance(steps, size, sums)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from research import catalogue
@@ -60,6 +61,10 @@ class Jit:
         """Device arrays, as one copy that survives donation."""
         return _copy(tree)
 
+    def read(self, tree: Any) -> Any:
+        """A program's outputs as NumPy arrays."""
+        return jax.device_get(tree)
+
     def jit(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Any:
         """The function compiled when called or lowered; every argument and result is replicated."""
         return jax.jit(function, donate_argnums=donate, out_shardings=self._everywhere)
@@ -108,6 +113,10 @@ class Pmap:
     def host(self, tree: Any) -> Any:
         """The first device's copy."""
         return _first(jax.tree.map(lambda x: x.addressable_data(0), tree))
+
+    def read(self, tree: Any) -> Any:
+        """A program's outputs as NumPy arrays, the first device's."""
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
     def jit(self, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Any:
         """The function compiled when called or lowered; every argument and result has a leading device axis."""
