@@ -44,9 +44,9 @@ SMALL = {
 def reader(tmp_path, monkeypatch):
     """What a page's snippets find: files in the folder, and names. Studies are small."""
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
-    images = np.zeros((40, 8, 8, 1), np.uint8)
+    images = np.zeros((200, 8, 8, 1), np.uint8)
     images[::2, :4] = 9
-    labels = np.arange(40) % 2
+    labels = np.arange(200) % 2
     np.savez(tmp_path / 'mine.npz', x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('WANDB_MODE', 'offline')

@@ -254,7 +254,7 @@ def test_variants_of_traced_numbers_trace_one_program(tmp_path, monkeypatch):
     )
     counts = []
     forward = CNN.__call__
-    for count in (1, 30):
+    for count in (1, 1, 30):  # the first plan of a process also asks the network which random streams it draws from
         calls = []
         monkeypatch.setattr(CNN, '__call__', lambda *a, calls=calls, **k: (calls.append(1), forward(*a, **k))[1])
         planned = plan.make(f'{written(tmp_path, TINY + body)}:{count}', {})
@@ -265,7 +265,7 @@ def test_variants_of_traced_numbers_trace_one_program(tmp_path, monkeypatch):
         printed = console.file.getvalue()
         assert printed.count(' timed steps') == len(planned.variants) and '1 training programs to compile' in printed
         counts.append(len(calls))
-    assert counts[0] == counts[1]
+    assert counts[1] == counts[2]
     assert not (tmp_path / 'study').exists()
 
 
