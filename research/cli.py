@@ -1,7 +1,6 @@
 """The command `frugal`: flags and nothing else."""
 
 import argparse
-import difflib
 import os
 import pathlib
 import signal
@@ -9,10 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import rich.console
-
 from research import listing
-from research.catalogue import ConfigError
+from research.catalogue import ConfigError, near
 from research.config import examples
 from research.report import console
 from research.study.launch import OK, REFUSED, launch
@@ -79,17 +76,23 @@ def run(arguments: Sequence[str]) -> int:
 def _study(arguments: Sequence[str]) -> int:
     known, rest = _parser().parse_known_args(arguments)
     changes = dict(map(_change, rest))
+    if known.plan not in (None, True, 'runs'):
+        raise ConfigError(f'--plan={known.plan}: expected --plan, a row a variant, or --plan=runs, a row a run.')
+    if known.report == '':
+        raise ConfigError('--report= names no folder: --report writes into DIR, --report=FOLDER elsewhere.')
+    mode = next((name for name in ('plan', 'report', 'prepare') if getattr(known, name)), 'run')
     if not known.workdir:
         problem = 'missing' if known.workdir is None else 'empty'
         raise ConfigError(f'--workdir=DIR is {problem}: the folder of runs and report, such as --workdir=runs/quickstart.')
-    if not known.config and known.mode != 'report':
+    if not known.config and mode != 'report':
         raise ConfigError('--config=FILE is missing: the study, such as --config=quickstart.')
-    if known.mode == 'report' and known.stale:
+    if mode == 'report' and known.stale:
         raise ConfigError('--stale says what a launch does with finished runs, and --report runs nothing. Leave one out.')
     name = known.config.partition(':')[0]
     if not pathlib.Path(name).is_file() and name in (along := examples.paths()):
         print(f'--config={name} means {along[name]}')
-    return launch(known.config, known.workdir, changes, known.mode, known.stale, known.runs, known.into)
+    into = known.report if isinstance(known.report, str) else ''
+    return launch(known.config, known.workdir, changes, mode, known.stale, known.plan == 'runs', into)
 
 
 def _list(arguments: Sequence[str]) -> int:
@@ -109,10 +112,10 @@ def _compare(arguments: Sequence[str]) -> int:
     from research.report import compare
 
     studies = compare.read(parser.parse_args(arguments).folders)
-    console = rich.console.Console()
+    terminal = console.Terminal(80)
     for note in compare.notes(studies):
-        console.print(note, markup=False, highlight=False)
-    console.print(compare.table(studies))
+        terminal.print(note, markup=False, highlight=False)
+    terminal.print(compare.table(studies))
     return OK
 
 
@@ -142,7 +145,6 @@ def _parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(mode='run', runs=False, into='')
     parser.add_argument(
         '--config',
         default='',
@@ -152,43 +154,14 @@ def _parser() -> _Parser:
     parser.add_argument('--workdir', metavar='DIR', help='where runs and report go')
     parser.add_argument('--stale', default='', choices=('rerun', 'keep'), help='finished runs whose code has changed')
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        '--plan',
-        nargs='?',
-        action=_Plan,
-        default=argparse.SUPPRESS,
-        metavar='runs',
-        help='print costs and programs, =runs a row a run; train nothing',
-    )
-    mode.add_argument(
-        '--report',
-        nargs='?',
-        action=_Report,
-        default=argparse.SUPPRESS,
-        metavar='FOLDER',
-        help='rebuild the report from the records, into DIR or FOLDER',
-    )
-    mode.add_argument('--prepare', dest='mode', action='store_const', const='prepare', help='fetch and check the data, no more')
+    for name, value, text in (
+        ('plan', 'runs', 'print costs and programs, =runs a row a run; train nothing'),
+        ('report', 'FOLDER', 'rebuild the report from the records, into DIR or FOLDER'),
+    ):
+        mode.add_argument(f'--{name}', nargs='?', const=True, metavar=value, help=text)
+    mode.add_argument('--prepare', action='store_true', help='fetch and check the data, no more')
     parser.add_argument('--version', action='version', version=f'frugal {VERSION}')
     return parser
-
-
-class _Plan(argparse.Action):
-    """--plan, --plan=runs."""
-
-    def __call__(self, parser, namespace, value, option=None):
-        if value not in (None, 'runs'):
-            raise ConfigError(f'--plan={value}: expected --plan, a row a variant, or --plan=runs, a row a run.')
-        namespace.mode, namespace.runs = 'plan', value == 'runs'
-
-
-class _Report(argparse.Action):
-    """--report, --report=FOLDER."""
-
-    def __call__(self, parser, namespace, value, option=None):
-        if value == '':
-            raise ConfigError('--report= names no folder: --report writes into DIR, --report=FOLDER elsewhere.')
-        namespace.mode, namespace.into = 'report', value or ''
 
 
 def _change(flag: str) -> tuple[str, str]:
@@ -203,13 +176,12 @@ def _change(flag: str) -> tuple[str, str]:
 
 def _unknown(name: str) -> str:
     if not name.startswith('-'):
-        close = difflib.get_close_matches(name, _COMMANDS, n=1, cutoff=_LIKE)
-        if close:
-            return f"unknown command '{name}'. Did you mean 'frugal {close[0]}'?"
+        if close := near(name, _COMMANDS, _LIKE):
+            return f"unknown command '{name}'. Did you mean 'frugal {close}'?"
         return f"'{name}' belongs to no flag. Flags are written --NAME=VALUE; a study is --config={name}."
     flags = [f'--{flag}' for flag in _FLAGS]
-    close = difflib.get_close_matches(name.lstrip('-'), _FLAGS, n=1, cutoff=_LIKE)
-    hint = f"Did you mean '--{close[0]}'?" if close else f'No flag has a name like it. Flags: {", ".join(flags)}.'
+    close = near(name.lstrip('-'), _FLAGS, _LIKE)
+    hint = f"Did you mean '--{close}'?" if close else f'No flag has a name like it. Flags: {", ".join(flags)}.'
     return f"unknown flag '{name}'. {hint} Fields of the config are set by --config.KEY=VALUE."
 
 

@@ -157,10 +157,10 @@ def _node(config: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 def _check_data(config: Mapping[str, Any]) -> None:
     """Of the group `data`, what shows without the data."""
-    fields = flatten(defaults())
+    fields = defaults()
     for key in config:
-        if key not in defaults()['data']:
-            raise Misfit(f'data.{key}', f"Unknown key 'data.{key}'.{nearest_key(f'data.{key}', fields)}")
+        if key not in fields['data']:
+            raise Misfit(f'data.{key}', f"Unknown key 'data.{key}'.{nearest_key(f'data.{key}', flatten(fields))}")
     name = config['name']
     if ':' in name or '.' in name.strip('./'):
         loader = _resolve('data.name', 'data', name, sources.ARRAYS)

@@ -1,10 +1,8 @@
 """Axes of the plots: round ticks, each with its unit, on a range that outliers cannot stretch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from research.report.forest_data import round_ticks
 
 _DECIMAL = tuple((1000.0**step, prefix) for step, prefix in enumerate(('', 'k', 'M', 'G', 'T', 'P', 'E')))
 # Unit -> (size, name) of the units that its ticks may have, ascending.
@@ -49,6 +47,33 @@ def label(value: float, unit: str = '', sign: bool = False) -> str:
     """At most four digits and the unit: '98 %', '−0.5', '+2 points'; 0 has no sign."""
     text = f'{value:{"+" if sign and value else ""}.4g}'.replace('-', '−')
     return f'{text} {unit}'.strip()
+
+
+def round_ticks(low: float, high: float, most: int = _TICKS) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between low and high, about `most` of them."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f'{number * step:.10g}') for number in range(first, last + 1)]
+
+
+def ratio_ticks(low: float, high: float, most: int = _TICKS) -> list[float]:
+    """Round ratios between low and high, 1 among them, for a logarithmic axis."""
+    if high / low < 2.5:
+        return [tick for tick in round_ticks(low, high, most) if tick > 0]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices: list[Callable[[int], Sequence[float]]] = [
+        lambda d: (10.0**d, 1.5 * 10.0**d, 2 * 10.0**d, 3 * 10.0**d, 5 * 10.0**d, 7 * 10.0**d),
+        lambda d: (10.0**d, 2 * 10.0**d, 5 * 10.0**d),
+        lambda d: (10.0**d,),
+        lambda d: (10.0**d,) if d % 3 == 0 else (),
+    ]
+    for choose in choices:
+        found = [float(f'{tick:.10g}') for decade in decades for tick in choose(decade) if low <= tick <= high]
+        if len(found) <= most + 1:
+            return found
+    return [1.0]
 
 
 def _linear(low: float, high: float, units: Sequence[tuple[float, str]], most: int) -> list[list[Any]]:

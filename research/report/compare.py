@@ -10,7 +10,7 @@ from research.catalogue import ConfigError
 from research.config import overrides
 from research.report import records, tables, words
 from research.report.records import BASELINE
-from research.report.summary import read_evaluations, summarize
+from research.report.summary import content, read_evaluations
 
 # Fields of a baseline that say what is compared with what, not how; those of `_ELSEWHERE` may differ without a word.
 _OF_THE_STUDY = ('study.budget', 'study.score', 'study.alpha', 'study.margin')
@@ -58,7 +58,7 @@ def _read(path: Path, name: str) -> Study:
     study = found.study
     config = overrides.flatten(overrides.apply(study['config'], study['variants'].get(BASELINE, {})))
     baseline = json.loads(json.dumps(overrides.flatten(overrides.defaults()) | config))  # an older record lacks new fields
-    return Study(name, json.loads(records.dumps(summarize(found, read_evaluations(found)))), study['variants'], baseline)
+    return Study(name, content(found, read_evaluations(found)), study['variants'], baseline)
 
 
 def notes(studies: Sequence[Study]) -> list[str]:

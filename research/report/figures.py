@@ -65,7 +65,7 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
     middle = np.median([0.0, *_known(point['mean'] for point in points)]) if middle is None else middle
     unit = '%' if score.name else ''
     low, high = forest_data.robust([[bound - middle for bound in _span(point)] for point in points])
-    differences = [_difference(contrast, score) for contrast in summary['contrasts']]
+    differences = [forest_data.difference(contrast, score) for contrast in summary['contrasts']]
     spread = forest_data.robust([_known([*row['values'], *(row['interval'] or ())]) for row in differences])
     return {
         'metric': summary['metric'],
@@ -112,17 +112,6 @@ def _points(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return points
-
-
-def _difference(contrast: Mapping[str, Any], score: words.Unit) -> dict[str, Any]:
-    return {
-        'name': contrast['name'],
-        'kind': forest_data.kind(contrast['verdict']),
-        'null': contrast['null'],
-        'mean': score.scaled(contrast['difference']),
-        'interval': contrast['interval'] and [score.scaled(bound) for bound in contrast['interval']],
-        'values': [score.scaled(value) for value in contrast['differences']],
-    }
 
 
 def _pareto(points: Sequence[Mapping[str, Any]], cost: Mapping[str, Any], higher: bool) -> dict[str, Any]:

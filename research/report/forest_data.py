@@ -1,12 +1,12 @@
-"""What the forest plot shows: rows in order, axes that an outlier cannot stretch, round ticks."""
+"""What the forest plot shows: rows in order, axes that an outlier cannot stretch."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from research.report import costs, tables, words
+from research.report import axes, costs, tables, words
 
 # Kind of a verdict -> its heading, in the order of the plot.
 GROUPS = {
@@ -36,7 +36,6 @@ _REACH, _WORTH = 6.0, 1.5
 _OFF = 2
 # Ratios of cost that are nearer to 1 do not say how far an axis must reach.
 _NEAR = math.log(1.1)
-_TICKS = 5
 
 
 def kind(verdict: str) -> str:
@@ -52,10 +51,9 @@ def forest(summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, An
       chart: `costs` and `points` as research.report.figures.chart makes them.
 
     Returns:
-      rows: a list of {name, title, kind, verdict, mean, interval, outside, values, costs} in the order of the plot, by group
-        and in it by effect: the strongest first where there is one, else the best. outside is 'low' or 'high' if the mean
-        lies beyond the axis, else ''; values are by seed; costs: key -> {ratio, interval, outside}, interval None for
-        what is counted.
+      rows: a list of {name, title, kind, null, verdict, mean, interval, outside, values, costs}, `in_order`. outside is 'low'
+        or 'high' if the mean lies beyond the axis, else ''; values are by seed; costs: key -> {ratio, interval, outside},
+        interval None for what is counted.
       null: [low, high] of the null variant, None if unknown, or if redrawing the data order changed nothing.
       axis: {label, unit, range, ticks}.
       costs: a list of {key, label, range, ticks} of those that differ in some row, as ratios to the baseline, on a
@@ -64,8 +62,7 @@ def forest(summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, An
     score, null = tables.unit(summary), tables.null(summary)
     low, high = (null or {}).get('interval') or (0.0, 0.0)
     band = [score.scaled(low), score.scaled(high)] if low < high else None
-    rows = [_row(contrast, score, chart) for contrast in summary['contrasts'] if not contrast['null']]
-    rows.sort(key=lambda row: _place(row, summary['higher_is_better']))
+    rows = [_row(contrast, score, chart) for contrast in in_order(summary)]
     effects = robust([*(_span(row['mean'], row['interval']) for row in rows), band or []])
     for row in rows:
         row['outside'] = _outside(row['mean'], effects)
@@ -78,7 +75,7 @@ def forest(summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, An
         low, high = map(math.exp, robust(spans, _NEAR))
         for entry in entries:
             entry['outside'] = _outside(entry['ratio'], (low, high))
-        shown.append({**cost, 'range': [low, high], 'ticks': ratio_ticks(low, high)})
+        shown.append({**cost, 'range': [low, high], 'ticks': axes.ratio_ticks(low, high)})
     return {
         'rows': rows,
         'null': band,
@@ -86,22 +83,40 @@ def forest(summary: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, An
             'label': summary['metric'],
             'unit': score.name.strip(),
             'range': list(effects),
-            'ticks': round_ticks(*effects),
+            'ticks': axes.round_ticks(*effects),
         },
         'costs': sorted(shown, key=lambda cost: cost['key'] != 'train_seconds'),
     }
 
 
-def _row(contrast: Mapping[str, Any], score: words.Unit, chart: Mapping[str, Any]) -> dict[str, Any]:
-    interval = contrast['interval']
+def in_order(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The contrasts but the null's, by group and in it by effect: the strongest first where there is one, else the best."""
+
+    def place(contrast: Mapping[str, Any]) -> tuple[int, float]:
+        group, difference = kind(contrast['verdict']), contrast['difference'] or 0.0
+        best_first = -difference if summary['higher_is_better'] else difference
+        return list(GROUPS).index(group), -best_first if group == 'worse' else best_first
+
+    return sorted((contrast for contrast in summary['contrasts'] if not contrast['null']), key=place)
+
+
+def difference(contrast: Mapping[str, Any], score: words.Unit) -> dict[str, Any]:
+    """{name, kind, null, mean, interval, values by seed} of a contrast, scores in the metric's printed unit."""
     return {
         'name': contrast['name'],
-        'title': tables.title(contrast),
         'kind': kind(contrast['verdict']),
-        'verdict': contrast['verdict'],
+        'null': contrast['null'],
         'mean': score.scaled(contrast['difference']),
-        'interval': interval and [score.scaled(bound) for bound in interval],
+        'interval': contrast['interval'] and [score.scaled(bound) for bound in contrast['interval']],
         'values': [score.scaled(value) for value in contrast['differences']],
+    }
+
+
+def _row(contrast: Mapping[str, Any], score: words.Unit, chart: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **difference(contrast, score),
+        'title': tables.title(contrast),
+        'verdict': contrast['verdict'],
         'costs': _costs(contrast, chart),
     }
 
@@ -119,13 +134,6 @@ def _costs(contrast: Mapping[str, Any], chart: Mapping[str, Any]) -> dict[str, d
             ratio = math.prod(value**weight for value, weight in zip(known, contrast['weights'].values(), strict=True))
             found[key] = {'ratio': ratio, 'interval': None}
     return found
-
-
-def _place(row: Mapping[str, Any], higher: bool) -> tuple[int, float]:
-    if row['mean'] is None:
-        return list(GROUPS).index(row['kind']), 0.0
-    best_first = -row['mean'] if higher else row['mean']
-    return list(GROUPS).index(row['kind']), -best_first if row['kind'] == 'worse' else best_first
 
 
 def _span(middle: float | None, interval: Sequence[float] | None) -> list[float]:
@@ -150,30 +158,3 @@ def robust(spans: Iterable[Sequence[float]], near: float = 0.0) -> tuple[float, 
     low, high = min(inside), max(inside)
     margin = 0.06 * (high - low) or 1.0
     return low - margin, high + margin
-
-
-def round_ticks(low: float, high: float, most: int = _TICKS) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between low and high, about `most` of them."""
-    rough = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(f'{number * step:.10g}') for number in range(first, last + 1)]
-
-
-def ratio_ticks(low: float, high: float, most: int = _TICKS) -> list[float]:
-    """Round ratios between low and high, 1 among them, for a logarithmic axis."""
-    if high / low < 2.5:
-        return [tick for tick in round_ticks(low, high, most) if tick > 0]
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    choices: list[Callable[[int], Sequence[float]]] = [
-        lambda d: (10.0**d, 1.5 * 10.0**d, 2 * 10.0**d, 3 * 10.0**d, 5 * 10.0**d, 7 * 10.0**d),
-        lambda d: (10.0**d, 2 * 10.0**d, 5 * 10.0**d),
-        lambda d: (10.0**d,),
-        lambda d: (10.0**d,) if d % 3 == 0 else (),
-    ]
-    for choose in choices:
-        found = [float(f'{tick:.10g}') for decade in decades for tick in choose(decade) if low <= tick <= high]
-        if len(found) <= most + 1:
-            return found
-    return [1.0]

@@ -14,7 +14,7 @@ from research import files
 from research.config import overrides
 from research.report import earlier, figures, forest, forest_data, headline, records, screen, tables, training, trials, words
 from research.report.records import BASELINE
-from research.report.summary import bands, read_evaluations, summarize
+from research.report.summary import bands, content, read_evaluations
 
 _TEMPLATES = {
     'html': {'autoescape': True},
@@ -53,7 +53,7 @@ def write(
     folder = read.workdir if folder is None else Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     curves = read_evaluations(read)
-    summary = json.loads(records.dumps(summarize(read, curves)))
+    summary = content(read, curves)
     records.write_results(read, folder)
     files.write(folder / 'summary.json', records.dumps(summary, indent=1))
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
@@ -83,7 +83,7 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
     study = read.study
     baseline = overrides.apply(study['config'], study['variants'][BASELINE])  # tuning may have changed it
     score, level, warnings = tables.unit(summary), words.level(summary['alpha']), headline.warnings(summary)
-    differing = _differing(study, baseline)
+    quality, cost, differing = tables.quality(summary), tables.cost(summary), _differing(study, baseline)
     titles = [row['title'] for row in chart['forest']['rows']]
     home = urllib.parse.quote(os.path.relpath(read.workdir / 'runs', folder))
     runs = {
@@ -109,11 +109,11 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
         },
         'config': [f'{key} = {json.dumps(value)}' for key, value in overrides.flatten(baseline).items()],
         'null': words.null(tables.null(summary), score, summary),
-        'quality': tables.quality(summary),
-        'cost': tables.cost(summary),
+        'quality': quality,
+        'cost': cost,
         'shown': {
-            'quality': screen.linked(screen.varying(screen.ordered(tables.quality(summary), titles), same=False), runs),
-            'cost': screen.varying(screen.ordered(tables.cost(summary), titles)),
+            'quality': screen.linked(screen.varying(screen.ordered(quality, titles), same=False), runs),
+            'cost': screen.varying(screen.ordered(cost, titles)),
         },
         'tuning': trials.table(summary),
         'observed': training.observed(summary),

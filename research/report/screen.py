@@ -1,10 +1,11 @@
 """What report.html draws on the server: the forest plot, as text and places in percent of an axis, and tables with links."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from research.report import tables, words
+from research.report import axes, tables, words
 from research.report.forest_data import GROUPS
 from research.report.records import BASELINE
 
@@ -77,7 +78,7 @@ def forest(
     return {
         'axis': {
             **data['axis'],
-            'ticks': _ticks(data['axis']['ticks'], place, place(0.0), _signed),
+            'ticks': _ticks(data['axis']['ticks'], place, place(0.0), functools.partial(axes.label, sign=True)),
             'zero': place(0.0),
             'band': band,
         },
@@ -203,7 +204,3 @@ def _ticks(
         edge = 'first' if at < _EDGE else 'last' if at > 100 - _EDGE else ''
         ticks.append({'at': at, 'text': text(value), 'place': f'{edge} {"minor" if (number - middle) % 2 else ""}'.strip()})
     return ticks
-
-
-def _signed(value: float) -> str:
-    return f'{value:+g}'.replace('-', '−') if value else '0'

@@ -1,6 +1,7 @@
 """Records -> summary.json: all numbers of the report and none of its sentences. Differences are paired by seed."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from research.report import conditions, costs, earlier, statistics, trials, unchanged
-from research.report.records import BASELINE, NULL, Records, correct, evaluations, score
+from research.report.records import BASELINE, NULL, Records, correct, dumps, evaluations, score
 from research.report.times import Evaluations, Times
 
 # What the summary copies from study.json.
@@ -32,6 +33,11 @@ def read_evaluations(records: Records) -> Evaluations:
         variant: {seed: evaluations(records.workdir, by_seed[seed]['id']) for seed in records.seeds}
         for variant, by_seed in records.results.items()
     }
+
+
+def content(records: Records, curves: Evaluations) -> dict[str, Any]:
+    """`summarize` as summary.json keeps it."""
+    return json.loads(dumps(summarize(records, curves)))
 
 
 def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:

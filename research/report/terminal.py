@@ -30,10 +30,10 @@ def table(summary: Mapping[str, Any]) -> Listing:
     lines: list[Line | Text] = []
     for row in (first, *null):
         lines += [_line(row, summary), *_causes(row, summary)]
-    place = {row['name']: number for number, row in enumerate(forest_data.forest(summary, {'costs': [], 'points': []})['rows'])}
+    by_name = {row.contrast['name']: row for row in others if row.contrast}
     groups: dict[str, list[tables.Row]] = {}
-    for row in sorted((row for row in others if row.contrast), key=lambda row: place[row.contrast['name']]):
-        groups.setdefault(forest_data.kind(row.contrast['verdict']), []).append(row)
+    for contrast in forest_data.in_order(summary):
+        groups.setdefault(forest_data.kind(contrast['verdict']), []).append(by_name[contrast['name']])
     for kind, rows in groups.items():
         notes = {_note(row, kind) for row in rows}
         shared = notes.pop() if len(notes) == 1 else ''

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from research.catalogue import ConfigError, nearest
 from research.config import overrides
 from research.report import records, tables
-from research.report.summary import read_evaluations, summarize
+from research.report.summary import content, read_evaluations
 
 _REPORTS = ('report.html', 'report.md', 'report.csv', 'summary.json', 'study.json')
 _PARAMETER = 500  # characters of a value, the least that any MLflow server takes
@@ -99,7 +99,7 @@ def _to_wandb(read: records.Records) -> str:
             sent.summary.update(run.final | {'status': run.status})
         count += 1
     with wandb.init(project=project, name='report', id=f'report-{project}', job_type='report', resume='allow') as sent:
-        lines = tables.lines(_summary(read))
+        lines = tables.lines(content(read, read_evaluations(read)))
         sent.log({'table': wandb.Table(list(lines[0]), [list(line.values()) for line in lines])})
         for path in _reports(read):
             sent.save(path, base_path=read.workdir, policy='now')
@@ -140,10 +140,6 @@ def _send(mlflow: types.ModuleType, to: str, run: Run) -> None:
     client = mlflow.MlflowClient()
     for first in range(0, max(len(metrics), len(params)), _AT_ONCE):
         client.log_batch(to, metrics=metrics[first : first + _AT_ONCE], params=params[first : first + _AT_ONCE])
-
-
-def _summary(read: records.Records) -> dict[str, Any]:
-    return json.loads(records.dumps(summarize(read, read_evaluations(read))))
 
 
 def _reports(read: records.Records) -> list[Path]:

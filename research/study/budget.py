@@ -18,14 +18,13 @@ from research.config.files import located
 from research.data import Dataset, batch_sizes
 from research.report import records
 from research.study import identity
-from research.study.measure import beside_training, trial
+from research.study.measure import beside_training, timed, trial
 from research.study.plan import Plan, Run, the_same
 from research.study.verify import verify
 from research.train import experiment as experiments
 from research.train import flops, judge, memory, parallel, record
 from research.train.clock import Clock
 from research.train.experiment import Experiment
-from research.train.feed import Feed
 from research.train.program import Session
 
 # Steps are timed over at least this long.
@@ -130,9 +129,7 @@ def _with_seconds(run: Run, session: Session, pinned: dict[str, int], path: path
 
 
 def _seconds_per_step(experiment: Experiment) -> float:
-    took, capacity, steps = trial(experiment, Clock()), Feed(experiment).capacity(experiment.batch_size), 1
-    while (seconds := took(steps)) < _SECONDS and steps < capacity:
-        steps = min(capacity, steps * 4)
+    seconds, steps = timed(*trial(experiment, Clock()), _SECONDS)
     return seconds / steps
 
 

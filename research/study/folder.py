@@ -30,8 +30,6 @@ EARLIER = 'earlier'
 _REPORT = ('report.*', 'summary.json', '*.png', '*.pdf')
 # A full disk, a quota that is used up, a file system that went read-only.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# In the folder of a run, and of the study.
-_EVENTS = 'tensorboard'
 # Seconds in which the other writes of a checkpoint that failed print their errors, so that the one that helps comes last.
 _LAST_WORDS = 1.0
 
@@ -149,13 +147,13 @@ def link_events(workdir: pathlib.Path, runs: Mapping[str, Mapping[str, str]]) ->
     Args:
       runs: variant -> seed -> run id.
     """
-    shutil.rmtree(workdir / _EVENTS, ignore_errors=True)  # links alone
+    shutil.rmtree(workdir / record.EVENTS, ignore_errors=True)  # links alone
     for variant, by_seed in runs.items():
         # Every name is one folder of its own: 'a/b' is 'a%2Fb', and '..' is no way out.
-        folder = workdir / _EVENTS / re.sub(r'^\.', '%2E', urllib.parse.quote(variant, safe=' +=,'))
+        folder = workdir / record.EVENTS / re.sub(r'^\.', '%2E', urllib.parse.quote(variant, safe=' +=,'))
         folder.mkdir(parents=True)
         for seed, run in by_seed.items():
-            (folder / seed).symlink_to(pathlib.Path('../../runs', run, _EVENTS), target_is_directory=True)
+            (folder / seed).symlink_to(pathlib.Path('../../runs', run, record.EVENTS), target_is_directory=True)
 
 
 def _keep_report(workdir: pathlib.Path) -> None:

@@ -61,8 +61,9 @@ def schedules(built: Mapping[str, Experiment]) -> dict[str, tuple[list[int], lis
     return curves
 
 
-def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
-    """Compiles the training program; returns `steps -> seconds` that a chunk of them takes, on a state that nobody keeps."""
+def trial(experiment: Experiment, clock: Clock) -> tuple[Callable[[int], float], int]:
+    """Compiles the training program; returns `steps -> seconds` that a chunk of them takes, on a state that nobody keeps, and
+    the most steps of a chunk."""
     program, feed, phase = experiment.program, Feed(experiment), experiment.phases.at(0, 0)
     state = experiment.init(clock)
     chunk = feed.chunk(0, 0, 1, phase.batch_size, START)
@@ -78,19 +79,25 @@ def trial(experiment: Experiment, clock: Clock) -> Callable[[int], float]:
         jax.block_until_ready(sums)
         return time.perf_counter() - start
 
-    return took
+    return took, feed.capacity(phase.batch_size)
+
+
+def timed(took: Callable[[int], float], capacity: int, least: float) -> tuple[float, int]:
+    """Seconds and steps of the first timing of at least so many seconds, or of `capacity` steps, doubled from one step."""
+    steps = 1
+    while (seconds := took(steps)) < least and steps < capacity:
+        steps = min(capacity, 2 * steps)
+    return seconds, steps
 
 
 def step_seconds(took: Callable[[int], float], capacity: int) -> tuple[float, int]:
-    """Seconds a step, and how many steps were timed; `took` is a `trial` of up to `capacity` steps.
+    """Seconds a step, and how many steps were timed; `took` and `capacity` are those of `trial`.
 
     The first call pays for libraries and memory and does not count. Then the median of a few timings, each long enough to hide
     its start; of a single one where a step takes long.
     """
     took(1)
-    steps = 1
-    while (seconds := took(steps)) < _TIMING and steps < capacity:
-        steps = min(capacity, 2 * steps)
+    seconds, steps = timed(took, capacity, _TIMING)
     timings = [seconds]
     while len(timings) < _TIMINGS and sum(timings) < _TIMINGS * _TIMING:
         timings.append(took(steps))

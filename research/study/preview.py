@@ -17,7 +17,6 @@ from research.report.console import Column, Line, Listing
 from research.study.measure import costs, schedules, step_seconds, trial
 from research.study.plan import Plan, Run
 from research.study.verify import verify
-from research.train import feed
 from research.train.clock import Clock
 from research.train.evaluation import variables_of
 from research.train.experiment import Experiment
@@ -61,13 +60,12 @@ class Prediction:
 def predict(experiment: Experiment, key: str, known: list[Mapping[str, Any]]) -> Prediction:
     """Compiles the training program, and times a few steps unless there are records of the same program."""
     clock, program, counts = Clock(), experiment.program, costs(experiment)
-    took = trial(experiment, clock)
+    timing = trial(experiment, clock)
     seen = [r['cost']['seconds_per_step'] for r in known if r.get('key') == key and r['status'] == 'finished']
     if seen:
         seconds, source = float(np.median(seen)), f'{len(seen)} finished run{"s" * (len(seen) > 1)}'
     else:
-        capacity = feed.Feed(experiment).capacity(experiment.batch_size)
-        seconds, steps = step_seconds(took, capacity)
+        seconds, steps = step_seconds(*timing)
         source = f'{steps} timed steps'
     variables, evaluations = variables_of(program.shapes), -(-experiment.total // experiment.eval_every)
     kept_bytes, kept_files = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables)), _VARIABLE_FILES

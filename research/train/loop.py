@@ -135,10 +135,9 @@ class _Run:
 
     def _train(self, state: State) -> Outcome:
         while not self._over(self.at.position):
-            with self._memory(state):
-                state = self._warmed(state)
-                with self.clock.measure('train'):
-                    state = self._segment(state, self.calendar.boundary(self.at.position))
+            state = self._warmed(state)
+            with self._memory(state), self.clock.measure('train'):
+                state = self._segment(state, self.calendar.boundary(self.at.position))
             over = self._over(self.at.position)
             if over or self.calendar.evaluates(self.at.position, self.at.batch_size):
                 self._evaluate(state)
@@ -278,7 +277,8 @@ class _Run:
         step, position = diverged.at or (self.at.step, self.at.position)
         where = {'step': step, 'checkpoint_step': self.saved_step, 'gradient_norms': diverged.norms}
         if diverged.at is not None:
-            chunk = self.feed.chunk(step, position, 1, (phase := self._phase(self.at.position)).batch_size, self.at.levels)
+            phase = self._phase(self.at.position)
+            chunk = self.feed.chunk(step, position, 1, phase.batch_size, self.at.levels)
             with self.clock.measure('evaluate'):
                 where['layer'] = divergence.locate(self.experiment, phase, *self.engine.host((self.state, chunk)))
         message = f'{diverged}; {divergence.sentence(where)}'

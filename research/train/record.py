@@ -10,6 +10,9 @@ from tensorboardX import SummaryWriter
 
 from research import files
 
+# Folder of TensorBoard events, in that of the run.
+EVENTS = 'tensorboard'
+
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes JSON atomically: a kill leaves either the old file or the new one. Raises OSError."""
@@ -24,7 +27,7 @@ class Metrics:
         self.path = path
         kept = [row for row in files.read_metrics(path) if row['position'] <= position] if position else []
         files.write(path, ''.join(json.dumps(row) + '\n' for row in kept))
-        events = path.parent / 'tensorboard'
+        events = path.parent / EVENTS
         if not kept:
             shutil.rmtree(events, ignore_errors=True)  # left by an abandoned attempt
         self._events = SummaryWriter(logdir=str(events), purge_step=kept[-1]['step'] + 1 if kept else None)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.report import figures, forest_data, headline, pages, screen, words
+from research.report import axes, figures, forest_data, headline, pages, screen, words
 
 SIZES = st.floats(1e-4, 1e4)
 
@@ -79,13 +79,13 @@ def test_axes_hold_the_middle_of_the_rows_and_round_ticks(values):
     low, high = forest_data.robust(spans)
     assert low < 0 < high
     assert 2 * sum(low <= a and b <= high for a, b in spans) >= len(spans)
-    ticks = forest_data.round_ticks(low, high)
+    ticks = axes.round_ticks(low, high)
     assert 0 in ticks and 2 <= len(ticks) <= 6 and all(low <= t <= high for t in ticks)
 
 
 @given(st.floats(1e-6, 0.99), st.floats(1.01, 1e6))
 def test_ticks_of_ratios_are_few_and_hold_1(low, high):
-    ticks = forest_data.ratio_ticks(low, high)
+    ticks = axes.ratio_ticks(low, high)
     assert 1 in ticks and ticks == sorted(set(ticks)) and len(ticks) <= 7 and all(low <= t <= high for t in ticks)
 
 
