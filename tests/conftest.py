@@ -18,6 +18,7 @@ import xla_cache  # noqa: E402
 
 import research  # noqa: E402, F401
 from research.layers import formulation  # noqa: E402
+from research.report import figures, forest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -46,3 +47,10 @@ def plain():
     """For tests of shapes and names, which every formulation has: the plain one is traced in half the time."""
     with formulation.plain():
         yield
+
+
+@pytest.fixture
+def without_plots(monkeypatch):
+    """Drawing takes most of a report's time; tests/report/test_report.py and test_forest.py have the pictures."""
+    monkeypatch.setattr(figures, 'pareto', lambda chart, workdir: None)
+    monkeypatch.setattr(forest, 'draw', lambda *arguments: None)

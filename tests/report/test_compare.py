@@ -6,14 +6,13 @@ import pytest
 from research import cli
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.report import compare, figures, pages
+from research.report import compare, pages
 
 EFFECTS = {'baseline': 0.0, 'null': 0.0, 'tiny': -0.05}
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, 'pareto', lambda chart, folder: None)
+def folders(tmp_path, without_plots):
     config = overrides.apply(overrides.defaults(), {'study.name': 'paper'})
     other = overrides.apply(config, {'data.name': 'mnist', 'study.budget': '10ep', 'data.path': '/elsewhere'})
     fabricate.study(tmp_path / 'digits', EFFECTS | {'adam': 0.03}, evaluations=1, config=config)

@@ -6,16 +6,12 @@ import shutil
 import fabricate
 import pytest
 
-from research.report import figures, pages, statistics
+from research.report import pages, statistics
 from research.study import asked
 
+pytestmark = pytest.mark.usefixtures('without_plots')
 EFFECTS = {'baseline': 0.0, 'null': 0.0, 'adam': 0.011, 'cosine': 0.003, 'tiny': -0.004, 'clip': 0.0}
 OTHERS = ('cosine', 'tiny', 'clip')
-
-
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    monkeypatch.setattr(figures, 'pareto', lambda chart, workdir: None)
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.report import axes, figures, forest_data, headline, pages, screen, words
+from research.report import axes, figures, forest, forest_data, headline, pages, screen, words
 
+pytestmark = pytest.mark.usefixtures('without_plots')
 SIZES = st.floats(1e-4, 1e4)
 
 
@@ -157,15 +158,11 @@ def test_the_headline_counts_verdicts(said, options):
     assert _headline(**options) == said
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch):
-    monkeypatch.setattr(figures, 'pareto', lambda chart, workdir: None)
-
-
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, 'pareto', lambda chart, workdir: None)
+        patch.setattr(forest, 'draw', lambda *arguments: None)
         workdir = fabricate.study(tmp_path_factory.mktemp('page'), evaluations=2, finished={'clip': 9})
         fabricate.amend(workdir, 'adam', 1, message='stalled: the training loss was 2.3 in the first interval and in the last')
         pages.write(workdir)

@@ -8,13 +8,11 @@ from config_file import written
 
 from research import cli
 from research.config import overrides
-from research.report import figures
 
 
 @pytest.fixture
-def report(tmp_path, monkeypatch, capsys):
+def report(tmp_path, capsys, without_plots):
     """Reports a study of the default config: (exit status, what was printed, margin of summary.json)."""
-    monkeypatch.setattr(figures, 'pareto', lambda chart, folder: None)
     config = overrides.apply(overrides.defaults(), {'study.name': 'paper'})
     fabricate.study(tmp_path / 'dir', {'baseline': 0.0, 'clip': 0.0}, evaluations=1, name='paper', config=config)
 

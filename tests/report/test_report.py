@@ -21,9 +21,11 @@ from rich.console import Console
 from research import files
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.report import figures, forest, pages, records, tables, terminal, training, trials, words
+from research.report import figures, pages, records, tables, terminal, training, trials, words
 from research.study import launch
 
+# The studies below and every state of a study are drawn, others not again.
+pytestmark = pytest.mark.usefixtures('without_plots')
 FILES = ('summary.json', 'results.jsonl', 'report.md', 'report.html', 'report.csv', 'report.tex')
 PICTURES = ('forest.png', 'forest.pdf', 'pareto.png', 'pareto.pdf')
 HOSTILE = (
@@ -56,13 +58,6 @@ class Tags(html.parser.HTMLParser):
 
     def handle_endtag(self, tag):
         self._in_data = False
-
-
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    """Drawing takes most of a report's time: the studies below and every state of a study are drawn, others not again."""
-    monkeypatch.setattr(figures, 'pareto', lambda chart, workdir: None)
-    monkeypatch.setattr(forest, 'draw', lambda *arguments: None)
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,6 @@ import pytest
 import research
 from research.catalogue import ConfigError
 from research.config import base, overrides
-from research.report import figures
 from research.study import launch
 
 
@@ -23,7 +22,7 @@ def small(**changes):
     return config
 
 
-def test_a_study_runs_from_python_and_its_command_repeats_it(tmp_path, monkeypatch):
+def test_a_study_runs_from_python_and_its_command_repeats_it(tmp_path, monkeypatch, without_plots):
     workdir, asked = tmp_path / 'mine', []
 
     def train(study, before, folder, session, stale, command):
@@ -31,7 +30,6 @@ def test_a_study_runs_from_python_and_its_command_repeats_it(tmp_path, monkeypat
         asked.extend(run.id for run in study.runs)
         return 1
 
-    monkeypatch.setattr(figures, 'pareto', lambda chart, folder: None)
     monkeypatch.setattr(launch, '_train', train)
     summary = research.study.run(small(), workdir, **{'optimizer.weight_decay': 1e-3})
     assert (summary['study'], summary.failed, summary.workdir) == ('mine', 1, workdir)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report import figures, pages, records, statistics, summary, tables
+from research.report import pages, records, statistics, summary, tables
 
 CONTRAST = {
     'name',
@@ -219,9 +219,8 @@ def test_crossed_interval_is_wider_and_needs_correctness(whole, tmp_path):
     assert all(c['crossed_interval'] is None for c in without.values())
 
 
-def test_pairs_made_under_different_conditions_are_named(tmp_path, monkeypatch):
+def test_pairs_made_under_different_conditions_are_named(tmp_path, without_plots):
     """A fingerprint that differs, numerics that differ, and a record of before there were numerics, which is not known to."""
-    monkeypatch.setattr(figures, 'pareto', lambda chart, workdir: None)
     workdir = fabricate.study(tmp_path, evaluations=2)
     for variant in ('baseline', 'adam', 'clip', 'null', 'tiny'):
         for seed in range(10):

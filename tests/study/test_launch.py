@@ -22,7 +22,7 @@ SMALL = (
 
 
 @pytest.fixture
-def start(tmp_path, capsys):
+def start(tmp_path, capsys, without_plots):
     """Launches tmp_path/paper.py, SMALL with `body`: (exit status, what went to stderr)."""
 
     def run(body='', mode='run', stale='', workdir=None, **changes):
