@@ -49,7 +49,9 @@ def _located(batch: Any, loss_fn: Callable[..., Any], params: Any, collections: 
     def note(call, args, kwargs, context):
         outputs = call(*args, **kwargs)
         name = '/'.join(context.module.path)
-        if context.method_name == '__call__' and name:
+        # A call may be traced first, for its shapes alone: such outputs have no values.
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(outputs))
+        if context.method_name == '__call__' and name and not traced:
             met[name] = met.get(name, True) and not _not_finite(outputs)
         return outputs
 
