@@ -3,6 +3,8 @@
 Letters: S steps a chunk, B examples a batch.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -22,6 +24,7 @@ def train_chunk(step: Step, phase: Phase, state: State, chunk: Chunk) -> tuple[S
     constants = chunk.data['constants']
     reference = step.reference(chunk.reference, constants)
 
+    @functools.partial(jax.jit, inline=True)  # traced once for the shapes and the loop; it leaves no call in the program
     def one(i, state):
         batch = training_batch(
             step.engine, step.fields, phase.micro_batches, chunk.data['examples'], chunk.rows[i], chunk.starts[i]
