@@ -72,7 +72,7 @@ class TestEveryFamily:
         logits, _ = jax.eval_shape(apply, variables, images(name))
         assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
 
-    @pytest.mark.parametrize('name', FAMILIES)
+    @pytest.mark.parametrize('name', [pytest.param(name, marks=() if name == 'cnn' else pytest.mark.long) for name in FAMILIES])
     def test_takes_batches_of_any_size_and_train_as_false_when_left_out(self, name):
         model, variables = shapes(name)
         (batch,) = jax.export.symbolic_shape('b')

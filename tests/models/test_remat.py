@@ -79,8 +79,9 @@ def test_gradients_are_equal_with_and_without(name, devices):
         chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-6 * scale)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('devices', DEVICES)
-@pytest.mark.parametrize('name', ['resnet', pytest.param('encoder', marks=pytest.mark.long)])
+@pytest.mark.parametrize('name', ['resnet', 'encoder'])
 def test_less_is_kept_the_more_is_computed_again(name, devices):
     """By the compiler's own count, of networks deep enough that activations are most of it."""
     none, products, block = (cost.memory(compiled(name, remat, devices)[0])['temporaries'] for remat in REMATS)

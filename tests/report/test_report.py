@@ -339,12 +339,12 @@ def test_lower_is_better_for_a_loss(tmp_path):
     [
         {'finished': dict.fromkeys(fabricate.EFFECTS, 0)},
         {'seeds': 1},
-        {'seeds': 3},
+        pytest.param({'seeds': 3}, marks=pytest.mark.long),
         {'effects': {'baseline': 0.0}},
         {'status': {('baseline', s): 'diverged' for s in range(10)}},
-        {'correct': False},
-        {'alpha': 0.1, 'margin': 0.02},
-        {'contrasts': {'both': {'adam': 1, 'cosine': 1, 'baseline': -2}}},
+        pytest.param({'correct': False}, marks=pytest.mark.long),
+        pytest.param({'alpha': 0.1, 'margin': 0.02}, marks=pytest.mark.long),
+        pytest.param({'contrasts': {'both': {'adam': 1, 'cosine': 1, 'baseline': -2}}}, marks=pytest.mark.long),
     ],
 )
 def test_any_state_of_a_study_can_be_reported(tmp_path, options, monkeypatch):

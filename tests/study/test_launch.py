@@ -193,6 +193,7 @@ def test_code_that_changed_is_refused_until_one_chooses(start, tmp_path, monkeyp
     assert start() == (0, '')
 
 
+@pytest.mark.long
 def test_a_study_of_nothing_but_its_baseline_has_a_report(start, tmp_path):
     assert start(mode='report')[0] == launch.REFUSED
     assert start() == (0, '')

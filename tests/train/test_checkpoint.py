@@ -36,7 +36,7 @@ def kinds(step):
     return {'arrays': data, 'index': step / 'state' / 'manifest.ocdbt', 'meta': next((step / 'meta').iterdir())}
 
 
-@pytest.mark.parametrize('kind', ['arrays', 'index', 'meta'])
+@pytest.mark.parametrize('kind', ['arrays', *(pytest.param(kind, marks=pytest.mark.long) for kind in ('index', 'meta'))])
 def test_a_truncated_file_costs_the_steps_since_the_checkpoint_before(session, whole, tmp_path, capsys, kind):
     saved = stopped(session, tmp_path / 'run')
     torn = kinds(saved / '15')[kind]

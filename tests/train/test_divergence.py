@@ -42,7 +42,13 @@ class Fragile(nn.Module):
         return x + moved[None]
 
 
-@pytest.mark.parametrize(('way', 'layer'), [('forward', "output of 'fragile'"), ('backward', "gradient of 'fragile/moved'")])
+@pytest.mark.parametrize(
+    ('way', 'layer'),
+    [
+        ('forward', "output of 'fragile'"),
+        pytest.param('backward', "gradient of 'fragile/moved'", marks=pytest.mark.long),
+    ],
+)
 def test_the_layer_where_it_first_appeared(session, tmp_path, way, layer):
     # The step that is done again takes its batch at once, of a size that no step of the run had.
     built = tiny.build(session, BREAKS, {'model.way': way, 'gradient.micro_batch': 16}, LATER)

@@ -63,17 +63,19 @@ def digits(tmp_path_factory):
     return study
 
 
+@pytest.mark.parametrize('moments', [[('save', 15)], pytest.param([('save', 15), ('chunk', 40)], marks=pytest.mark.long)])
+def test_killed(digits, monkeypatch, moments):
+    """A kill loses what was not saved."""
+    study = dataclasses.replace(digits, workdir=digits.folder / f'killed{len(moments)}')
+    _finish(study, _kill(study, monkeypatch, moments), digits)
+
+
 @pytest.mark.long
-def test_killed_twice(digits, monkeypatch):
-    study = dataclasses.replace(digits, workdir=digits.folder / 'killed')
-    _finish(study, _kill(study, monkeypatch, [('save', 15), ('chunk', 40)]), digits)
-
-
-@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_killed_and_then_stopped_by_a_signal(digits, monkeypatch, number):
-    """A kill loses what was not saved. At a signal what is on its way is read and saved; the same command goes on from it."""
+@pytest.mark.parametrize(('number', 'kills'), [(signal.SIGTERM, [('save', 15)]), (signal.SIGINT, [])])
+def test_stopped_by_a_signal(digits, monkeypatch, number, kills):
+    """What is on its way is read and saved; the same command goes on from it."""
     study = dataclasses.replace(digits, workdir=digits.folder / number.name)
-    at = _kill(study, monkeypatch, [('save', 15)])
+    at = _kill(study, monkeypatch, kills)
     events, status, launch = killed.launch(monkeypatch, study, number, 'chunk', 20)
     _went_on(events, at)
     assert status == 128 + number

@@ -171,6 +171,7 @@ def test_what_is_looked_at_is_the_phase_that_takes_most(session, changes, larges
     assert tiny.build(session, model, changes).largest[:3] == largest
 
 
+@pytest.mark.long
 def test_a_batch_that_grows_stays_within_the_budget(bare):
     grows = {**WIDE, 'data.batch_size': 32, 'data.batch': {'name': 'grow', 'milestones': ('0.5run',), 'factor': 4}}
     whole, constant = needs(grows), needs({**WIDE, 'data.batch_size': 32})
