@@ -48,6 +48,7 @@ def reader(tmp_path, monkeypatch):
     images[::2, :4] = 9
     labels = np.arange(200) % 2
     np.savez(tmp_path / 'mine.npz', x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
+    (tmp_path / 'mine.tsv').write_text('text\tlabel\n' + 200 * 'a cat\tpet\na bear\twild\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('WANDB_MODE', 'offline')
     monkeypatch.setenv('MLFLOW_TRACKING_URI', (tmp_path / 'mlruns').as_uri())

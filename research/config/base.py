@@ -14,12 +14,12 @@ def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         {
             'task': {
-                'name': 'classification',  # or 'generation' by two players
+                'name': 'classification',  # of images; or text_classification, or 'generation' by two players
                 'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class; of generation 'non_saturating'
                 'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
             'data': {
-                'name': 'digits',  # digits, mnist, fashion_mnist, or any TFDS name
+                'name': 'digits',  # digits, mnist, fashion_mnist, any TFDS name; unicode_names, or texts of your own
                 'checksum': '',  # expected hash of the data ('data' in a fingerprint); filled in for data of a loader function
                 'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
                 'batch_size': 64,  # examples a step, over all devices; 0 = the whole training split
@@ -28,7 +28,11 @@ def get_config(arg: str = '') -> ConfigDict:
                     'coupling': 'none',  # of the learning rate to the size: 'none', 'linear' or 'sqrt'
                 },
                 'eval_batch_size': 256,  # examples an evaluation step
-                'label': '',  # which column of classes to learn, where prepared data have several; '' = the usual one
+                'label': '',  # which column of classes to learn, where data have several; '' = the usual one
+                'text': 'text',  # the column of texts, in a table of one's own
+                'pair': '',  # the column of second texts; '' = none
+                'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, or a file
+                'length': 64,  # tokens a text: the longer are cut, the shorter padded
                 'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are
                 'crop': 0,  # side of the square that is kept of their middle; 0 = resize
                 'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on

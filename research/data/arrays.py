@@ -1,14 +1,15 @@
 """A source from arrays: what a loader function returns, checked and brought to its stored form."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import images
-from research.data.dataset import PARTS, RESERVED, Arrays, Column, Store
+from research.data import images, texts
+from research.data.dataset import PARTS, RESERVED, TEXTS, Arrays, Column, Store
 
 _EXPECTED = (
     "{'train': part, 'test': part}, each part (images, labels) or {field: array [N, ...]}; 'validation' may be there too"
@@ -22,7 +23,8 @@ def from_arrays(name: str, parts: Mapping[str, Any], resize: int = 0, crop: int 
       name: as in the config.
       parts: 'train', 'test' (may be missing) and 'validation' (may be missing) -> (images [N, H, W] or [N, H, W, C] uint8 or
         float32, labels [N] whole numbers), or {field: [N, ...] bool, whole numbers or floats}. 64 bits become 32. Field
-        'image' gets a channel axis if it has none; a 'label' of whole numbers [N] is the class of an example.
+        'image' gets a channel axis if it has none; a 'label' of whole numbers [N] is the class of an example. Fields 'text' and
+        'pair' are N texts, of which `dataset.cut` makes rows of tokens.
       resize, crop: of uint8 images, see `research.data.images`; 0 for as they are.
 
     Raises:
@@ -93,7 +95,7 @@ def checksum(arrays: Arrays) -> str:
         array = arrays[name]
         digest.update(f'{"" if classic else repr(name)}{array.shape}{array.dtype.str}'.encode())
         for part in array.parts:
-            digest.update(np.ascontiguousarray(part).data)
+            digest.update(json.dumps(part.tolist()).encode() if name in TEXTS else np.ascontiguousarray(part).data)
     return digest.hexdigest()[:16]
 
 
@@ -147,6 +149,8 @@ def _stored(data: str, part: str, name: str, values: Any) -> np.ndarray:
             f'{where} has a name that it cannot have: expected a text other than {", ".join(map(repr, RESERVED))}, which '
             'the trainer adds to each batch. Rename the field.'
         )
+    if name in TEXTS:
+        return texts.checked(where, values)
     try:
         array = np.asarray(values)
     except ValueError as error:  # rows of several lengths

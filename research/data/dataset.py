@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import order
+from research.data import order, tokenizer
 
 # The trainer adds these to each batch.
 RESERVED = ('valid', 'position')
 
 # The facts that are numbers, see `Dataset.facts`.
 NUMBERS = ('counts', 'mean', 'std')
+
+# Fields of a source that are texts.
+TEXTS = ('text', 'pair')
 
 # Parts that a source may have.
 PARTS = ('train', 'test', 'validation')
@@ -99,13 +102,15 @@ class Dataset:
     """Examples of named fields, and which of them a run may read.
 
     Attributes:
-      name, arrays, checksum: of the `Store`.
+      name, arrays, checksum: of the `Store`. Texts are rows of tokens here, see `research.data.tokenizer.rows`.
       splits: 'train', 'validation' and 'test' -> int64 rows, sorted and disjoint. Nothing outside them is ever read.
       fields: what an example consists of.
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
         [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
-        [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. Those in
-        `NUMBERS` reach a program as constants and are not part of its compile key; the others are.
+        [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. Of texts:
+        'vocabulary_size', and 'tokenizer', a digest. Those in `NUMBERS` reach a program as constants and are not part of its
+        compile key; the others are.
+      tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
     """
 
     name: str
@@ -114,6 +119,7 @@ class Dataset:
     splits: Mapping[str, np.ndarray]
     fields: Mapping[str, Field]
     facts: Mapping[str, Any]
+    tokenizer: str = ''
 
 
 def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
@@ -136,8 +142,14 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if store.moments is not None:
         height, width = store.arrays['image'].shape[1:3]
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)
-    fields = {field: Field(array.shape[1:], array.dtype) for field, array in store.arrays.items()}
-    return Dataset(store.name, store.arrays, store.checksum, splits, fields, facts)
+    arrays, checksum, made = store.arrays, store.checksum, ''
+    if 'text' in arrays:
+        tokens, made = tokenizer.rows(arrays, splits['train'], config)
+        arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}
+        facts |= tokenizer.facts(made)
+        checksum = tokenizer.digest(f'{checksum} {facts["tokenizer"]} {config["length"]}')
+    fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
+    return Dataset(store.name, arrays, checksum, splits, fields, facts, made)
 
 
 def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -68,6 +68,11 @@ def rematerializes(name: str) -> bool:
     return 'remat' in inspect.signature(catalogue.resolve('model', name, MODELS | GENERATORS)).parameters
 
 
+def reads_tokens(name: str) -> bool:
+    """Whether a network has a vocabulary."""
+    return 'vocabulary_size' in inspect.signature(catalogue.resolve('model', name, MODELS | GENERATORS)).parameters
+
+
 def create(
     name: str, num_classes: int = 1000, *, axis_name: str | None = None, remat: str = 'none', **kwargs: Any
 ) -> nn.Module:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from research import cost, files, pretrained
+from research import cost, files, models, pretrained
 from research.config import overrides
 from research.study import identity, trained
 from research.study.display import Display
@@ -125,6 +125,10 @@ class _Runner:
         _own_checkpoints(directory, run, fingerprint)
         group = run.config['model']
         model = {**group, **pretrained.arguments(group), 'num_classes': experiment.num_classes}
+        if models.reads_tokens(group['name']):
+            model['vocabulary_size'] = experiment.program.step.module.vocabulary_size
+        if experiment.dataset.tokenizer:
+            (directory / trained.TOKENIZER).write_text(experiment.dataset.tokenizer)
         record.write_json(directory / 'config.json', {**run.asked, 'model': model})
         record.write_json(directory / trained.DATA, trained.described(experiment.dataset))
         outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), self.stop)

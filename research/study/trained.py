@@ -15,7 +15,7 @@ import numpy as np
 from research import tasks
 from research.catalogue import ConfigError
 from research.config import files
-from research.data import Dataset
+from research.data import Dataset, texts, tokenizer
 from research.layers import formulation
 from research.pretrained import runs
 from research.report import records
@@ -25,6 +25,7 @@ from research.train.steps.network import Network
 
 # What a run keeps of its data.
 DATA = 'data.json'
+TOKENIZER = 'tokenizer.json'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,12 +37,14 @@ class Trained:
       variables: its variables.
       config: of the run, resolved.
       data: what `described` tells of the data that it was trained on; {} for a run that has kept nothing of them.
+      tokenizer: of texts, from the library `tokenizers`; None of other data.
     """
 
     module: nn.Module
     variables: Mapping[str, Any]
     config: Mapping[str, Any]
     data: Mapping[str, Any]
+    tokenizer: Any = None
 
     def __getitem__(self, place: int) -> Any:
         return (self.module, self.variables)[place]  # Python unpacks by it too
@@ -52,7 +55,7 @@ class Trained:
 
         Args:
           inputs: [B, ...] as the data are stored, such as uint8 images [B, H, W, C], or [B, H, W] of one channel. Several
-            fields are given by name.
+            fields are given by name. Of texts: B texts, or pairs of texts.
 
         Raises:
           ConfigError: inputs of another shape or type, a task without probabilities.
@@ -101,6 +104,10 @@ class Trained:
     def _stored(self, inputs: Any) -> dict[str, np.ndarray]:
         """Inputs as {field: [B, ...]}, checked."""
         task = self._task
+        if self.tokenizer and not isinstance(inputs, Mapping):
+            columns = zip(*inputs, strict=True) if 'segments' in self.data['fields'] else [inputs]
+            coded = tokenizer.encode(self.tokenizer, *(texts.checked('The input', column).tolist() for column in columns))
+            inputs = {name: values for name, values in coded.items() if name in self.data['fields']}
         batch = dict(inputs) if isinstance(inputs, Mapping) else {task.fields[0]: inputs}
         for name, values in batch.items():
             if name not in self.data['fields']:
@@ -138,7 +145,8 @@ def read(directory: pathlib.Path) -> Trained:
     """The model of a finished run's folder."""
     config = json.loads((directory / 'config.json').read_text())
     data = records.derived(directory / DATA, {'facts': dict, 'fields': dict})
-    return Trained(module(config), checkpoint.load_variables(directory / 'scored'), config, data)
+    made = tokenizer.saved(directory / TOKENIZER)
+    return Trained(module(config), checkpoint.load_variables(directory / 'scored'), config, data, made)
 
 
 def module(config: Mapping[str, Any]) -> nn.Module:

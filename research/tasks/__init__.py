@@ -14,6 +14,7 @@ from research.data import Dataset
 TASKS = {
     'classification': 'research.tasks.classification:create',
     'generation': 'research.tasks.generation:create',
+    'text_classification': 'research.tasks.text_classification:create',
 }
 
 

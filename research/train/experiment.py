@@ -140,7 +140,7 @@ def load_data(config: Mapping[str, Any], session: Session, whole: bool = False) 
     source = tuple(group[field] for field in data.READ)
     if source not in session.stores:
         session.stores[source] = data.read(group, whole)
-    key = (*source, *(group[field] for field in data.CUT))
+    key = (*source, *(str(group[field]) for field in data.CUT))
     if key not in session.datasets:
         session.datasets[key] = data.cut(session.stores[source], group)
     dataset, expected = session.datasets[key], group['checksum']

@@ -199,7 +199,8 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
       ConfigError: a name or argument that does not fit.
     """
     classes = config['model']['num_classes'] or dataset.facts.get('classes', 0)
-    module = network(config['model'], classes, axis_name=engine.axis_name, remat=config['train']['remat'])
+    vocabulary = dataset.facts.get('vocabulary_size', 0)
+    module = network(config['model'], classes, vocabulary, axis_name=engine.axis_name, remat=config['train']['remat'])
     return Supervised(
         engine=engine,
         task=task,
@@ -213,9 +214,23 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
     )
 
 
-def network(group: Mapping[str, Any], classes: int, **given: Any) -> nn.Module:
-    """The network of the group `config.model`."""
-    return models.create(group['name'], classes, **given, **pretrained.arguments(group))
+def network(group: Mapping[str, Any], classes: int, vocabulary: int = 0, **given: Any) -> nn.Module:
+    """The network of the group `config.model`, for data of so many classes and tokens.
+
+    Raises:
+      ConfigError: as `models.create` does; a vocabulary of another size than the tokenizer's.
+    """
+    arguments = pretrained.arguments(group)
+    has = arguments.get('vocabulary_size', vocabulary)
+    if has < vocabulary or group['init_from'] and vocabulary and has != vocabulary:
+        raise Misfit(
+            'model.vocabulary_size',
+            f'The network has a vocabulary of {has} tokens, and data.tokenizer one of {vocabulary}: give the data the '
+            "tokenizer of the weights (data.tokenizer.name 'file' and its path), or leave model.vocabulary_size out.",
+        )
+    if vocabulary and models.reads_tokens(group['name']):
+        arguments = {'vocabulary_size': vocabulary, **arguments}
+    return models.create(group['name'], classes, **given, **arguments)
 
 
 def _batch(task: Task, fields: Mapping[str, Field], count: int) -> dict[str, jax.Array]:

@@ -1,0 +1,154 @@
+"""Texts by class from files: folders of `.txt`, tables (TSV, CSV, JSONL, Parquet), saved Hugging Face data sets.
+
+A path is a file, which is the training part, or a folder with a file or a folder for each part: `train.tsv`, `test.tsv`,
+`validation.tsv`, or `train/`, `test/`, `validation/`, each with a folder of `.txt` files a class, or as `datasets` saves it.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from research.catalogue import ConfigError, nearest
+from research.data.dataset import PARTS
+
+if TYPE_CHECKING:  # imported where a table is read: 0.2 s
+    import pyarrow
+
+
+def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any]]:
+    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N]}.
+
+    Classes are the labels of the training part, in the order of their names or numbers.
+
+    Args:
+      path: see above.
+      text, pair: columns of a table; `pair` '' for none. A folder by class has no columns.
+      label: the column of classes; '' for 'label'.
+
+    Raises:
+      ConfigError: no such files or columns, rows without a text or a label, bytes that are no UTF-8, and a label that training
+        has not.
+    """
+    if not path:
+        raise ConfigError("data.name is 'texts', and data.path is empty: expected a file or a folder.")
+    given = pathlib.Path(path).expanduser()
+    tables = {part: _read(where, text, pair, label or 'label') for part, where in _files(given).items()}
+    names = sorted({*tables['train']['label']}, key=lambda name: (isinstance(name, str), name))
+    numbers = {name: number for number, name in enumerate(names)}
+    for part, table in tables.items():
+        if unseen := sorted({str(name) for name in table['label'] if name not in numbers}):
+            raise ConfigError(
+                f"{given}: the {part} part has {len(unseen)} labels that the training part has not, such as '{unseen[0]}': no "
+                'network can learn them. Leave their rows out, or move some into the training part.'
+            )
+        table['label'] = np.array([numbers[name] for name in table['label']], np.int32)
+    return tables
+
+
+def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Part -> its file or folder."""
+    if given.is_file():
+        return {'train': given}
+    found = {part: where for part in PARTS for where in (given / part, *given.glob(f'{part}.*')) if _readable(where)}
+    if not found and _readable(given):
+        return {'train': given}
+    if 'train' not in found:
+        raise ConfigError(
+            f"data.path='{given}': expected a file ({', '.join(_TABLES)}), or a folder with train.tsv (and test.tsv), with "
+            'train/ (and test/), or with a folder of .txt files for each class.'
+        )
+    return found
+
+
+def _readable(where: pathlib.Path) -> bool:
+    return where.suffix in _TABLES and where.is_file() or any(where.glob('*.arrow')) or any(where.glob('*/*.txt'))
+
+
+def _read(where: pathlib.Path, text: str, pair: str, label: str) -> dict[str, Any]:
+    if where.is_dir() and not any(where.glob('*.arrow')):
+        files = sorted(where.glob('*/*.txt'))
+        return {'text': [_decoded(file) for file in files], 'label': [file.parent.name for file in files]}
+    table = _table(where)
+    named = {'text': text, 'pair': pair, 'label': label}
+    return {field: _column(where, table, name) for field, name in named.items() if name}
+
+
+def _decoded(file: pathlib.Path) -> str:
+    try:
+        return file.read_text('utf-8')
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{file} is no UTF-8: {error.reason} at byte {error.start}. Convert it, or leave it out.') from error
+
+
+def _table(where: pathlib.Path) -> 'pyarrow.Table':
+    import pyarrow
+
+    try:
+        return _saved(where) if where.is_dir() else _TABLES[where.suffix](where)
+    except KeyError as error:
+        raise ConfigError(f"{where} ends in '{where.suffix}', expected {', '.join(_TABLES)}.") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ConfigError(f'{where} cannot be read: {error}') from error
+
+
+def _column(where: pathlib.Path, table: 'pyarrow.Table', name: str) -> list[Any]:
+    if name not in table.column_names:
+        raise ConfigError(
+            f"{where} has no column '{name}'.{nearest(name, table.column_names)} data.text, data.pair and data.label name them."
+        )
+    values = table[name].to_pylist()
+    if missing := [row for row, value in enumerate(values) if value is None]:
+        raise ConfigError(f"{where}: {len(missing)} rows have no '{name}', the first is row {missing[0]}. Leave them out.")
+    return values
+
+
+def _delimited(delimiter: str) -> Callable[[pathlib.Path], 'pyarrow.Table']:
+    def read(where):
+        from pyarrow import csv
+
+        # A text of TSV may hold quotes; one of CSV is quoted where it holds commas or ends of lines.
+        parse = csv.ParseOptions(delimiter=delimiter, quote_char=delimiter == ',' and '"', newlines_in_values=delimiter == ',')
+        return csv.read_csv(where, parse_options=parse, convert_options=csv.ConvertOptions(strings_can_be_null=False))
+
+    return read
+
+
+def _lines(where: pathlib.Path) -> 'pyarrow.Table':
+    from pyarrow import json
+
+    return json.read_json(where)
+
+
+def _parquet(where: pathlib.Path) -> 'pyarrow.Table':
+    from pyarrow import parquet
+
+    return parquet.read_table(where)
+
+
+def _saved(where: pathlib.Path) -> 'pyarrow.Table':
+    import pyarrow
+
+    return pyarrow.concat_tables(pyarrow.ipc.open_stream(file).read_all() for file in sorted(where.glob('*.arrow')))
+
+
+_TABLES: Mapping[str, Callable[[pathlib.Path], Any]] = {
+    '.tsv': _delimited('\t'),
+    '.csv': _delimited(','),
+    '.jsonl': _lines,
+    '.parquet': _parquet,
+}
+
+
+def checked(where: str, texts: Sequence[Any]) -> np.ndarray:
+    """Texts as an array of str [N]; messages begin with `where`.
+
+    Raises:
+      ConfigError: something else than a text, or an empty one.
+    """
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            what = 'empty' if isinstance(text, str) else f'a {type(text).__name__}'
+            raise ConfigError(f'{where} is {what} at row {row}, expected a text: leave such rows out.')
+    return np.array(texts, object)

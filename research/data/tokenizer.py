@@ -1,0 +1,183 @@
+"""Tokenizers: texts to numbers, trained on the training split alone or taken from a file.
+
+All are the library `tokenizers`', saved as its `tokenizer.json`; `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]` are the first
+entries of a vocabulary that is trained here. The library's trainer of unigrams adds in the order of a hash map, which gives
+another vocabulary each time: none is trained here, and one that is there is named as a file.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from research import catalogue
+from research.catalogue import ConfigError
+
+if TYPE_CHECKING:  # imported where a text is read: 40 ms that images save
+    from tokenizers import Tokenizer
+
+TOKENIZERS = {
+    'word_piece': 'research.data.tokenizer:word_piece',
+    'bpe': 'research.data.tokenizer:bpe',
+    'file': 'research.data.tokenizer:file',
+}
+GIVEN = ('texts',)
+
+PAD, UNKNOWN, START, END, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+
+
+def word_piece(texts: Iterable[str], vocabulary_size: int = 8192, lowercase: bool = True) -> 'Tokenizer':
+    """BERT's (Devlin et al. 2019): words and punctuation, each the longest pieces of the vocabulary from its left.
+
+    Args:
+      texts: to train on.
+      vocabulary_size: entries at most, special tokens among them.
+      lowercase: small letters without accents, as the uncased BERT.
+    """
+    from tokenizers import models, trainers
+
+    learner, texts = _as_bert(models.WordPiece(unk_token=UNKNOWN), lowercase), [*texts]
+    # The trainer numbers pieces such as '##a' in the order of a hash map, and breaks ties by it (its issue 1794): another
+    # vocabulary each time, unless they are there from the start.
+    words = (learner.pre_tokenizer.pre_tokenize_str(learner.normalizer.normalize_str(text)) for text in texts)
+    inside = sorted({f'##{letter}' for text in words for word, _ in text for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=[*SPECIAL, *inside], show_progress=False)
+    learner.train_from_iterator(texts, trainer)
+    return _as_bert(models.WordPiece(learner.get_vocab(), unk_token=UNKNOWN), lowercase)
+
+
+def bpe(texts: Iterable[str], vocabulary_size: int = 8192) -> 'Tokenizer':
+    """Byte pairs (Sennrich et al. 2016) over bytes, as GPT-2 (Radford et al. 2019): no text has an unknown token."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.normalizer, made.pre_tokenizer = normalizers.NFC(), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[*SPECIAL],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(texts, trainer)
+    return made
+
+
+def file(texts: Iterable[str], path: str, lowercase: bool = True) -> 'Tokenizer':
+    """One that was trained elsewhere.
+
+    Args:
+      texts: not used.
+      path: a `tokenizer.json`, a `vocab.txt` of word pieces, or a folder that holds one of them.
+      lowercase: of a `vocab.txt`, which does not say.
+
+    Raises:
+      ConfigError: no such file, or one that is no tokenizer.
+    """
+    from tokenizers import Tokenizer, models
+
+    del texts
+    given = pathlib.Path(path).expanduser()
+    found = [p for p in (given, given / 'tokenizer.json', given / 'vocab.txt') if p.is_file()]
+    if not found:
+        raise ConfigError(
+            f"data.tokenizer.path='{path}': expected a tokenizer.json, a vocab.txt, or a folder with one of them."
+        )
+    try:
+        if found[0].suffix == '.json':
+            return Tokenizer.from_file(str(found[0]))
+        return _as_bert(models.WordPiece.from_file(str(found[0]), unk_token=UNKNOWN), lowercase)
+    except Exception as error:  # the library raises bare exceptions
+        raise ConfigError(f"data.tokenizer.path='{path}' is no tokenizer: {error}.") from error
+
+
+def _as_bert(model: Any, lowercase: bool) -> 'Tokenizer':
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+
+    made = Tokenizer(model)
+    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    return made
+
+
+def create(group: Mapping[str, Any], texts: Iterable[str]) -> 'Tokenizer':
+    """The tokenizer of the group `config.data.tokenizer`, ready to frame texts by `[CLS]` and `[SEP]`.
+
+    Args:
+      group: its name and arguments.
+      texts: those that it may learn from.
+
+    Raises:
+      ConfigError: a file that is no tokenizer, or one that lacks a special token.
+    """
+    from tokenizers import processors
+
+    made = catalogue.build('tokenizer', group, TOKENIZERS, texts=texts)
+    numbers = {token: made.token_to_id(token) for token in SPECIAL}
+    if missing := [token for token, number in numbers.items() if number is None]:
+        raise ConfigError(f"The tokenizer '{group['name']}' has no {', '.join(missing)}: add it to its vocabulary.")
+    made.add_special_tokens([*SPECIAL])  # never cut, and left out of what is decoded
+    made.post_processor = processors.TemplateProcessing(
+        single=f'{START} $A {END}',
+        pair=f'{START} $A {END} $B:1 {END}:1',
+        special_tokens=[(token, numbers[token]) for token in (START, END)],
+    )
+    return made
+
+
+def rows(arrays: Mapping[str, Any], train: np.ndarray, config: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], str]:
+    """Every text of a source as tokens, by a tokenizer that has seen the training split alone.
+
+    Args:
+      arrays: 'text' and maybe 'pair', each N texts.
+      train: rows of the training split.
+      config: `config.data`; reads `tokenizer` and `length`.
+
+    Returns:
+      (what `encode` gives, without segments where there are no pairs; the tokenizer as the text of its `tokenizer.json`).
+    """
+    columns = [arrays[name][:].tolist() for name in ('text', 'pair') if name in arrays]
+    made = create(config['tokenizer'], (column[row] for column in columns for row in train))
+    made.enable_truncation(config['length'])
+    made.enable_padding(length=config['length'], pad_id=made.token_to_id(PAD), pad_token=PAD)
+    found = encode(made, *columns)
+    return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, made.to_str()
+
+
+def facts(text: str) -> dict[str, Any]:
+    """What networks and tasks may ask of a tokenizer, the text of a `tokenizer.json`."""
+    from tokenizers import Tokenizer
+
+    return {'vocabulary_size': Tokenizer.from_str(text).get_vocab_size(), 'tokenizer': digest(text)}
+
+
+def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Texts, or pairs of them, as rows of one length: the longer are cut behind, the shorter padded.
+
+    Args:
+      made: as `rows` makes and saves it, which has the length T in it.
+      *columns: N texts, and maybe the N that stand behind them.
+
+    Returns:
+      {'tokens': int32 [N, T], 'segments': int32 [N, T], 1 on second texts, 'mask': bool [N, T], True on tokens}.
+    """
+    coded = made.encode_batch_fast([*zip(*columns, strict=True)] if columns[1:] else columns[0])
+    return {
+        'tokens': np.array([row.ids for row in coded], np.int32),
+        'segments': np.array([row.type_ids for row in coded], np.int32),
+        'mask': np.array([row.attention_mask for row in coded], bool),
+    }
+
+
+def saved(path: pathlib.Path) -> 'Tokenizer | None':
+    """The tokenizer that a run has saved; None of a run without one."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(path)) if path.exists() else None
+
+
+def digest(text: str) -> str:
+    """What tells tokenizers apart: SHA-256 of a `tokenizer.json`, the first 16 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

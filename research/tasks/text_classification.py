@@ -1,0 +1,54 @@
+"""Classification of texts: rows of tokens, one class each.
+
+Loss and accuracy are those of research.tasks.classification. Beside them, by scikit-learn: balanced accuracy (the mean recall
+of the classes) and the macro F1, which rare classes move as much as frequent ones, and Matthews' correlation coefficient.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from research.tasks import Task, classification
+
+
+def _inputs(batch, constants):
+    del constants
+    return (batch['tokens'],), {name: batch[name] for name in ('segments', 'mask') if name in batch}
+
+
+def _judge(rows: Mapping[str, Any]) -> dict[str, float]:
+    from sklearn import metrics  # takes a second
+
+    label, answer = (np.asarray(rows[name]) for name in ('label', 'answer'))
+    return {
+        'balanced_accuracy': float(
+            metrics.recall_score(label, answer, labels=np.unique(label), average='macro', zero_division=0)
+        ),
+        'f1_macro': float(metrics.f1_score(label, answer, average='macro', zero_division=0)),
+        'matthews': float(metrics.matthews_corrcoef(label, answer)),
+    }
+
+
+def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
+    """A task of one class a text; the network is called with `(tokens, segments=..., mask=...)`.
+
+    Args:
+      loss, label_smoothing, facts: as of research.tasks.classification.
+
+    Raises:
+      ConfigError: as it does.
+    """
+    plain = classification.create(loss, label_smoothing, facts)
+
+    def rows(logits, batch):
+        return {**plain.rows(logits, batch), 'answer': jnp.argmax(logits, axis=-1), 'label': batch['label']}
+
+    return plain._replace(
+        fields=('tokens', 'mask', 'label'),
+        inputs=_inputs,
+        rows=rows,
+        judge=_judge,
+        judged=('balanced_accuracy', 'f1_macro', 'matthews'),
+    )

@@ -1,0 +1,115 @@
+"""Texts from files, and what is refused of them."""
+
+import json
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import csv, parquet
+
+from research import data
+from research.catalogue import ConfigError
+from research.config import overrides
+
+ROWS = {
+    'text': ['a "cat", sat', 'the dog', 'ran\u00e9', 'a bird'],
+    'label': ['pet', 'pet', 'act', 'wild'],
+    'more': list('wxyz'),
+}
+
+
+def config(path, **changes):
+    changes = {f'data.{name}': value for name, value in changes.items()}
+    return overrides.apply(
+        overrides.defaults(), {'data.name': 'texts', 'data.path': str(path), 'data.test': 1, 'data.validation': 0, **changes}
+    )['data']
+
+
+def texts(path, **changes):
+    store = data.read(config(path, **changes))
+    return {name: column[:].tolist() for name, column in store.arrays.items()}
+
+
+def write(path, rows=ROWS):
+    table = pyarrow.table(rows)
+    if path.suffix == '.tsv':
+        path.write_text('\n'.join('\t'.join(line) for line in [rows, *zip(*rows.values(), strict=True)]))
+    elif path.suffix == '.csv':
+        csv.write_csv(table, path)
+    elif path.suffix == '.jsonl':
+        path.write_text('\n'.join(json.dumps(row) for row in table.to_pylist()))
+    elif path.suffix == '.parquet':
+        parquet.write_table(table, path)
+    else:  # as `datasets` saves
+        path.mkdir(parents=True)
+        with pyarrow.ipc.new_stream(path / 'data-00000-of-00001.arrow', table.schema) as file:
+            file.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize('name', ['all.tsv', 'all.csv', 'all.jsonl', 'all.parquet', 'saved'])
+def test_a_table_of_any_kind_gives_the_same_texts(tmp_path, name):
+    assert texts(write(tmp_path / name)) == {'text': ROWS['text'], 'label': [1, 1, 0, 2]}
+
+
+def test_parts_have_files_of_their_own_and_columns_names(tmp_path):
+    write(tmp_path / 'train.csv')
+    write(tmp_path / 'test.csv', {name: values[:2] for name, values in ROWS.items()})
+    store = data.read(config(tmp_path, text='more', pair='text', test=0))
+    assert store.parts == {'train': range(4), 'test': range(4, 6)}
+    assert store.arrays['text'][:].tolist() == [*'wxyz', *'wx']
+    assert store.arrays['pair'][4:].tolist() == ROWS['text'][:2]
+
+
+@pytest.mark.parametrize('parts', [('train', 'test'), ('',)])
+def test_a_folder_for_each_class(tmp_path, parts):
+    for part in parts:
+        for kind, text in (('neg', 'bad'), ('pos', 'good'), ('pos', 'fine')):
+            (tmp_path / part / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / kind / f'{text}.txt').write_text(text)
+    assert texts(tmp_path) == {'text': ['bad', 'fine', 'good'] * len(parts), 'label': [0, 1, 1] * len(parts)}
+
+
+@pytest.mark.parametrize(
+    ('rows', 'changes', 'message'),
+    [
+        ({}, {'text': 'txt'}, "no column 'txt'. Did you mean 'text'"),
+        ({}, {'pair': 'second'}, "no column 'second'"),
+        ({'text': ['a', None, 'c', 'd']}, {}, "1 rows have no 'text', the first is row 1"),
+        ({'text': ['a', ' ', 'c', 'd']}, {}, "'text' of 'train' is empty at row 1"),
+        ({'text': [1, 2, 3, 4]}, {}, 'is a int at row 0, expected a text'),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, rows, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        data.read(config(write(tmp_path / 'all.parquet', ROWS | rows), **changes))
+
+
+def test_bad_files_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match='data.path is empty'):
+        data.read(config(''))
+    with pytest.raises(ConfigError, match='expected a file .*or a folder with train.tsv'):
+        data.read(config(tmp_path))
+    (tmp_path / 'all.xls').write_text('x')
+    with pytest.raises(ConfigError, match="ends in '.xls', expected .tsv"):
+        data.read(config(tmp_path / 'all.xls'))
+    (tmp_path / 'all.parquet').write_text('x')
+    with pytest.raises(ConfigError, match='all.parquet cannot be read'):
+        data.read(config(tmp_path / 'all.parquet'))
+    write(tmp_path / 'train.jsonl')
+    write(tmp_path / 'test.jsonl', {**ROWS, 'label': ['pet', 'pet', 'new', 'wild']})
+    with pytest.raises(ConfigError, match="the test part has 1 labels that the training part has not, such as 'new'"):
+        data.read(config(tmp_path, test=0))
+    (tmp_path / 'folder' / 'train' / 'pet').mkdir(parents=True)
+    (tmp_path / 'folder' / 'train' / 'pet' / '1.txt').write_bytes(b'caf\xe9')
+    with pytest.raises(ConfigError, match='1.txt is no UTF-8: unexpected end of data at byte 3'):
+        data.read(config(tmp_path / 'folder'))
+
+
+def test_a_loader_function_may_return_texts(monkeypatch):
+    parts = {part: {'text': ['one two', 'three'], 'label': np.array([0, 1])} for part in ('train', 'test')}
+    monkeypatch.setattr('test_texts.load', lambda path: parts, raising=False)
+    changes = {'data.name': 'test_texts:load', 'data.validation': 0, 'data.length': 5}
+    dataset = data.load(overrides.apply(overrides.defaults(), changes)['data'])
+    assert set(dataset.fields) == {'tokens', 'mask', 'label'}
+    assert dataset.arrays['mask'][:].sum(1).tolist() == [4, 3, 4, 3]
