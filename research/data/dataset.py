@@ -1,6 +1,7 @@
 """A data set for the trainer: examples of named fields, by row, and which rows may be read."""
 
 import dataclasses
+import hashlib
 import mmap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -108,8 +109,7 @@ class Dataset:
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
         [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
         [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. Of texts:
-        'vocabulary_size', and 'tokenizer', a digest. Those in `NUMBERS` reach a program as constants and are not part of its
-        compile key; the others are.
+        'vocabulary_size'. Those in `NUMBERS` reach a program as constants and are not part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
     """
 
@@ -142,14 +142,14 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if store.moments is not None:
         height, width = store.arrays['image'].shape[1:3]
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)
-    arrays, checksum, made = store.arrays, store.checksum, ''
+    arrays, checksum, saved = store.arrays, store.checksum, ''
     if 'text' in arrays:
         tokens, made = tokenizer.rows(arrays, splits['train'], config)
         arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}
-        facts |= tokenizer.facts(made)
-        checksum = tokenizer.digest(f'{checksum} {facts["tokenizer"]} {config["length"]}')
+        facts['vocabulary_size'], saved = made.get_vocab_size(), made.to_str()
+        checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
-    return Dataset(store.name, arrays, checksum, splits, fields, facts, made)
+    return Dataset(store.name, arrays, checksum, splits, fields, facts, saved)
 
 
 def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ entries of a vocabulary that is trained here. The library's trainer of unigrams 
 another vocabulary each time: none is trained here, and one that is there is named as a file.
 """
 
-import hashlib
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -127,7 +126,7 @@ def create(group: Mapping[str, Any], texts: Iterable[str]) -> 'Tokenizer':
     return made
 
 
-def rows(arrays: Mapping[str, Any], train: np.ndarray, config: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], str]:
+def rows(arrays: Mapping[str, Any], train: np.ndarray, config: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], 'Tokenizer']:
     """Every text of a source as tokens, by a tokenizer that has seen the training split alone.
 
     Args:
@@ -136,21 +135,14 @@ def rows(arrays: Mapping[str, Any], train: np.ndarray, config: Mapping[str, Any]
       config: `config.data`; reads `tokenizer` and `length`.
 
     Returns:
-      (what `encode` gives, without segments where there are no pairs; the tokenizer as the text of its `tokenizer.json`).
+      (what `encode` gives, without segments where there are no pairs; the tokenizer, with the length in it).
     """
     columns = [arrays[name][:].tolist() for name in ('text', 'pair') if name in arrays]
     made = create(config['tokenizer'], (column[row] for column in columns for row in train))
     made.enable_truncation(config['length'])
     made.enable_padding(length=config['length'], pad_id=made.token_to_id(PAD), pad_token=PAD)
     found = encode(made, *columns)
-    return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, made.to_str()
-
-
-def facts(text: str) -> dict[str, Any]:
-    """What networks and tasks may ask of a tokenizer, the text of a `tokenizer.json`."""
-    from tokenizers import Tokenizer
-
-    return {'vocabulary_size': Tokenizer.from_str(text).get_vocab_size(), 'tokenizer': digest(text)}
+    return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, made
 
 
 def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -176,8 +168,3 @@ def saved(path: pathlib.Path) -> 'Tokenizer | None':
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(path)) if path.exists() else None
-
-
-def digest(text: str) -> str:
-    """What tells tokenizers apart: SHA-256 of a `tokenizer.json`, the first 16 hexadecimal digits."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

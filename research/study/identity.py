@@ -89,8 +89,8 @@ def _resident(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def own_data(config: Mapping[str, Any]) -> bool:
-    """Whether the data come from a loader function of the user's own, so that only their content tells them apart."""
-    return ':' in config['data']['name']
+    """Whether the data are the user's own, of a loader function or of files, so that only their content tells them apart."""
+    return ':' in config['data']['name'] or config['data']['name'] == 'texts'
 
 
 def unread(config: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tokenizers
 
 from research import data
 from research.catalogue import ConfigError
@@ -18,8 +17,7 @@ NAMES = sources.unicode_names('')['train']['text'][::7].tolist()
 def made(name, *columns, length=40, **kwargs):
     group = {'name': name, **({} if name == 'file' else {'vocabulary_size': 300}), **kwargs}
     arrays = dict(zip(('text', 'pair'), (np.array(column, object) for column in columns), strict=False))
-    found, text = tokenizer.rows(arrays, np.arange(len(columns[0])), {'tokenizer': group, 'length': length})
-    return found, tokenizers.Tokenizer.from_str(text)
+    return tokenizer.rows(arrays, np.arange(len(columns[0])), {'tokenizer': group, 'length': length})
 
 
 @pytest.mark.parametrize('name', ['word_piece', 'bpe'])
