@@ -348,6 +348,11 @@ TECHNIQUES = (
 )
 
 
+def one_a_field(techniques):
+    """The first of those that choose by the same field: the others go the same way through the trainer."""
+    return list({next(iter(t.on)): t for t in reversed(techniques)}.values())[::-1]
+
+
 class Small(nn.Module):
     """A layer and the logits."""
 

@@ -24,14 +24,16 @@ CASES = [
     for ours, theirs in source.names.items()
     if ours == name
 ]
-# From B2 on TensorFlow's EfficientNets are the sizes of timm's own, which are compared, in the padding that B0 and B1 have.
-LOGITS = [case for case in CASES if case[0] not in {f'tf_efficientnet_b{i}' for i in range(2, 8)}]
-# One variant a family and library: the first that the catalogue names, which is small.
 _ORDER = list(models.MODELS)
-TRAINED = {
-    (type(NETWORKS[name]), library): (name, library, theirs)
-    for name, library, theirs in sorted(CASES, key=lambda case: -_ORDER.index(case[0]))
-}
+# Of a family from the last that the catalogue names to the first, which is small; timm's are last.
+_FALLING = sorted(CASES, key=lambda case: (case[1] == 'timm', -_ORDER.index(case[0])))
+TRAINED = {type(NETWORKS[name]): (name, library, theirs) for name, library, theirs in _FALLING}
+# One a family and library, and those of which a part is no other's. The others differ from them in numbers alone, which
+# tests/models/test_models.py counts; each of them has been compared once.
+PARTS = ('resnet50', 'vgg11_bn', 'mobilenetv2_110d', 'mobilenetv3_large_100', 'tf_mobilenetv3_small_minimal_100')
+PARTS += ('tf_efficientnet_b0', 'tf_mobilenetv3_large_100', 'efficientnet_b1', 'tinynet_a', 'coatnet_1_224')
+LOGITS = {(type(NETWORKS[name]), library): (name, library, theirs) for name, library, theirs in _FALLING}
+LOGITS = [*LOGITS.values(), *(case for case in CASES if case[0] in PARTS and case[1] == 'timm')]
 # Side of images in training mode where 64 is too small.
 SIDES = {}
 

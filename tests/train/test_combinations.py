@@ -1,10 +1,12 @@
 """Techniques together: each alone on every engine, several at once on every engine, and stopped and gone on with."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tiny
 from sessions import cleared
-from techniques import TECHNIQUES
+from techniques import TECHNIQUES, one_a_field
 
 from research.train import loop
 
@@ -88,7 +90,7 @@ def session():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('technique', [t for t in TECHNIQUES if t.name != 'pmap'], ids=lambda t: t.name)
+@pytest.mark.parametrize('technique', one_a_field([t for t in TECHNIQUES if t.name != 'pmap']), ids=lambda t: t.name)
 def test_every_technique_is_the_same_on_every_engine(session, technique):
     one, *four = (losses(session, technique.setting, engine) for engine in ({}, JIT_4, PMAP_4))
     for other in four:
@@ -113,8 +115,9 @@ def tolerance(changes):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('engine', [{}, PMAP_4], ids=['jit', 'pmap'])
-@pytest.mark.parametrize('combination', COMBINATIONS.values(), ids=COMBINATIONS)
+@pytest.mark.parametrize(
+    ('combination', 'engine'), zip(COMBINATIONS.values(), itertools.cycle([{}, PMAP_4]), strict=False), ids=COMBINATIONS
+)
 def test_combinations_go_on_bit_for_bit(session, tmp_path, monkeypatch, combination, engine):
     built = tiny.build(session, combination, engine, EVEN)
     whole = tiny.train(built, tmp_path / 'whole')

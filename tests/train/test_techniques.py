@@ -6,17 +6,17 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from techniques import TECHNIQUES
+from techniques import TECHNIQUES, one_a_field
 
 from research import optim
 from research.train import loop
 
 # One for each kind of state that a run goes on from; the others' is the same.
 STATES = ('adam', 'ema', 'float16', 'plateau', 'shrinking_batch', 'streaming')
-MOST_ARE_LONG = [t if t.name in STATES else pytest.param(t, marks=pytest.mark.long) for t in TECHNIQUES]
-# One for each field that chooses; what else it may choose has parity tests of its own. low_rank compiles for long.
-FIELDS = {next(iter(t.on)): t for t in reversed(TECHNIQUES) if t.neutral is not None and t.name != 'low_rank'}
-NEUTRAL = [t if t in FIELDS.values() else pytest.param(t, marks=pytest.mark.long) for t in TECHNIQUES if t.neutral is not None]
+MOST_ARE_LONG = [t for t in TECHNIQUES if t.name in STATES]
+MOST_ARE_LONG += [pytest.param(t, marks=pytest.mark.long) for t in one_a_field(TECHNIQUES) if t.name not in STATES]
+NEUTRAL = one_a_field([t for t in TECHNIQUES if t.neutral is not None and t.name != 'low_rank'])  # which compiles for long
+NEUTRAL += [pytest.param(t, marks=pytest.mark.long) for t in TECHNIQUES if t.neutral is not None and t not in NEUTRAL]
 
 
 def named(technique):
