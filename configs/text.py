@@ -9,6 +9,11 @@ Data: the names of characters, of which 'GREEK SMALL LETTER PSI' is a small lett
 from research.config import base
 
 
+def _other(name, **fields):
+    """A network of another kind, with as long vectors of tokens."""
+    return {'model': {'name': name, 'dim': 64, 'num_classes': 0, 'init_from': '', **fields}}
+
+
 def get_config(arg: str = ''):
     """Norms, positions, units and tokens against BERT's; paired seeds."""
     del arg
@@ -46,5 +51,7 @@ def get_config(arg: str = ''):
         'byte_pairs': {'data.tokenizer.name': 'bpe'},
         'small_vocabulary': {'data.tokenizer.vocabulary_size': 512},
         'smaller_model': {'model.dim': 32, 'model.width': 128},
+        'lstm': _other('lstm', head='classification', width=64),
+        'text_cnn': _other('text_cnn', filters=64),
     }
     return config

@@ -56,7 +56,11 @@ ENTRIES = models.MODELS | models.GENERATORS
 # Fields that the task of generation refuses, or has no use for.
 ONE_NETWORK = ('augment.resize', 'gradient.freeze', 'train.remat', 'model.init_from', 'task.loss')
 MARK = '<!-- Below: python docs/write.py -->\n\n'
-FIRST = {'cnn': 'cnn'} | {family: names[0] for family, names in models.FAMILIES.items()} | {'dcgan': 'dcgan'}
+FIRST = (
+    {'cnn': 'cnn'}
+    | {family: names[0] for family, names in models.FAMILIES.items()}
+    | {'text_cnn': 'text_cnn', 'dcgan': 'dcgan'}
+)
 
 
 def technique_table(field: str) -> str:

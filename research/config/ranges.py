@@ -93,6 +93,7 @@ _ARGUMENTS = {
         **dict.fromkeys(('widths', 'hidden', 'depths', 'dim', 'heads', 'head_dim', 'patch', 'stem_width', 'middle'), _WIDTH),
         **dict.fromkeys(('width', 'depth', 'mlp_ratio'), _ABOVE_0),
         'auxiliary_weight': _NOT_NEGATIVE,
+        **dict.fromkeys(('vocabulary_size', 'max_length', 'filters'), _FROM_1),
     },
     'norm layer': {
         'epsilon': _NOT_NEGATIVE,

@@ -1,6 +1,6 @@
 """Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images.
 
-BERT reads tokens, int `[B, T]`, and its `head` says what it gives.
+BERT, the recurrent networks and the text CNN read tokens, int `[B, T]`; a `head` says what they give.
 """
 
 import inspect
@@ -34,10 +34,14 @@ FAMILIES = {
     'coatnet': ('coatnet_0_224', 'coatnet_1_224', 'coatnet_2_224', 'coatnet_3_224'),
     'vit': ('vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224'),
     'bert': tuple(f'bert_{size}' for size in ('tiny', 'mini', 'small', 'medium', 'base', 'large')),
+    'recurrent': ('rnn', 'gru', 'lstm'),
 }
-MODELS = {'cnn': 'research.models.cnn:CNN', 'vit': 'research.models.vit:ViT', 'bert': 'research.models.bert:BERT'} | {
-    name: f'research.models.{family}:{name}' for family, names in FAMILIES.items() for name in names
-}
+MODELS = {
+    'cnn': 'research.models.cnn:CNN',
+    'vit': 'research.models.vit:ViT',
+    'bert': 'research.models.bert:BERT',
+    'text_cnn': 'research.models.text_cnn:TextCNN',
+} | {name: f'research.models.{family}:{name}' for family, names in FAMILIES.items() for name in names}
 
 # Fields of the group `model` that are not arguments of its constructor.
 OWN = ('num_classes', 'init_from')

@@ -109,7 +109,7 @@ def test_bad_files_are_refused(tmp_path):
 def test_a_loader_function_may_return_texts(monkeypatch):
     parts = {part: {'text': ['one two', 'three'], 'label': np.array([0, 1])} for part in ('train', 'test')}
     monkeypatch.setattr('test_text_files.load', lambda path: parts, raising=False)
-    changes = {'data.name': 'test_text_files.load', 'data.validation': 0, 'data.length': 5}
+    changes = {'data.name': 'test_text_files:load', 'data.validation': 0, 'data.length': 5}
     dataset = data.load(overrides.apply(overrides.defaults(), changes)['data'])
     assert set(dataset.fields) == {'tokens', 'mask', 'label'}
     assert dataset.arrays['mask'][:].sum(1).tolist() == [4, 3, 4, 3]

@@ -7,6 +7,8 @@ import killed
 import pytest
 from watched import Study
 
+pytestmark = pytest.mark.long
+
 _INTERVAL = 5  # steps between checkpoints
 _DIGITS = {
     'train.checkpoint_every': f'{_INTERVAL}st',
@@ -63,14 +65,12 @@ def digits(tmp_path_factory):
     return study
 
 
-@pytest.mark.parametrize('moments', [[('save', 15)], pytest.param([('save', 15), ('chunk', 40)], marks=pytest.mark.long)])
-def test_killed(digits, monkeypatch, moments):
+def test_killed_twice(digits, monkeypatch):
     """A kill loses what was not saved."""
-    study = dataclasses.replace(digits, workdir=digits.folder / f'killed{len(moments)}')
-    _finish(study, _kill(study, monkeypatch, moments), digits)
+    study = dataclasses.replace(digits, workdir=digits.folder / 'killed')
+    _finish(study, _kill(study, monkeypatch, [('save', 15), ('chunk', 40)]), digits)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(('number', 'kills'), [(signal.SIGTERM, [('save', 15)]), (signal.SIGINT, [])])
 def test_stopped_by_a_signal(digits, monkeypatch, number, kills):
     """What is on its way is read and saved; the same command goes on from it."""
@@ -90,7 +90,6 @@ def test_stopped_by_a_signal(digits, monkeypatch, number, kills):
 _MOMENTS = [('chunk', 10), ('save', 90), ('evaluation', 100), ('save', 200), ('chunk', 250), ('scored', 290)]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(('reading', 'moments'), [({}, _MOMENTS), ({'data.streaming': True}, _MOMENTS[1:3])])
 def test_killed_on_fashion_mnist(tmp_path, monkeypatch, reading, moments):
     whole = Study(tmp_path, {**_FASHION_MNIST, **reading}, tmp_path / 'whole')
@@ -99,7 +98,6 @@ def test_killed_on_fashion_mnist(tmp_path, monkeypatch, reading, moments):
     _finish(struck, _kill(struck, monkeypatch, moments), whole)
 
 
-@pytest.mark.long
 def test_killed_between_result_and_cleaning_up(digits, monkeypatch):
     study = dataclasses.replace(digits, workdir=digits.folder / 'late')
     _, status, _ = killed.launch(monkeypatch, study, signal.SIGKILL, 'remove')

@@ -97,9 +97,8 @@ def needs(*changes):
     return memory.predicted(cost.memory(built.prepared()), memory.beside(beside_training(built)), 1, 'cpu')
 
 
-@pytest.mark.parametrize(
-    'changes', [WIDE, pytest.param(WITH_BLOCKS, marks=pytest.mark.long)], ids=['without_blocks', 'with_blocks']
-)
+@pytest.mark.long
+@pytest.mark.parametrize('changes', [WIDE, WITH_BLOCKS], ids=['without_blocks', 'with_blocks'])
 def test_a_run_within_a_budget_is_the_run_that_was_chosen(changes, bare):
     """Read off compiled programs; what comes of it is the config with that micro-batch written by hand."""
     session, whole = Session(), needs(changes)
