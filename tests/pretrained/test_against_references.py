@@ -28,12 +28,14 @@ _ORDER = list(models.MODELS)
 # Of a family from the last that the catalogue names to the first, which is small; timm's are last.
 _FALLING = sorted(CASES, key=lambda case: (case[1] == 'timm', -_ORDER.index(case[0])))
 TRAINED = {type(NETWORKS[name]): (name, library, theirs) for name, library, theirs in _FALLING}
-# One a family and library, and those of which a part is no other's. The others differ from them in numbers alone, which
-# tests/models/test_models.py counts; each of them has been compared once.
+# One a family and library, and those of which a part is no other's. The others differ from them in numbers alone; they are
+# compared by hand, `pytest -m every`: half an hour. From B2 on TensorFlow's EfficientNets are timm's own in the padding of B0.
 PARTS = ('resnet50', 'vgg11_bn', 'mobilenetv2_110d', 'mobilenetv3_large_100', 'tf_mobilenetv3_small_minimal_100')
 PARTS += ('tf_efficientnet_b0', 'tf_mobilenetv3_large_100', 'efficientnet_b1', 'tinynet_a', 'coatnet_1_224')
-LOGITS = {(type(NETWORKS[name]), library): (name, library, theirs) for name, library, theirs in _FALLING}
-LOGITS = [*LOGITS.values(), *(case for case in CASES if case[0] in PARTS and case[1] == 'timm')]
+SOME = {(type(NETWORKS[name]), library): (name, library, theirs) for name, library, theirs in _FALLING}
+SOME = [*SOME.values(), *(case for case in CASES if case[0] in PARTS and case[1] == 'timm')]
+MORE = [case for case in CASES if case not in SOME and case[0] not in {f'tf_efficientnet_b{i}' for i in range(2, 8)}]
+LOGITS = [*SOME, *(pytest.param(*case, marks=pytest.mark.every) for case in MORE)]
 # Side of images in training mode where 64 is too small.
 SIDES = {}
 
