@@ -132,6 +132,8 @@ def _checked(data: str, part: str, given: Any) -> dict[str, np.ndarray]:
 def _checked_fields(data: str, part: str, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if not given:
         raise ConfigError(f"{data}: '{part}' is an empty mapping, expected at least one field, {{field: array [N, ...]}}.")
+    if 'pair' in given and 'text' not in given:
+        raise ConfigError(f"{data}: '{part}' has a field 'pair' and no 'text', which it stands behind. Rename it to 'text'.")
     arrays = {name: _stored(data, part, name, values) for name, values in given.items()}
     sizes = {name: len(array) for name, array in arrays.items()}
     if len(set(sizes.values())) > 1 or 0 in sizes.values():

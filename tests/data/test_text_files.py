@@ -113,3 +113,7 @@ def test_a_loader_function_may_return_texts(monkeypatch):
     dataset = data.load(overrides.apply(overrides.defaults(), changes)['data'])
     assert set(dataset.fields) == {'tokens', 'mask', 'label'}
     assert dataset.arrays['mask'][:].sum(1).tolist() == [4, 3, 4, 3]
+    for part in parts.values():
+        part['pair'] = part.pop('text')
+    with pytest.raises(ConfigError, match="a field 'pair' and no 'text'"):
+        data.load(overrides.apply(overrides.defaults(), changes)['data'])
