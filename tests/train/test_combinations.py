@@ -116,7 +116,7 @@ def tolerance(changes):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ('combination', 'engine'), zip(COMBINATIONS.values(), itertools.cycle([{}, PMAP_4]), strict=False), ids=COMBINATIONS
+    ('combination', 'engine'), [*zip(COMBINATIONS.values(), itertools.cycle([{}, PMAP_4]), strict=False)], ids=COMBINATIONS
 )
 def test_combinations_go_on_bit_for_bit(session, tmp_path, monkeypatch, combination, engine):
     built = tiny.build(session, combination, engine, EVEN)
