@@ -20,7 +20,7 @@ def get_config(arg: str = '') -> ConfigDict:
             },
             'data': {
                 'name': 'digits',  # digits, mnist, fashion_mnist, any TFDS name; unicode_names, or texts of your own
-                'checksum': '',  # expected hash of the data ('data' in a fingerprint); filled in for data of a loader function
+                'checksum': '',  # expected hash of the data ('data' in a fingerprint); filled in for data of your own
                 'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
                 'batch_size': 64,  # examples a step, over all devices; 0 = the whole training split
                 'batch': {

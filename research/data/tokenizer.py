@@ -165,6 +165,8 @@ def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:
 
 def saved(path: pathlib.Path) -> 'Tokenizer | None':
     """The tokenizer that a run has saved; None of a run without one."""
+    if not path.exists():
+        return None
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(path)) if path.exists() else None
+    return Tokenizer.from_file(str(path))

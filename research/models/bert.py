@@ -18,7 +18,7 @@ from research.layers import initializers, remat
 from research.layers.attention import alibi, padding_mask
 from research.layers.dropout import Dropout
 from research.models.encoder import EncoderBlock
-from research.models.network import Kit, Source
+from research.models.network import Kit, Source, check_tokens
 
 # Devlin et al. 2019, and Turc et al. 2019 for the sizes below base: D, blocks, heads, width of the MLP.
 SIZES = {
@@ -237,8 +237,7 @@ class BERT(nn.Module):
         for what, given, valid in (('head', self.head, POOLED), ('positions', self.positions, POSITIONS)):
             if given not in valid:
                 raise ConfigError(f"Unknown {what} '{given}'.{nearest(given, valid)}")
-        if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise ConfigError(f'BERT reads tokens, int [B, T], got {tokens.dtype} {list(tokens.shape)}.')
+        check_tokens('BERT', tokens)
         if self.positions == 'learned' and tokens.shape[1] > self.max_length:
             raise ConfigError(
                 f'Texts of {tokens.shape[1]} tokens, and there are learned positions for {self.max_length}: cut the texts, or '

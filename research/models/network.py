@@ -248,3 +248,9 @@ class Network(nn.Module):
         """The identity; stores `x` in a collection. `research.models.features` returns those in 'intermediates'."""
         self.sow(collection, name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return x
+
+
+def check_tokens(what: str, tokens: jax.Array) -> None:
+    """Raises ConfigError where `what` is given something else than tokens, int `[B, T]`."""
+    if tokens.ndim != 2 or not jax.numpy.issubdtype(tokens.dtype, jax.numpy.integer):
+        raise catalogue.ConfigError(f'{what} reads tokens, int [B, T], got {tokens.dtype} {list(tokens.shape)}.')

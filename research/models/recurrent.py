@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from research.catalogue import ConfigError, nearest
 from research.layers.dropout import Dropout
+from research.models.network import check_tokens
 
 HEADS = ('none', 'classification', 'tagging')
 
@@ -133,8 +134,7 @@ class Recurrent(nn.Module):
         for what, given, valid in (('head', self.head, HEADS), ('cell', self.cell, CELLS)):
             if given not in valid:
                 raise ConfigError(f"Unknown {what} '{given}'.{nearest(given, valid)}")
-        if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise ConfigError(f'A recurrent network reads tokens, int [B, T], got {tokens.dtype} {list(tokens.shape)}.')
+        check_tokens('A recurrent network', tokens)
         lengths = jnp.full(len(tokens), tokens.shape[1]) if mask is None else mask.sum(1)
         x = nn.Embed(self.vocabulary_size, self.dim, name='token_embedding')(tokens)
         ways = {'forward': False, **({'backward': True} if self.bidirectional else {})}

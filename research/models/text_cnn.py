@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from research.catalogue import ConfigError
 from research.layers import initializers
 from research.layers.dropout import Dropout
+from research.models.network import check_tokens
 
 
 class TextCNN(nn.Module):
@@ -50,8 +50,7 @@ class TextCNN(nn.Module):
           ConfigError: no tokens.
         """
         del segments
-        if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-            raise ConfigError(f'A text CNN reads tokens, int [B, T], got {tokens.dtype} {list(tokens.shape)}.')
+        check_tokens('A text CNN', tokens)
         mask = jnp.ones(tokens.shape, bool) if mask is None else mask
         x = nn.Embed(self.vocabulary_size, self.dim, name='token_embedding')(tokens) * mask[..., None]
         lengths, places = mask.sum(1, keepdims=True), jnp.arange(tokens.shape[1])[None]

@@ -44,7 +44,6 @@ def test_metrics_are_scikit_learns():
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_a_study_of_texts(tmp_path):
     """From the config to a model that reads texts; the scores are those of its own predictions."""
     lines = [f'    config.update_from_flattened_dict({{{name!r}: {value!r}}})' for name, value in TINY.items()]
