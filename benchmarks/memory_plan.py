@@ -38,10 +38,10 @@ CASES = {
     'DCGAN, batch 256': {'model.name': 'dcgan', 'model.widths': (64, 32), 'data.batch_size': 256, **_GENERATION},
 }
 BUDGETS = {
-    'ResNet-20, batch 64': ('180MiB', '240MiB', '400MiB'),
-    'MobileNetV2, batch 64': ('270MiB', '320MiB', '500MiB'),
-    'encoder of 4 layers, batch 256': ('200MiB', '300MiB', '1GiB'),
-    'DCGAN, batch 256': ('160MiB', '240MiB', '400MiB'),
+    'ResNet-20, batch 64': ('220MiB', '280MiB', '440MiB'),
+    'MobileNetV2, batch 64': ('310MiB', '360MiB', '540MiB'),
+    'encoder of 4 layers, batch 256': ('240MiB', '340MiB', '1GiB'),
+    'DCGAN, batch 256': ('200MiB', '280MiB', '440MiB'),
 }
 
 

@@ -70,6 +70,16 @@ def resized(inputs: Any, side: int) -> Any:
     return jax.tree.map(lambda x: resize(x, side) if side and x.shape[1:2] == (full,) else x, inputs)
 
 
+def shortened(batch: Mapping[str, Any], inputs: Any, side: int) -> Mapping[str, Any]:
+    """A batch whose network takes sequences, with every field as long as these cut to `side`: targets too; 0 is as they are.
+
+    Images are scaled as inputs, see `resized`.
+    """
+    if not side or (first := jax.tree.leaves(inputs)[0]).ndim == 4:
+        return batch
+    return {name: x[:, :side] if x.shape[1:2] == first.shape[1:2] else x for name, x in batch.items()}
+
+
 def resize(x: jax.Array, side: int) -> jax.Array:
     """Images [B, H, W, C] scaled to H = side, W in proportion, bilinear with antialiasing; sequences [B, T, ...] cut to `side`.
 

@@ -14,7 +14,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         {
             'task': {
-                'name': 'classification',  # of images; or text_classification, or 'generation' by two players
+                'name': 'classification',  # of images; text_classification, masked_language_model, 'generation' by two players
                 'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class; of generation 'non_saturating'
                 'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
@@ -33,6 +33,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'pair': '',  # the column of second texts; '' = none
                 'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, or a file
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
+                'pack': False,  # several texts without labels in a row, none cut: less padding
                 'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are
                 'crop': 0,  # side of the square that is kept of their middle; 0 = resize
                 'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on

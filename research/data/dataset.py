@@ -15,7 +15,7 @@ from research.data import order, tokenizer
 RESERVED = ('valid', 'position')
 
 # The facts that are numbers, see `Dataset.facts`.
-NUMBERS = ('counts', 'mean', 'std')
+NUMBERS = ('counts', 'mean', 'padding', 'std')
 
 # Fields of a source that are texts.
 TEXTS = ('text', 'pair')
@@ -109,7 +109,9 @@ class Dataset:
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
         [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
         [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. Of texts:
-        'vocabulary_size'. Those in `NUMBERS` reach a program as constants and are not part of its compile key; the others are.
+        'vocabulary_size'; 'special_tokens', the numbers of `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool
+        each; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as constants and are not part
+        of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
     """
 
@@ -144,9 +146,10 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)
     arrays, checksum, saved = store.arrays, store.checksum, ''
     if 'text' in arrays:
-        tokens, made = tokenizer.rows(arrays, splits['train'], config)
+        tokens, splits, made = tokenizer.rows(arrays, splits, config)
         arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}
-        facts['vocabulary_size'], saved = made.get_vocab_size(), made.to_str()
+        facts |= {**tokenizer.facts(made), 'padding': 1 - float(tokens['mask'].mean())}
+        saved = made.to_str()
         checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
     return Dataset(store.name, arrays, checksum, splits, fields, facts, saved)

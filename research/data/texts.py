@@ -1,10 +1,12 @@
-"""Texts by class from files: folders of `.txt`, tables (TSV, CSV, JSONL, Parquet), saved Hugging Face data sets.
+"""Texts from files: folders of `.txt` by class, tables (TSV, CSV, JSONL, Parquet), saved Hugging Face data sets.
 
 A path is a file, which is the training part, or a folder with a file or a folder for each part: `train.tsv`, `test.tsv`,
-`validation.tsv`, or `train/`, `test/`, `validation/`, each with a folder of `.txt` files a class, or as `datasets` saves it.
+`validation.tsv`, or `train/`, `test/`, `validation/`, each with a folder of `.txt` files a class, or as `datasets` saves it. A
+`.txt` file, or a folder of them and of nothing else, has no classes: its paragraphs, between empty lines, are the texts.
 """
 
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +20,14 @@ if TYPE_CHECKING:  # imported where a table is read: 0.2 s
 
 
 def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any]]:
-    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N]}.
+    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N] where there are classes}.
 
     Classes are the labels of the training part, in the order of their names or numbers.
 
     Args:
       path: see above.
       text, pair: columns of a table; `pair` '' for none. A folder by class has no columns.
-      label: the column of classes; '' for 'label'.
+      label: the column of classes; '' for 'label', if there is one.
 
     Raises:
       ConfigError: no such files or columns, rows without a text or a label, bytes that are no UTF-8, and a label that training
@@ -34,7 +36,11 @@ def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any
     if not path:
         raise ConfigError("data.name is 'texts', and data.path is empty: expected a file or a folder.")
     given = pathlib.Path(path).expanduser()
-    tables = {part: _read(where, text, pair, label or 'label') for part, where in _files(given).items()}
+    tables = {part: _read(where, text, pair, label) for part, where in _files(given).items()}
+    if bare := [part for part, table in tables.items() if 'label' not in table]:
+        if len(bare) < len(tables):
+            raise ConfigError(f'{given}: the {bare[0]} part has no labels, and another has: give them to all, or to none.')
+        return tables
     names = sorted({*tables['train']['label']}, key=lambda name: (isinstance(name, str), name))
     numbers = {name: number for number, name in enumerate(names)}
     for part, table in tables.items():
@@ -56,22 +62,30 @@ def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:
         return {'train': given}
     if 'train' not in found:
         raise ConfigError(
-            f"data.path='{given}': expected a file ({', '.join(_TABLES)}), or a folder with train.tsv (and test.tsv), with "
-            'train/ (and test/), or with a folder of .txt files for each class.'
+            f"data.path='{given}': expected a file ({', '.join(_TABLES)}, .txt), or a folder with train.tsv (and test.tsv), "
+            'with train/ (and test/), or with a folder of .txt files for each class.'
         )
     return found
 
 
 def _readable(where: pathlib.Path) -> bool:
-    return where.suffix in _TABLES and where.is_file() or any(where.glob('*.arrow')) or any(where.glob('*/*.txt'))
+    return (
+        where.suffix in (*_TABLES, '.txt')
+        and where.is_file()
+        or any(map(any, map(where.glob, ('*.arrow', '*.txt', '*/*.txt'))))
+    )
 
 
 def _read(where: pathlib.Path, text: str, pair: str, label: str) -> dict[str, Any]:
     if where.is_dir() and not any(where.glob('*.arrow')):
+        if files := sorted(where.glob('*.txt')):
+            return {'text': [text for file in files for text in _paragraphs(file)]}
         files = sorted(where.glob('*/*.txt'))
         return {'text': [_decoded(file) for file in files], 'label': [file.parent.name for file in files]}
+    if where.suffix == '.txt':
+        return {'text': _paragraphs(where)}
     table = _table(where)
-    named = {'text': text, 'pair': pair, 'label': label}
+    named = {'text': text, 'pair': pair, 'label': label or 'label' * ('label' in table.column_names)}
     return {field: _column(where, table, name) for field, name in named.items() if name}
 
 
@@ -80,6 +94,10 @@ def _decoded(file: pathlib.Path) -> str:
         return file.read_text('utf-8')
     except UnicodeDecodeError as error:
         raise ConfigError(f'{file} is no UTF-8: {error.reason} at byte {error.start}. Convert it, or leave it out.') from error
+
+
+def _paragraphs(file: pathlib.Path) -> list[str]:
+    return [text for text in re.split(r'\n\s*\n', _decoded(file)) if text.strip()]
 
 
 def _table(where: pathlib.Path) -> 'pyarrow.Table':

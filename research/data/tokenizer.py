@@ -126,23 +126,33 @@ def create(group: Mapping[str, Any], texts: Iterable[str]) -> 'Tokenizer':
     return made
 
 
-def rows(arrays: Mapping[str, Any], train: np.ndarray, config: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], 'Tokenizer']:
+def rows(
+    arrays: Mapping[str, Any], splits: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], Mapping[str, np.ndarray], 'Tokenizer']:
     """Every text of a source as tokens, by a tokenizer that has seen the training split alone.
 
     Args:
       arrays: 'text' and maybe 'pair', each N texts.
-      train: rows of the training split.
-      config: `config.data`; reads `tokenizer` and `length`.
+      splits: of these texts; the tokenizer reads 'train'.
+      config: `config.data`; reads `tokenizer`, `length` and `pack`.
 
     Returns:
-      (what `encode` gives, without segments where there are no pairs; the tokenizer, with the length in it).
+      (what `encode` gives, without segments where there are no pairs, or what `packed` gives; the splits of these rows; the
+      tokenizer, with the length in it).
+
+    Raises:
+      ConfigError: texts to pack that have labels, or pairs.
     """
+    if config['pack'] and (other := sorted({*arrays} - {'text'})):
+        raise ConfigError(f"data.pack puts several texts in a row, and these have a '{other[0]}' each: set it to False.")
     columns = [arrays[name][:].tolist() for name in ('text', 'pair') if name in arrays]
-    made = create(config['tokenizer'], (column[row] for column in columns for row in train))
+    made = create(config['tokenizer'], (column[row] for column in columns for row in splits['train']))
     made.enable_truncation(config['length'])
+    if config['pack']:
+        return *packed(made, columns[0], splits, config['length']), made
     made.enable_padding(length=config['length'], pad_id=made.token_to_id(PAD), pad_token=PAD)
     found = encode(made, *columns)
-    return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, made
+    return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, splits, made
 
 
 def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -161,6 +171,52 @@ def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:
         'segments': np.array([row.type_ids for row in coded], np.int32),
         'mask': np.array([row.attention_mask for row in coded], bool),
     }
+
+
+def packed(
+    made: 'Tokenizer', texts: Sequence[str], splits: Mapping[str, np.ndarray], length: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Texts one after the other, in rows of T tokens; those of more than T in several pieces.
+
+    Args:
+      made: a tokenizer that cuts at T tokens and does not pad.
+      texts: N.
+      splits: of the texts; rows hold texts of one split.
+      length: T.
+
+    Returns:
+      ({'tokens': int32 [R, T], 'mask': bool [R, T], 'packed': int32 [R, T], the number of a token's text in its row, from
+      1, 0 on padding}; the splits of the rows).
+    """
+    rows: list[list[list[int]]] = []
+    found = {}
+    for split, numbers in splits.items():
+        first, left = len(rows), 0
+        for coded in made.encode_batch_fast([texts[number] for number in numbers]):
+            for piece in (coded, *coded.overflowing):
+                if left < len(piece.ids):
+                    rows.append([])
+                    left = length
+                rows[-1].append(piece.ids)
+                left -= len(piece.ids)
+        found[split] = np.arange(first, len(rows))
+    tokens = np.full((len(rows), length), made.token_to_id(PAD), np.int32)
+    numbers = np.zeros((len(rows), length), np.int32)
+    for row, pieces in enumerate(rows):
+        end = sum(map(len, pieces))
+        tokens[row, :end] = np.concatenate(pieces)
+        numbers[row, :end] = np.repeat(np.arange(len(pieces)) + 1, [*map(len, pieces)])
+    return {'tokens': tokens, 'mask': numbers > 0, 'packed': numbers}, found
+
+
+def facts(made: 'Tokenizer') -> dict[str, Any]:
+    """What tasks and networks ask of a tokenizer, see `research.data.Dataset.facts`."""
+    tokens = [made.id_to_token(number) or '' for number in range(made.get_vocab_size())]
+    special = tuple(made.token_to_id(token) for token in SPECIAL)
+    # Pieces inside a word have a mark ('##' of word pieces), or those that begin one have (of bytes and of sentence pieces).
+    begins = next((mark for mark in ('Ġ', '▁') if any(token.startswith(mark) for token in tokens)), None)
+    continues = (token.startswith('##') if begins is None else not token.startswith(begins) for token in tokens)
+    return {'vocabulary_size': len(tokens), 'special_tokens': special, 'continues': tuple(continues)}
 
 
 def saved(path: pathlib.Path) -> 'Tokenizer | None':

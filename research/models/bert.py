@@ -15,7 +15,7 @@ from flax.core import FrozenDict
 
 from research.catalogue import ConfigError, nearest
 from research.layers import initializers, remat
-from research.layers.attention import alibi, padding_mask
+from research.layers.attention import alibi, padding_mask, segment_mask
 from research.layers.dropout import Dropout
 from research.models.encoder import EncoderBlock
 from research.models.network import Kit, Source, check_tokens
@@ -163,6 +163,8 @@ class BERT(nn.Module):
         mask: jax.Array | None = None,
         train: bool = False,
         positions: jax.Array | None = None,
+        packed: jax.Array | None = None,
+        places: jax.Array | None = None,
     ) -> Any:
         """What `head` gives.
 
@@ -171,7 +173,10 @@ class BERT(nn.Module):
           segments: int `[B, T]`, below `segment_types`; None for 0.
           mask: bool `[B, T]`, True on real tokens; None for all. Padding changes nothing elsewhere.
           train: whether dropout is on.
-          positions: int `[B, T]` or `[1, T]`, below `max_length`; None counts tokens from 0.
+          positions: int `[B, T]` or `[1, T]`, below `max_length`; None counts the tokens of each text from 0.
+          packed: int `[B, T]`, which of several texts in a row a token belongs to, one after the other; texts do not see each
+            other. None for one text a row.
+          places: int `[B, M]`, places of the head 'pretraining', whose logits are then `[B, M, V]`; None for all.
 
         Raises:
           ConfigError: no tokens, too many for learned positions, an unknown head or kind of positions.
@@ -180,7 +185,7 @@ class BERT(nn.Module):
         kit, init = self._kit(train), initializers.truncated_normal(0.02)
         embed = functools.partial(nn.Embed, features=self.dim, embedding_init=init)
         embedding = embed(self.vocabulary_size, name='token_embedding')
-        positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
+        positions = _counted(tokens, packed) if positions is None else positions
         x = embedding(tokens)
         x += embed(self.segment_types, name='segment_embedding')(jnp.zeros((1, 1), int) if segments is None else segments)
         if self.positions == 'learned':
@@ -199,17 +204,22 @@ class BERT(nn.Module):
             kernel_init=init,
         )
         seen = None if mask is None else padding_mask(mask)
+        if packed is not None:
+            seen = segment_mask(packed, packed) if seen is None else seen & segment_mask(packed, packed)
         bias = alibi(self.heads, positions, positions) if self.positions == 'alibi' else None
         for i in range(1, self.depth + 1):
             x = block(name=f'block{i}')(x, seen, bias, positions if self.positions == 'rotary' else None)
         x = kit.norm(x, name='norm') if self.norm_first else x
-        return self._headed(x, functools.partial(kit.dense, kernel_init=init), kit, embedding)
+        return self._headed(x, functools.partial(kit.dense, kernel_init=init), kit, embedding, places)
 
-    def _headed(self, x: jax.Array, dense: Callable[..., jax.Array], kit: Kit, embedding: nn.Embed) -> Any:
+    def _headed(
+        self, x: jax.Array, dense: Callable[..., jax.Array], kit: Kit, embedding: nn.Embed, places: jax.Array | None
+    ) -> Any:
         pooled = jnp.tanh(dense(x[:, 0], self.dim, name='pooler')) if POOLED[self.head] else None
         if self.head == 'none':
             return x, pooled
         if self.head == 'pretraining':
+            x = x if places is None else jnp.take_along_axis(x, places[..., None], axis=1)
             y = kit.norm(kit.activate(dense(x, self.dim, name='transform')), name='transform_norm')
             bias = self.param('vocabulary_bias', nn.initializers.zeros, (self.vocabulary_size,))
             logits = remat.product(embedding.attend(y)) + bias.astype(y.dtype)[None, None, :]
@@ -243,6 +253,15 @@ class BERT(nn.Module):
                 f'Texts of {tokens.shape[1]} tokens, and there are learned positions for {self.max_length}: cut the texts, or '
                 'raise max_length.'
             )
+
+
+def _counted(tokens: jax.Array, packed: jax.Array | None) -> jax.Array:
+    """Positions `[1, T]`, or `[B, T]` that start anew at each text of a row."""
+    places = jnp.arange(tokens.shape[1])[None]
+    if packed is None:
+        return places
+    new = jnp.pad(packed[:, 1:] != packed[:, :-1], ((0, 0), (1, 0)))
+    return places - jax.lax.cummax(jnp.where(new, places, 0), axis=1)
 
 
 # 4,385,920, 11,170,560, 28,763,648, 41,373,184, 109,482,240 and 335,141,888 parameters with the pooler, without a head.

@@ -79,6 +79,17 @@ def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...]) -> 
     return unflatten_dict(mapping.into(name, module, source, stored, mapping.tensors_of(source, stored), image).leaves)
 
 
+def tokenizer(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The group `data.tokenizer` of a whole config: that of the weights, where any lies beside them, unless a file is named."""
+    path, group = config['model']['init_from'], config['data']['tokenizer']
+    if not path or group['name'] == 'file':
+        return group
+    run, given = runs.parse(path), pathlib.Path(path).expanduser()
+    folder = runs.find(run) if run else given if given.is_dir() else given.parent
+    has = any((folder / name).exists() for name in ('tokenizer.json', 'vocab.txt'))
+    return {'name': 'file', 'path': str(folder)} if has else group
+
+
 def digest(path: str) -> str:
     """12 hexadecimal digits over the content of what `load` would read; '' for path ''."""
     if run := runs.parse(path):

@@ -123,8 +123,9 @@ def into(
     reading = _Reading(whole, tensors)
     for entry in entries(whole, source, shapes if whole is module else shapes_of(whole, image)):
         reading.read(entry)
-    if is_own(source):  # what norm layers keep that the network does not have
-        aside, foreign = {theirs for theirs in tensors if not theirs.startswith('params/')}, {}
+    if is_own(source):  # what norm layers keep that the network does not have, and other heads
+        aside = {theirs for theirs in tensors if not theirs.startswith('params/') or theirs.split('/')[1] in reading.heads}
+        foreign = {}
     else:
         aside = {theirs for theirs in tensors if NO_PLACE.search(theirs) or re.match(source.heads, theirs)} - {*source.tied}
         aside |= _statistics(whole, source, reading.leaves)

@@ -14,6 +14,7 @@ from research.data import Dataset
 TASKS = {
     'classification': 'research.tasks.classification:create',
     'generation': 'research.tasks.generation:create',
+    'masked_language_model': 'research.tasks.masked_language_model:create',
     'text_classification': 'research.tasks.text_classification:create',
 }
 

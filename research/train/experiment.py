@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import catalogue, data, durations, optim, tasks
+from research import catalogue, data, durations, optim, pretrained, tasks
 from research.augment import resize
 from research.data import batch_sizes, order, sampling
 from research.optim import plateau
@@ -136,7 +136,7 @@ def load_data(config: Mapping[str, Any], session: Session, whole: bool = False) 
     Raises:
       ConfigError: data that cannot be had, or other data than `data.checksum` names.
     """
-    group = config['data']
+    group = {**config['data'], 'tokenizer': pretrained.tokenizer(config)}
     source = tuple(group[field] for field in data.READ)
     if source not in session.stores:
         session.stores[source] = data.read(group, whole)

@@ -29,8 +29,8 @@ from research.catalogue import ConfigError
 from research.layers.remat import POLICIES
 
 # On CPU: of temporaries; and bytes of the host's own, such as index arrays, and libraries that a first run touches. Runs took
-# up to 76 MiB that no program accounts for.
-_ALLOWANCE, _HOST = 1.7, 80 << 20
+# up to 118 MiB that no program accounts for, the same run 50 MiB more or less each time (benchmarks/memory_plan.md).
+_ALLOWANCE, _HOST = 1.7, 120 << 20
 # Share of the budget that evaluations may take, which are a small part of a run's time.
 _BETWEEN = 0.25
 _UNITS = {'B': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'KiB': 2**10, 'MiB': 2**20, 'GiB': 2**30}

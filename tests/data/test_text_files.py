@@ -117,3 +117,16 @@ def test_a_loader_function_may_return_texts(monkeypatch):
         part['pair'] = part.pop('text')
     with pytest.raises(ConfigError, match="a field 'pair' and no 'text'"):
         data.load(overrides.apply(overrides.defaults(), changes)['data'])
+
+
+def test_texts_without_classes(tmp_path):
+    """Paragraphs of files, and a table without a column of labels; labels of one part alone are refused."""
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train' / 'b.txt').write_text('the dog\nran\n \n\na bird\n')
+    (tmp_path / 'train' / 'a.txt').write_text('a cat')
+    assert texts(tmp_path) == {'text': ['a cat', 'the dog\nran', 'a bird\n']}
+    assert texts(tmp_path / 'train' / 'b.txt') == {'text': ['the dog\nran', 'a bird\n']}
+    assert texts(write(tmp_path / 'all.tsv', {'text': ROWS['text']})) == {'text': ROWS['text']}
+    write(tmp_path / 'test.tsv')
+    with pytest.raises(ConfigError, match='the train part has no labels, and another has'):
+        texts(tmp_path)

@@ -17,7 +17,10 @@ NAMES = sources.unicode_names('')['train']['text'][::7].tolist()
 def made(name, *columns, length=40, **kwargs):
     group = {'name': name, **({} if name == 'file' else {'vocabulary_size': 300}), **kwargs}
     arrays = dict(zip(('text', 'pair'), (np.array(column, object) for column in columns), strict=False))
-    return tokenizer.rows(arrays, np.arange(len(columns[0])), {'tokenizer': group, 'length': length})
+    found, _, made = tokenizer.rows(
+        arrays, {'train': np.arange(len(columns[0]))}, {'tokenizer': group, 'length': length, 'pack': False}
+    )
+    return found, made
 
 
 @pytest.mark.parametrize('name', ['word_piece', 'bpe'])
@@ -54,10 +57,10 @@ def test_training_again_gives_the_same(name):
 
 def test_it_learns_from_the_training_split_alone():
     texts = np.array(['a fox', 'a dog', 'zebra'], object)
-    group = {'tokenizer': {'name': 'word_piece'}, 'length': 8}
-    found, _ = tokenizer.rows({'text': texts}, np.arange(2), group)
+    group = {'tokenizer': {'name': 'word_piece'}, 'length': 8, 'pack': False}
+    found, *_ = tokenizer.rows({'text': texts}, {'train': np.arange(2)}, group)
     assert found['tokens'][2].tolist() == [2, 1, 3, 0, 0, 0, 0, 0]  # no letter of it is known
-    found, _ = tokenizer.rows({'text': texts}, np.arange(3), group)
+    found, *_ = tokenizer.rows({'text': texts}, {'train': np.arange(3)}, group)
     assert found['tokens'][2][1] > 4
 
 

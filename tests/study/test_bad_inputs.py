@@ -116,7 +116,7 @@ LINES = [
     ('config.optimizer.average = {"name": "swa", "start": "late"}', "'late' is no duration"),
     ('config.gradient.freeze = {"name": "progressive", "start": "1run", "until": "0.5run"}', 'expected start before until'),
     # Names in each catalogue
-    ('config.task.name = "regression"', "Unknown task 'regression'. Valid: classification, generation, text_classification."),
+    ('config.task.name = "regression"', "Unknown task 'regression'. Valid: classification, generation, masked_language_model,"),
     ('config.task.loss = "cross-entropy"', "Unknown loss 'cross-entropy'. Did you mean 'softmax'?"),
     ('config.model.name = "ResNet-18"', "Did you mean 'resnet18'?"),
     ('config.model.name = ""', "Unknown model ''"),

@@ -58,7 +58,7 @@ def test_a_budget_below_a_step_is_refused_with_both_numbers(tmp_path, monkeypatc
 @pytest.mark.long
 def test_memory_is_settled_as_a_micro_batch_that_the_record_shows(tmp_path):
     session = Session()
-    body = 'config.study.budget = "2st"\nconfig.study.seeds = 2\nconfig.train.memory_budget = "100MiB"'
+    body = 'config.study.budget = "2st"\nconfig.study.seeds = 2\nconfig.train.memory_budget = "160MiB"'
     asked, after = settled(tmp_path, body, session)
     run = after.runs[0]
     assert run.memory_plan.need.bytes <= 100 * 2**20

@@ -69,6 +69,7 @@ MATTERS = {
     'data.pair': 'answer',
     'data.tokenizer.name': 'bpe',
     'data.length': 32,
+    'data.pack': True,
     'data.resize': 32,
     'data.crop': 28,
     'data.official_validation': True,

@@ -129,10 +129,12 @@ class Supervised:
     def _loss_function(self, phase: Phase, state: State, reference: Inputs, constants: Mapping[str, Any]):
         """(params, collections, batch) -> (sum of the losses, scaled as the optimizer asks; what a step needs of it)."""
         task, scale = self.task, optim.loss_scale(state.opt_state)
+        whole = self.inputs(1) if phase.side else None
         reference = resize.resized(reference, phase.side)  # statistics of other sizes would not be the batch's
 
         def loss_fn(params, collections, batch):
             batch = self.augment(example_keys(state.rng, 'augment', batch['position']), batch)
+            batch = resize.shortened(batch, whole, phase.side)
             batch = task.prepare(example_keys(state.rng, 'prepare', batch['position']), batch)
             inputs = resize.resized(task.inputs(batch, constants), phase.side)
             seen = self.weights(freezing.freeze(params, phase.frozen), state.masks)
