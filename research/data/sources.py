@@ -1,6 +1,6 @@
 """The data sets by name.
 
-A name is `digits`, `unicode_names`, `texts` (files of texts, see research/data/texts.py), a name in TFDS's catalogue
+A name is `digits`, `unicode_names`, `wordnet`, `texts` (files of texts, see research/data/texts.py), a name in TFDS's catalogue
 (`fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`), or an import path (`my_paper.data:load`) of a function
 
     def load(path):
@@ -31,6 +31,8 @@ from research.data import arrays, dataset, order, texts
 ARRAYS = {
     'digits': 'research.data.sources:digits',
     'unicode_names': 'research.data.sources:unicode_names',
+    'wordnet': 'research.data.wordnet:glosses',
+    'wordnet_texts': 'research.data.wordnet:texts',
 }
 
 

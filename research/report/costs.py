@@ -94,7 +94,7 @@ def pooled(records: Records, alpha: float) -> dict[str, dict[str, dict[str, Any]
     ratio to the program of the baseline, paired by seed, times the value; None for this program itself, or a single seed.
     """
     programs = {
-        variant: frozenset(_program(by_seed[seed]) for seed in records.seeds) for variant, by_seed in records.results.items()
+        variant: frozenset(_program(results[seed]) for seed in records.seeds) for variant, results in records.results.items()
     }
     result: dict[str, dict[str, dict[str, Any]]] = {variant: {} for variant in programs}
     for key in MEASURED:
