@@ -14,8 +14,8 @@ def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         {
             'task': {
-                'name': 'classification',  # of images; or text_classification, or 'generation' by two players
-                'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class; of generation 'non_saturating'
+                'name': 'classification',  # or text_classification, text_regression, tagging, question_answering, generation
+                'loss': 'softmax',  # 'sigmoid': a yes or no a class; generation: 'non_saturating'; text_regression: 'squared'
                 'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
             'data': {

@@ -102,7 +102,7 @@ _ARGUMENTS = {
         'example_weight': _SHARE,
     },
     'convolution': {'epsilon': _NOT_NEGATIVE},
-    'task': {'neighbours': _FROM_1},
+    'task': {'neighbours': _FROM_1, 'max_answer': _FROM_1},
 }
 _ARGUMENTS['generative model'] = {**_ARGUMENTS['model'], **dict.fromkeys(('latents', 'side', 'channels'), _WIDTH)}
 

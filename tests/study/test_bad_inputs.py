@@ -116,7 +116,13 @@ LINES = [
     ('config.optimizer.average = {"name": "swa", "start": "late"}', "'late' is no duration"),
     ('config.gradient.freeze = {"name": "progressive", "start": "1run", "until": "0.5run"}', 'expected start before until'),
     # Names in each catalogue
-    ('config.task.name = "regression"', "Unknown task 'regression'. Valid: classification, generation, text_classification."),
+    ('config.task.name = "regression"', "Unknown task 'regression'. Did you mean 'text_regression'?"),
+    ('config.task.name = "text_regression"', "Unknown loss 'softmax'. Valid: squared."),
+    (
+        'config.task.name = "question_answering"; config.task.label_smoothing = 0.1',
+        "'question_answering' has no classes to spread a target over",
+    ),
+    ('config.task.name = "question_answering"; config.task.max_answer = 0', 'expected at least 1'),
     ('config.task.loss = "cross-entropy"', "Unknown loss 'cross-entropy'. Did you mean 'softmax'?"),
     ('config.model.name = "ResNet-18"', "Did you mean 'resnet18'?"),
     ('config.model.name = ""', "Unknown model ''"),
