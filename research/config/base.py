@@ -46,7 +46,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'redraw': 0,  # another draw of the data order alone; the null variant sets it to 1
             },
             'augment': {
-                'name': 'none',
+                'name': 'none',  # or of texts token_mask, token_dropout, token_swap, span_deletion
                 'resize': {'name': 'constant'},  # or 'progressive': smaller images (shorter sequences) at first
             },
             'model': {

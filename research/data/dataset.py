@@ -109,8 +109,9 @@ class Dataset:
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
         [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
         [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. If field 'tags' is
-        whole numbers [N, T]: 'tags' (they are below it). Of texts: 'vocabulary_size'. Those in `NUMBERS` reach a program as
-        constants and are not part of its compile key; the others are.
+        whole numbers [N, T]: 'tags' (they are below it). Of texts: 'vocabulary_size', and 'special_tokens', the numbers of
+        [PAD], [UNK], [CLS], [SEP] and [MASK]. Those in `NUMBERS` reach a program as constants and are not part of its compile
+        key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
     """
 
@@ -150,6 +151,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         tokens, made = tokenizer.rows(arrays, splits['train'], config)
         arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}
         facts['vocabulary_size'], saved = made.get_vocab_size(), made.to_str()
+        facts['special_tokens'] = tuple(made.token_to_id(token) for token in tokenizer.SPECIAL)
         checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
     return Dataset(store.name, arrays, checksum, splits, fields, facts, saved)

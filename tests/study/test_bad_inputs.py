@@ -90,6 +90,8 @@ LINES = [
     ('config.gradient.name = "selective_backprop"; config.gradient.keep = 0', 'expected above 0 and at most 1'),
     ('config.optimizer.clip = {"name": "global_norm", "max_norm": 0}', 'expected a bound above 0'),
     ('config.optimizer.average = {"name": "ema", "decay": 1}', 'expected at least 0 and below 1'),
+    ('config.augment.name = "token_swap"; config.augment.share = 1.5', 'expected at least 0 and at most 1'),
+    ('config.augment.name = "token_masks"', "Did you mean 'token_mask'?"),
     ('config.augment.resize = {"name": "progressive", "start": 2}', 'expected above 0 and at most 1'),
     ('config.data.batch.name = "shrink"; config.data.batch.factor = 2', 'expected above 0 and below 1'),
     ('config.schedule.name = "plateau"; config.schedule.patience = 0', 'expected at least 1'),
