@@ -44,8 +44,8 @@ def token_swap(keys: Any, batch: Mapping[str, Any], facts: Mapping[str, Any], sh
     ordinary = _ordinary(batch, facts)
     here = jnp.arange(ordinary.shape[1])[None]
     odd = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1)))(keys)[:, None]
+    # What `roll` brings from the other end is [CLS], which has no part in any pair.
     first = (here % 2 == odd) & (_uniform(keys, ordinary) < share) & ordinary & jnp.roll(ordinary, -1, 1)
-    first = first.at[:, -1].set(False)  # which has no neighbour
     return _moved(batch, here + first - jnp.roll(first, 1, 1))
 
 
@@ -80,7 +80,7 @@ def _ordinary(batch: Mapping[str, Any], facts: Mapping[str, Any]) -> jax.Array:
             "they are. Choose such data (data.name 'texts'), or write one for your tokens."
         )
     pad, _, start, end, _ = facts['special_tokens']
-    return batch['mask'] & ~jnp.isin(batch['tokens'], jnp.array([pad, start, end]))
+    return ~jnp.isin(batch['tokens'], jnp.array([pad, start, end]))
 
 
 def _uniform(keys: Any, like: jax.Array) -> jax.Array:
