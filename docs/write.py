@@ -113,6 +113,8 @@ def networks() -> str:
 
 def taken_by(field: str) -> list[str]:
     """The families of networks that a field is for."""
+    if field == 'augment':  # what is there is for texts; a function of one's own is for any
+        return [family for family, name in FIRST.items() if family != 'dcgan' and models.reads_tokens(name)]
     if not field.startswith('model.') and field != 'train.remat' or field == 'model.init_from':
         return list(FIRST)
     arguments = {f: catalogue.parameters(catalogue.resolve('model', name, ENTRIES))[0] for f, name in FIRST.items()}
@@ -128,6 +130,8 @@ def networks_with(field: str) -> str:
 
 def tasks(field: str) -> str:
     """The tasks that a field is for."""
+    if field == 'augment':
+        return 'of texts'
     return 'classification' if field in ONE_NETWORK or 'dcgan' not in taken_by(field) else 'all'
 
 

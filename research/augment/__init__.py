@@ -13,6 +13,10 @@ from research import catalogue
 
 AUGMENTATIONS = {
     'none': 'research.augment:none',
+    'span_deletion': 'research.augment.tokens:span_deletion',
+    'token_dropout': 'research.augment.tokens:token_dropout',
+    'token_mask': 'research.augment.tokens:token_mask',
+    'token_swap': 'research.augment.tokens:token_swap',
 }
 OWN = ('resize',)
 # What a config may not set: what each step hands over, and facts of the data (research.data.Dataset.facts) if asked for.

@@ -14,8 +14,8 @@ def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         {
             'task': {
-                'name': 'classification',  # of images; text_classification, masked_language_model, 'generation' by two players
-                'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class; of generation 'non_saturating'
+                'name': 'classification',  # any of research.tasks.TASKS: text_classification, generation, ...
+                'loss': 'softmax',  # 'sigmoid': a yes or no a class; generation: 'non_saturating'; text_regression: 'squared'
                 'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
             'data': {
@@ -47,7 +47,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'redraw': 0,  # another draw of the data order alone; the null variant sets it to 1
             },
             'augment': {
-                'name': 'none',
+                'name': 'none',  # or of texts token_mask, token_dropout, token_swap, span_deletion
                 'resize': {'name': 'constant'},  # or 'progressive': smaller images (shorter sequences) at first
             },
             'model': {

@@ -87,6 +87,7 @@ _ARGUMENTS = {
     'batch size': {'patience': _FROM_1, 'floor': _FROM_1, 'ceiling': _FROM_0, 'min_delta': _NOT_NEGATIVE},
     'batch size shrink': {'factor': Range(above=0, below=1)},
     'batch size grow': {'factor': Range(above=1, most=_INT32)},
+    **{f'augmentation {name}': {'share': _SHARE} for name in ('token_mask', 'token_dropout', 'token_swap', 'span_deletion')},
     'model': {
         **dict.fromkeys(('dropout', 'auxiliary_dropout', 'stochastic_depth'), _BELOW_1),
         **dict.fromkeys(('low_rank', 'squeeze_excite'), _SHARE),
@@ -102,7 +103,7 @@ _ARGUMENTS = {
         'example_weight': _SHARE,
     },
     'convolution': {'epsilon': _NOT_NEGATIVE},
-    'task': {'neighbours': _FROM_1},
+    'task': {'neighbours': _FROM_1, 'max_answer': _FROM_1},
 }
 _ARGUMENTS['generative model'] = {**_ARGUMENTS['model'], **dict.fromkeys(('latents', 'side', 'channels'), _WIDTH)}
 

@@ -108,10 +108,10 @@ class Dataset:
       fields: what an example consists of.
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
         [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
-        [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. Of texts:
-        'vocabulary_size'; 'special_tokens', the numbers of `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool
-        each; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as constants and are not part
-        of its compile key; the others are.
+        [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. If field 'tags' is
+        whole numbers [N, T]: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the numbers of
+        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'padding', the share of places without a
+        token. Those in `NUMBERS` reach a program as constants and are not part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
     """
 
@@ -145,6 +145,8 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         height, width = store.arrays['image'].shape[1:3]
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)
     arrays, checksum, saved = store.arrays, store.checksum, ''
+    if 'tags' in arrays and arrays['tags'].dtype.kind in 'iu' and len(arrays['tags'].shape) == 2:
+        facts['tags'] = max(int(part.max()) for part in arrays['tags'].parts) + 1
     if 'text' in arrays:
         tokens, splits, made = tokenizer.rows(arrays, splits, config)
         arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}

@@ -20,18 +20,18 @@ if TYPE_CHECKING:  # imported where a table is read: 0.2 s
 
 
 def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any]]:
-    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N] where there are classes}.
+    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats}.
 
     Classes are the labels of the training part, in the order of their names or numbers.
 
     Args:
       path: see above.
       text, pair: columns of a table; `pair` '' for none. A folder by class has no columns.
-      label: the column of classes; '' for 'label', if there is one.
+      label: the column of classes or numbers; '' for 'label', if there is one.
 
     Raises:
-      ConfigError: no such files or columns, rows without a text or a label, bytes that are no UTF-8, and a label that training
-        has not.
+      ConfigError: no such files or columns, rows without a text or a label, bytes that are no UTF-8, a class that training has
+        not, and a number that is not finite.
     """
     if not path:
         raise ConfigError("data.name is 'texts', and data.path is empty: expected a file or a folder.")
@@ -40,6 +40,16 @@ def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any
     if bare := [part for part, table in tables.items() if 'label' not in table]:
         if len(bare) < len(tables):
             raise ConfigError(f'{given}: the {bare[0]} part has no labels, and another has: give them to all, or to none.')
+        return tables
+    kinds = {type(value) for table in tables.values() for value in table['label']}
+    if float in kinds and kinds <= {float, int}:
+        for part, table in tables.items():
+            table['label'] = np.array(table['label'], np.float32)
+            if bad := np.flatnonzero(~np.isfinite(table['label'])).tolist():
+                raise ConfigError(
+                    f'{given}: {len(bad)} labels of the {part} part are no finite numbers, the first is at row {bad[0]}. Leave '
+                    'their rows out.'
+                )
         return tables
     names = sorted({*tables['train']['label']}, key=lambda name: (isinstance(name, str), name))
     numbers = {name: number for number, name in enumerate(names)}

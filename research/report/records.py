@@ -29,6 +29,8 @@ from research.catalogue import ConfigError
 
 # Two variants that every study may have without naming them.
 BASELINE, NULL = 'baseline', 'null'
+# Metrics that are the mean of what `correct` reads.
+HITS = ('test/accuracy', 'test/exact_match')
 STATUSES = ('finished', 'diverged', 'failed')
 _STUDY = {
     'study': str,

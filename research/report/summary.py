@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from research.report import conditions, costs, earlier, statistics, trials, unchanged
-from research.report.records import BASELINE, NULL, Records, correct, dumps, evaluations, score
+from research.report.records import BASELINE, HITS, NULL, Records, correct, dumps, evaluations, score
 from research.report.times import Evaluations, Times
 
 # What the summary copies from study.json.
@@ -185,9 +185,9 @@ def _tested(comparison: statistics.Comparison) -> dict[str, Any]:
 
 
 def _step(records: Records, weights: Mapping[str, float]) -> float:
-    """Distance between two possible differences of a contrast of test accuracies; 0 where the examples are not known."""
+    """Distance between two possible differences of a contrast of shares of examples; 0 where the examples are not known."""
     examples = {records.results[variant][seed].get('test_examples') for variant in weights for seed in records.seeds}
-    known = records.study['metric'] == 'test/accuracy' and len(examples) == 1 and None not in examples
+    known = records.study['metric'] in HITS and len(examples) == 1 and None not in examples
     return min(map(abs, weights.values())) / examples.pop() if known else 0.0
 
 
@@ -242,7 +242,7 @@ def _observed(records: Records, variant: str) -> dict[str, float]:
 
 def _crossed(records: Records, weights: Mapping[str, float]) -> list[float] | None:
     """The interval over seeds and test examples; None if correctness was not saved or is not the metric."""
-    if records.study['metric'] != 'test/accuracy' or len(records.seeds) < 2:
+    if records.study['metric'] not in HITS or len(records.seeds) < 2:
         return None
     hits = {
         variant: [correct(records.workdir, records.results[variant][seed]) for seed in records.seeds] for variant in weights

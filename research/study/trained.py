@@ -83,8 +83,8 @@ class Trained:
         task = tasks.create(self.config['task'], files.plain('facts', self.data['facts']))
         if task.probabilities is None:
             raise ConfigError(
-                f"Task '{self.config['task']['name']}' knows no probabilities, as a task or loss of your own does not say "
-                'what the outputs are: module.apply(variables, inputs) gives them, for standardized inputs.'
+                f"Task '{self.config['task']['name']}' knows no probabilities: module.apply(variables, inputs) gives the "
+                'outputs, for standardized inputs.'
             )
         return task
 

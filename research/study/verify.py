@@ -63,7 +63,7 @@ def load(stages: Iterable[Plan], session: Session, whole: bool = False) -> None:
 def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) -> None:
     """What only data and outputs can tell; `known` keeps the metrics of a program by its compile key, this run's `key`."""
     config, program = experiment.config, experiment.program
-    classes, study = experiment.dataset.facts.get('classes', 0), config['study']
+    classes, study = program.step.task.outputs or experiment.dataset.facts.get('classes', 0), config['study']
     if experiment.num_classes < classes:
         raise Misfit('model.num_classes', f"'model.num_classes' is {experiment.num_classes}, but the data has {classes}.")
     steers = study['score'] == 'best' or study['metric'][:5] != 'test/' or experiment.watchers

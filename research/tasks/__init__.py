@@ -9,13 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import catalogue, models
+from research.config.files import Misfit
 from research.data import Dataset
 
 TASKS = {
     'classification': 'research.tasks.classification:create',
     'generation': 'research.tasks.generation:create',
     'masked_language_model': 'research.tasks.masked_language_model:create',
+    'question_answering': 'research.tasks.question_answering:create',
+    'tagging': 'research.tasks.tagging:create',
     'text_classification': 'research.tasks.text_classification:create',
+    'text_regression': 'research.tasks.text_regression:create',
 }
 
 
@@ -54,6 +58,7 @@ class Task(NamedTuple):
       show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
       probabilities: outputs -> those of the classes [B, K]; None where the outputs do not tell.
       classifies: whether outputs are logits [B, K] of K = `model.num_classes` classes.
+      outputs: K where `model.num_classes` is 0, and the least that it may be; 0: the number of classes of the data.
       falls: whether a training loss that does not fall means that nothing was learnt.
       fits: whether scores on training examples tell how well these were fitted, at a price worth paying.
     """
@@ -73,6 +78,7 @@ class Task(NamedTuple):
     show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     probabilities: Callable[[Any], Any] | None = None
     classifies: bool = False
+    outputs: int = 0
     falls: bool = True
     fits: bool = True
 
@@ -81,6 +87,25 @@ def check_smoothing(share: float) -> None:
     """Raises ConfigError where `task.label_smoothing` is no share from 0 below 1."""
     if not 0 <= share < 1:
         raise catalogue.ConfigError(f'task.label_smoothing is {share}, expected a share from 0 below 1, such as 0.1.')
+
+
+def refuse_smoothing(name: str, share: float) -> None:
+    """Raises ConfigError where a task of this name, which has no classes, is to smooth its labels."""
+    if share:
+        raise catalogue.ConfigError(
+            f"task.label_smoothing is {share}, and task '{name}' has no classes to spread a target over: set it to 0."
+        )
+
+
+def check_outputs(name: str, outputs: Any, expected: tuple[int, ...]) -> None:
+    """Raises Misfit where a network does not give what a task of this name reads, an array of the shape `expected`."""
+    found = list(outputs.shape) if hasattr(outputs, 'shape') else f'a {type(outputs).__name__}'
+    if found != [*expected]:
+        raise Misfit(
+            'model.head',
+            f"task '{name}' expects {[*expected]} of the network, and gets {found}. Set model.head ('classification' gives "
+            "[B, K], 'tagging' [B, T, K], 'question_answering' [B, T, 2]), and leave K, model.num_classes, at 0.",
+        )
 
 
 def check_fields(name: str, fields: Iterable[str], dataset: Dataset, num_classes: int) -> None:
@@ -112,6 +137,12 @@ def _check_gaps(dataset: Dataset) -> None:
             'labels without gaps, as numpy.unique(labels, return_inverse=True)[1] does, or set model.num_classes to '
             f'{classes} to keep them so.'
         )
+
+
+def token_inputs(batch: Mapping[str, Any], constants: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a network of texts is called: `(tokens, segments=..., mask=...)`, without segments where there are no pairs."""
+    del constants
+    return (batch['tokens'],), {name: batch[name] for name in ('segments', 'mask') if name in batch}
 
 
 def standardization(facts: Mapping[str, Any]) -> dict[str, np.ndarray]:

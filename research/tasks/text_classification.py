@@ -10,12 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from research.tasks import Task, classification
-
-
-def _inputs(batch, constants):
-    del constants
-    return (batch['tokens'],), {name: batch[name] for name in ('segments', 'mask') if name in batch}
+from research.tasks import Task, classification, token_inputs
 
 
 def _judge(rows: Mapping[str, Any]) -> dict[str, float]:
@@ -47,7 +42,7 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
 
     return plain._replace(
         fields=('tokens', 'mask', 'label'),
-        inputs=_inputs,
+        inputs=token_inputs,
         rows=rows,
         judge=_judge,
         judged=('balanced_accuracy', 'f1_macro', 'matthews'),

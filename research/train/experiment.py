@@ -94,8 +94,8 @@ class Experiment:
 
     @property
     def num_classes(self) -> int:
-        """The config's, or else the data's; 0 where neither has any."""
-        return self.config['model']['num_classes'] or self.dataset.facts.get('classes', 0)
+        """The config's, or else the task's or the data's; 0 where none has any."""
+        return self.config['model']['num_classes'] or self.program.step.task.outputs or self.dataset.facts.get('classes', 0)
 
     def controls(
         self, positions: np.ndarray, updates: np.ndarray, size: int, levels: Mapping[str, int]

@@ -76,10 +76,16 @@ def test_of_64_bits_32_are_kept(given, kept):
         ('image', np.zeros((3, 2, 2, 4)), {'mean', 'std'}),
         ('image', np.zeros((3, 2), np.uint8), set()),
         ('image', np.zeros((3, 2, 2), int), set()),
+        ('tags', np.zeros((3, 2), np.int8), {'tags'}),
+        ('tags', np.zeros((3, 2)), set()),
     ],
 )
-def test_only_classes_and_images_have_facts(field, array, facts):
+def test_only_classes_tags_and_images_have_facts(field, array, facts):
     assert set(of({field: array}).facts) == facts
+
+
+def test_there_are_as_many_tags_as_the_largest_of_any_part_says():
+    assert of({'tags': np.array([[0, 2], [1, -1]])}, {'tags': np.array([[4, -1]])}).facts == {'tags': 5}
 
 
 IDS = np.arange(3)

@@ -33,7 +33,7 @@ def texts(path, **changes):
 def write(path, rows=ROWS):
     table = pyarrow.table(rows)
     if path.suffix == '.tsv':
-        path.write_text('\n'.join('\t'.join(line) for line in [rows, *zip(*rows.values(), strict=True)]))
+        path.write_text('\n'.join('\t'.join(map(str, line)) for line in [rows, *zip(*rows.values(), strict=True)]))
     elif path.suffix == '.csv':
         csv.write_csv(table, path)
     elif path.suffix == '.jsonl':
@@ -61,6 +61,18 @@ def test_parts_have_files_of_their_own_and_columns_names(tmp_path):
     assert store.arrays['pair'][4:].tolist() == ROWS['text'][:2]
 
 
+@pytest.mark.parametrize('name', ['.tsv', '.csv', '.jsonl', '.parquet'])
+def test_a_column_of_floats_is_a_number_for_each_text_and_one_of_whole_numbers_a_class(tmp_path, name):
+    """Of all parts together: a part may happen to have no fraction."""
+    for part, score in (('train', [2.5, 4.0, 0.25, 5.0]), ('test', [3, 5, 1, 0])):
+        write(tmp_path / f'{part}{name}', {**ROWS, 'score': score, 'stars': [3, 5, 5, 1]})
+    scores = data.read(config(tmp_path, label='score', test=0))
+    assert scores.classes is None and scores.arrays['label'].dtype == np.float32
+    assert scores.arrays['label'][:].tolist() == [2.5, 4, 0.25, 5, 3, 5, 1, 0]
+    stars = data.read(config(tmp_path, label='stars', test=0))
+    assert stars.classes == 3 and stars.arrays['label'][:4].tolist() == [1, 2, 2, 0]
+
+
 @pytest.mark.parametrize('parts', [('train', 'test'), ('',)])
 def test_a_folder_for_each_class(tmp_path, parts):
     for part in parts:
@@ -78,6 +90,7 @@ def test_a_folder_for_each_class(tmp_path, parts):
         ({'text': ['a', None, 'c', 'd']}, {}, "1 rows have no 'text', the first is row 1"),
         ({'text': ['a', ' ', 'c', 'd']}, {}, "'text' of 'train' is empty at row 1"),
         ({'text': [1, 2, 3, 4]}, {}, 'is a int at row 0, expected a text'),
+        ({'label': [0.5, 1, float('nan'), 2]}, {}, '1 labels of the train part are no finite numbers, the first is at row 2'),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, rows, changes, message):

@@ -219,6 +219,18 @@ def test_crossed_interval_is_wider_and_needs_correctness(whole, tmp_path):
     assert all(c['crossed_interval'] is None for c in without.values())
 
 
+def test_exact_matches_are_shares_of_examples_too(tmp_path):
+    """As of an accuracy: the interval over other examples, and differences in steps of one example."""
+    workdir = fabricate.study(tmp_path, evaluations=2)
+    _, _, of_accuracy = summarize(workdir)
+    for file in workdir.rglob('*.json*'):
+        file.write_text(file.read_text().replace('accuracy', 'exact_match'))
+    _, _, of_matches = summarize(workdir)
+    for name, contrast in of_accuracy.items():
+        for key in ('p_value', 'interval', 'crossed_interval', 'detectable'):
+            assert of_matches[name][key] == contrast[key], (name, key)
+
+
 def test_pairs_made_under_different_conditions_are_named(tmp_path, without_plots):
     """A fingerprint that differs, numerics that differ, and a record of before there were numerics, which is not known to."""
     workdir = fabricate.study(tmp_path, evaluations=2)

@@ -90,6 +90,8 @@ LINES = [
     ('config.gradient.name = "selective_backprop"; config.gradient.keep = 0', 'expected above 0 and at most 1'),
     ('config.optimizer.clip = {"name": "global_norm", "max_norm": 0}', 'expected a bound above 0'),
     ('config.optimizer.average = {"name": "ema", "decay": 1}', 'expected at least 0 and below 1'),
+    ('config.augment.name = "token_swap"; config.augment.share = 1.5', 'expected at least 0 and at most 1'),
+    ('config.augment.name = "token_masks"', "Did you mean 'token_mask'?"),
     ('config.augment.resize = {"name": "progressive", "start": 2}', 'expected above 0 and at most 1'),
     ('config.data.batch.name = "shrink"; config.data.batch.factor = 2', 'expected above 0 and below 1'),
     ('config.schedule.name = "plateau"; config.schedule.patience = 0', 'expected at least 1'),
@@ -116,7 +118,13 @@ LINES = [
     ('config.optimizer.average = {"name": "swa", "start": "late"}', "'late' is no duration"),
     ('config.gradient.freeze = {"name": "progressive", "start": "1run", "until": "0.5run"}', 'expected start before until'),
     # Names in each catalogue
-    ('config.task.name = "regression"', "Unknown task 'regression'. Valid: classification, generation, masked_language_model,"),
+    ('config.task.name = "regression"', "Unknown task 'regression'. Did you mean 'text_regression'?"),
+    ('config.task.name = "text_regression"', "Unknown loss 'softmax'. Valid: squared."),
+    (
+        'config.task.name = "question_answering"; config.task.label_smoothing = 0.1',
+        "'question_answering' has no classes to spread a target over",
+    ),
+    ('config.task.name = "question_answering"; config.task.max_answer = 0', 'expected at least 1'),
     ('config.task.loss = "cross-entropy"', "Unknown loss 'cross-entropy'. Did you mean 'softmax'?"),
     ('config.model.name = "ResNet-18"', "Did you mean 'resnet18'?"),
     ('config.model.name = ""', "Unknown model ''"),

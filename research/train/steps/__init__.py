@@ -110,7 +110,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, engine: Jit | Pmap) -> S
     """
     task = tasks.create(config['task'], dataset.facts)
     kind = _kind_of(task)
-    tasks.check_fields(config['task']['name'], task.fields, dataset, config['model']['num_classes'])
+    tasks.check_fields(config['task']['name'], task.fields, dataset, config['model']['num_classes'] or task.outputs)
     return kind.create(config, dataset, task, engine)
 
 

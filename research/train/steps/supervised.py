@@ -200,7 +200,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
     Raises:
       ConfigError: a name or argument that does not fit.
     """
-    classes = config['model']['num_classes'] or dataset.facts.get('classes', 0)
+    classes = config['model']['num_classes'] or task.outputs or dataset.facts.get('classes', 0)
     vocabulary = dataset.facts.get('vocabulary_size', 0)
     module = network(config['model'], classes, vocabulary, axis_name=engine.axis_name, remat=config['train']['remat'])
     return Supervised(
