@@ -54,7 +54,7 @@ FIELDS = {
 }
 ENTRIES = models.MODELS | models.GENERATORS
 # Fields that the task of generation refuses, or has no use for.
-ONE_NETWORK = ('augment.resize', 'gradient.freeze', 'train.remat', 'model.init_from', 'task.loss')
+ONE_NETWORK = ('augment.resize', 'compress', 'gradient.freeze', 'train.remat', 'model.init_from', 'task.loss')
 MARK = '<!-- Below: python docs/write.py -->\n\n'
 FIRST = (
     {'cnn': 'cnn'}

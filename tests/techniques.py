@@ -264,6 +264,12 @@ TECHNIQUES = (
         beside={'model.hidden': (1024,)},
     ),
     Technique(
+        'lora',
+        on={'compress.name': 'lora', 'compress.rank': 4, 'compress.alpha': 4.0, 'compress.targets': ('hidden/kernel',)},
+        neutral={'compress.alpha': 0.0},
+        equals={'optimizer.rate_multipliers': (('hidden/*', 0.0),)},
+    ),
+    Technique(
         'squeeze_excite',
         on={'model.squeeze_excite': 0.25},
         neutral=None,

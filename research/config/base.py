@@ -54,7 +54,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'num_classes': 0,  # 0 = from the data
                 'init_from': '',  # weights to start from: a .safetensors file or its folder, or a run, 'WORKDIR:VARIANT:SEED'
             },
-            'compress': {'name': 'none'},
+            'compress': {'name': 'none'},  # or lora: thin matrices learn beside the weights
             'gradient': {
                 'name': 'plain',  # plain, sam, selective_backprop
                 'micro_batch': 0,  # examples whose gradient is taken at once, the batch's is their sum; 0 = the whole batch

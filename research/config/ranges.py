@@ -80,6 +80,7 @@ _ARGUMENTS = {
         'patience': _FROM_1,
     },
     'schedule plateau': {'factor': Range(above=0, below=1)},
+    'compression': {'rank': _WIDTH, 'alpha': _NOT_NEGATIVE},
     'gradient': {'rho': _NOT_NEGATIVE, 'keep': _PART},
     'freezing': {'share': _PART, 'levels': _FROM_1},
     'resize': {'start': _PART, 'rungs': _FROM_1, 'multiple': _FROM_1},

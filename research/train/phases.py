@@ -135,7 +135,7 @@ def check(experiment: Any) -> None:
             try:
                 jax.eval_shape(
                     functools.partial(_predicted, program.step, phase.side),
-                    *(program.shapes.params, program.shapes.collections, program.step.inputs(2)),
+                    *(program.seen, program.shapes.collections, program.step.inputs(2)),
                 )
             except Exception as error:
                 raise catalogue.ConfigError(

@@ -134,6 +134,7 @@ LINES = [
     ('config.schedule.name = "cosin"', "Did you mean 'cosine'?"),
     ('config.augment.name = "mixup"', "Unknown augmentation 'mixup'"),
     ('config.compress.name = "prune"', "Unknown compression 'prune'"),
+    ('config.compress.name = "lora"; config.compress.rank = 0', "'compress.rank' is 0, expected at least 1"),
     ('config.train.engine = "ddp"', "Unknown engine 'ddp'. Valid: jit, pmap."),
     ('config.train.precision = "bf16"', "Did you mean 'bfloat16'?"),
     ('config.study.platform = "cuda"', "Did you mean 'gpu'?"),

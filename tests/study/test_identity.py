@@ -46,7 +46,7 @@ MATTERS = {
     'model.init_from': 'weights.safetensors',
     'model.widths': (8, 8),
     'model.norm.name': 'none',
-    'compress.name': 'my:prune',
+    'compress.name': 'lora',
     'gradient.name': 'my:sam',
     'gradient.micro_batch': 8,
     'gradient.noise_scale': True,

@@ -41,7 +41,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Generation, engine
         fields=dataset.fields,
         network=bound,
         augment=augment.create(config['augment'], dataset.facts, task.optional),
-        weights=compress.create(config['compress']),
+        weights=compress.create(config['compress']).weights,
         descents={player: Descent(engine, gradient, optim.create(_of_player(config, player, params))) for player in PLAYERS},
     )
 
@@ -75,6 +75,10 @@ def _check(config: Mapping[str, Any]) -> None:
     if config['train']['remat'] != 'none':
         raise catalogue.ConfigError(
             f"train.remat '{config['train']['remat']}' is for one network, not for two players: 'none'."
+        )
+    if compress.create(config['compress']).split:
+        raise catalogue.ConfigError(
+            f"compress.name '{config['compress']['name']}' is for one network, not for two players: 'none'."
         )
     for group, name, neutral in (('augment', 'resize', 'constant'), ('gradient', 'freeze', 'none')):
         if (chosen := config[group][name]['name']) != neutral:
