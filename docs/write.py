@@ -34,6 +34,7 @@ LAYERS = {
 FIELDS = {
     "schedule.warmup = '0.1run'": ('optim/schedules.py', 'the rate rises from 0 at first'),
     'optimizer.weight_decay = 1e-3': ('optim/optimizers.py', 'decoupled decay of kernels'),
+    'optimizer.layer_decay = 0.75': ('optim/layer_decay.py', 'the nearer a layer is to the input, the slower it learns'),
     "optimizer.rate_multipliers = (('head/*', 0.1),)": ('optim/multipliers.py', 'a rate of its own for some parameters'),
     "optimizer.decay_multipliers = (('head/*', 0.0),)": ('optim/multipliers.py', 'a decay of its own for some parameters'),
     'data.batch_size = 0': ('optim/optimizers.py', 'full-batch gradient descent'),
@@ -54,7 +55,9 @@ FIELDS = {
 }
 ENTRIES = models.MODELS | models.GENERATORS
 # Fields that the task of generation refuses, or has no use for.
-ONE_NETWORK = ('augment.resize', 'compress', 'gradient.freeze', 'train.remat', 'model.init_from', 'task.loss')
+ONE_NETWORK = (
+    *('augment.resize', 'compress', 'gradient.freeze', 'model.init_from', 'optimizer.layer_decay', 'task.loss', 'train.remat'),
+)
 MARK = '<!-- Below: python docs/write.py -->\n\n'
 FIRST = (
     {'cnn': 'cnn'}

@@ -172,6 +172,12 @@ TECHNIQUES = (
         neutral={'optimizer.rate_multipliers': (('*', 0.5),), 'optimizer.learning_rate': 0.125},
     ),
     Technique(
+        'layer_decay',
+        on={'optimizer.layer_decay': 0.5},
+        neutral={},
+        equals={'optimizer.rate_multipliers': (('hidden/*', 0.5),)},
+    ),
+    Technique(
         'decay_multipliers',
         on={'optimizer.decay_multipliers': (('head/*', 2.0),)},
         neutral={'optimizer.decay_multipliers': (('*/kernel', 1.0),)},

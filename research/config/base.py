@@ -66,6 +66,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'learning_rate': 0.05,  # peak; the schedule multiplies it
                 'weight_decay': 0.0,  # decoupled, on kernels only: each step takes rate * decay * kernel off
                 'clip': {'name': 'none'},  # none, global_norm, value, parameter_norm, adaptive
+                'layer_decay': 1.0,  # the rate of each layer over that of the next, from the head down; 1 = all learn alike
                 'rate_multipliers': (),  # pairs (pattern, factor) over parameter paths, such as ('head/*', 0.1)
                 'decay_multipliers': (),  # likewise; the default factor is 1 for kernels, 0 elsewhere
                 'average': {'name': 'none'},  # of the weights, for evaluation: none, ema, swa

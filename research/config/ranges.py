@@ -56,6 +56,7 @@ FIELDS = {
     'gradient.micro_batch': _FROM_0,
     'optimizer.learning_rate': _NOT_NEGATIVE,
     'optimizer.weight_decay': _NOT_NEGATIVE,
+    'optimizer.layer_decay': _PART,
     'task.label_smoothing': _BELOW_1,
     'train.devices': _FROM_0,
     'study.alpha': Range(above=0, below=1),

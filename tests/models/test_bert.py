@@ -63,6 +63,13 @@ def test_number_of_parameters(name, head):
     assert cost.parameters(shapes(name, head)[2]) == PARAMETERS[name][head == 'pretraining']
 
 
+def test_layers_are_in_the_order_of_the_forward_pass():
+    """Which freezing and layer-wise rates go by; parameters by name would have the blocks first."""
+    first = ('token_embedding', 'segment_embedding', 'position_embedding', 'embedding_norm')
+    found = models.layers(created('classification', depth=11), jnp.asarray(TOKENS))
+    assert found == (*first, *(f'block{i}' for i in range(1, 12)), 'pooler', 'head')
+
+
 @pytest.mark.parametrize(
     ('head', 'expected'),
     [

@@ -63,6 +63,7 @@ LINES = [
     ('config.optimizer.name = "adam"; config.optimizer.b2 = 2', "'optimizer.b2' is 2, expected at least 0 and below 1"),
     ('config.optimizer.name = "adam"; config.optimizer.eps = -1', 'expected at least 0'),
     ('config.optimizer.name = "prodigy"; config.optimizer.betas = (0.9, 1.1)', 'expected at least 0 and below 1'),
+    ('config.optimizer.layer_decay = 0.0', "'optimizer.layer_decay' is 0.0, expected above 0 and at most 1"),
     ('config.data.batch_size = -64', 'expected at least 0'),
     ('config.data.batch_size = 10**30', 'at most 2147483647'),
     ('config.data.eval_batch_size = 0', 'expected at least 1'),

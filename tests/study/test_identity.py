@@ -56,6 +56,7 @@ MATTERS = {
     'optimizer.weight_decay': 0.01,
     'optimizer.clip.name': 'global_norm',
     'optimizer.nesterov': True,
+    'optimizer.layer_decay': 0.75,
     'optimizer.rate_multipliers': (('head/*', 0.1),),
     'optimizer.decay_multipliers': (('head/*', 0.1),),
     'optimizer.average.name': 'ema',

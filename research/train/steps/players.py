@@ -76,6 +76,8 @@ def _check(config: Mapping[str, Any]) -> None:
         raise catalogue.ConfigError(
             f"train.remat '{config['train']['remat']}' is for one network, not for two players: 'none'."
         )
+    if config['optimizer']['layer_decay'] != 1:
+        raise catalogue.ConfigError('optimizer.layer_decay is for one network, two players have no one order of layers: 1.')
     if compress.create(config['compress']).split:
         raise catalogue.ConfigError(
             f"compress.name '{config['compress']['name']}' is for one network, not for two players: 'none'."

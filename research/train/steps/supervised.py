@@ -207,14 +207,16 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
     classes = config['model']['num_classes'] or dataset.facts.get('classes', 0)
     vocabulary = dataset.facts.get('vocabulary_size', 0)
     module = network(config['model'], classes, vocabulary, axis_name=engine.axis_name, remat=config['train']['remat'])
+    args, kwargs = inputs = _zeros(task, dataset.fields, 2)
+    layers = models.layers(module, *args, **kwargs) if config['optimizer']['layer_decay'] != 1 else ()
     return Supervised(
         engine=engine,
         task=task,
         fields=dataset.fields,
-        network=bind(module, _zeros(task, dataset.fields, 2), config['train']['precision']),
+        network=bind(module, inputs, config['train']['precision']),
         augment=augment.create(config['augment'], dataset.facts, task.optional),
         compression=compress.create(config['compress']),
-        descent=Descent(engine, functools.partial(gradients.create, config['gradient']), optim.create(config)),
+        descent=Descent(engine, functools.partial(gradients.create, config['gradient']), optim.create(config, layers=layers)),
         auxiliary_weight=getattr(module, 'auxiliary_weight', 0.0),
         classes=classes,
     )
