@@ -96,6 +96,7 @@ _ARGUMENTS = {
         **dict.fromkeys(('width', 'depth', 'mlp_ratio'), _ABOVE_0),
         'auxiliary_weight': _NOT_NEGATIVE,
         **dict.fromkeys(('vocabulary_size', 'max_length', 'filters'), _FROM_1),
+        'embedding_dim': _FROM_0,
     },
     'norm layer': {
         'epsilon': _NOT_NEGATIVE,

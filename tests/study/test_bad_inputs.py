@@ -81,6 +81,7 @@ LINES = [
     ('config.model.dropout = 1.0', "'model.dropout' is 1.0, expected at least 0 and below 1"),
     ('config.model.low_rank = 2.0', 'expected at least 0 and at most 1'),
     ('config.model.num_classes = -1', 'expected at least 0'),
+    ('config.model.name = "bert_tiny"; config.model.embedding_dim = -1', 'expected at least 0'),
     (
         'config.model.norm = {"name": "batch", "momentum": 1.5}',
         "'model.norm.momentum' is 1.5, expected at least 0 and at most 1",
