@@ -34,6 +34,7 @@ LAYERS = {
 FIELDS = {
     "schedule.warmup = '0.1run'": ('optim/schedules.py', 'the rate rises from 0 at first'),
     'optimizer.weight_decay = 1e-3': ('optim/optimizers.py', 'decoupled decay of kernels'),
+    'optimizer.layer_decay = 0.75': ('optim/layer_decay.py', 'the nearer a layer is to the input, the slower it learns'),
     "optimizer.rate_multipliers = (('head/*', 0.1),)": ('optim/multipliers.py', 'a rate of its own for some parameters'),
     "optimizer.decay_multipliers = (('head/*', 0.0),)": ('optim/multipliers.py', 'a decay of its own for some parameters'),
     'data.batch_size = 0': ('optim/optimizers.py', 'full-batch gradient descent'),
@@ -50,11 +51,15 @@ FIELDS = {
     'model.stochastic_depth = 0.1': ('layers/dropout.py', 'skips residual branches at random'),
     'model.squeeze_excite = 0.0625': ('layers/squeeze_excite.py', 'weighs each channel by the means of all'),
     'model.blur_pool = True': ('layers/blur.py', 'a low-pass filter before everything that subsamples'),
+    'model.share_layers = True': ('models/bert.py', 'one block is applied as often as the network is deep'),
+    'model.embedding_dim = 128': ('models/bert.py', 'small embeddings, which a matrix maps to the width of the network'),
     'model.low_rank = 0.25': ('layers/low_rank.py', 'large layers become products of two thin ones'),
 }
 ENTRIES = models.MODELS | models.GENERATORS
 # Fields that the task of generation refuses, or has no use for.
-ONE_NETWORK = ('augment.resize', 'gradient.freeze', 'train.remat', 'model.init_from', 'task.loss')
+ONE_NETWORK = (
+    *('augment.resize', 'compress', 'gradient.freeze', 'model.init_from', 'optimizer.layer_decay', 'task.loss', 'train.remat'),
+)
 MARK = '<!-- Below: python docs/write.py -->\n\n'
 FIRST = (
     {'cnn': 'cnn'}

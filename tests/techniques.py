@@ -181,6 +181,12 @@ TECHNIQUES = (
         neutral={'optimizer.rate_multipliers': (('*', 0.5),), 'optimizer.learning_rate': 0.125},
     ),
     Technique(
+        'layer_decay',
+        on={'optimizer.layer_decay': 0.5},
+        neutral={},
+        equals={'optimizer.rate_multipliers': (('hidden/*', 0.5),)},
+    ),
+    Technique(
         'decay_multipliers',
         on={'optimizer.decay_multipliers': (('head/*', 2.0),)},
         neutral={'optimizer.decay_multipliers': (('*/kernel', 1.0),)},
@@ -271,6 +277,12 @@ TECHNIQUES = (
         neutral={'model.hidden': (16,)},  # too small to be factored
         equals={'model.hidden': (16,)},
         beside={'model.hidden': (1024,)},
+    ),
+    Technique(
+        'lora',
+        on={'compress.name': 'lora', 'compress.rank': 4, 'compress.alpha': 4.0, 'compress.targets': ('hidden/kernel',)},
+        neutral={'compress.alpha': 0.0},
+        equals={'optimizer.rate_multipliers': (('hidden/*', 0.0),)},
     ),
     Technique(
         'squeeze_excite',

@@ -55,7 +55,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'num_classes': 0,  # 0 = from the data
                 'init_from': '',  # weights to start from: a .safetensors file or its folder, or a run, 'WORKDIR:VARIANT:SEED'
             },
-            'compress': {'name': 'none'},
+            'compress': {'name': 'none'},  # or lora: thin matrices learn beside the weights
             'gradient': {
                 'name': 'plain',  # plain, sam, selective_backprop
                 'micro_batch': 0,  # examples whose gradient is taken at once, the batch's is their sum; 0 = the whole batch
@@ -67,6 +67,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'learning_rate': 0.05,  # peak; the schedule multiplies it
                 'weight_decay': 0.0,  # decoupled, on kernels only: each step takes rate * decay * kernel off
                 'clip': {'name': 'none'},  # none, global_norm, value, parameter_norm, adaptive
+                'layer_decay': 1.0,  # the rate of each layer over that of the next, from the head down; 1 = all learn alike
                 'rate_multipliers': (),  # pairs (pattern, factor) over parameter paths, such as ('head/*', 0.1)
                 'decay_multipliers': (),  # likewise; the default factor is 1 for kernels, 0 elsewhere
                 'average': {'name': 'none'},  # of the weights, for evaluation: none, ema, swa

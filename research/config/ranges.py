@@ -56,6 +56,7 @@ FIELDS = {
     'gradient.micro_batch': _FROM_0,
     'optimizer.learning_rate': _NOT_NEGATIVE,
     'optimizer.weight_decay': _NOT_NEGATIVE,
+    'optimizer.layer_decay': _PART,
     'task.label_smoothing': _BELOW_1,
     'train.devices': _FROM_0,
     'study.alpha': Range(above=0, below=1),
@@ -80,6 +81,7 @@ _ARGUMENTS = {
         'patience': _FROM_1,
     },
     'schedule plateau': {'factor': Range(above=0, below=1)},
+    'compression': {'rank': _WIDTH, 'alpha': _NOT_NEGATIVE},
     'gradient': {'rho': _NOT_NEGATIVE, 'keep': _PART},
     'freezing': {'share': _PART, 'levels': _FROM_1},
     'resize': {'start': _PART, 'rungs': _FROM_1, 'multiple': _FROM_1},
@@ -95,6 +97,7 @@ _ARGUMENTS = {
         **dict.fromkeys(('width', 'depth', 'mlp_ratio'), _ABOVE_0),
         'auxiliary_weight': _NOT_NEGATIVE,
         **dict.fromkeys(('vocabulary_size', 'max_length', 'filters'), _FROM_1),
+        'embedding_dim': _FROM_0,
     },
     'norm layer': {
         'epsilon': _NOT_NEGATIVE,

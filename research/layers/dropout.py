@@ -35,7 +35,8 @@ class Dropout(nn.Module):
     unit: str = 'element'
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, turn: int = 0) -> jax.Array:
+        """`turn` tells the calls of a layer apart that is applied several times."""
         if not 0 <= self.rate < 1 or self.unit not in UNITS:
             raise ConfigError(
                 f"Dropout: rate {self.rate} and unit '{self.unit}', expected a rate in [0, 1) and one of {UNITS}."
@@ -53,7 +54,7 @@ class Dropout(nn.Module):
                 '`init` declares, with `position` and `rng` filled in, or leave `train` False.'
             )
         position, rng = (self.get_variable('example', name) for name in ('position', 'rng'))
-        keys = example_keys(rng, '/'.join(('dropout', *self.path)), position)
+        keys = example_keys(rng, '/'.join(('dropout', *self.path, *([str(turn)] if turn else []))), position)
         ones = (1,) * (x.ndim - 2)
         shape = {'element': x.shape[1:], 'channel': (*ones, x.shape[-1]), 'example': (*ones, 1)}[self.unit]
         share = jnp.float32(1 - self.rate)  # its dtype sets that of the draws: the same mask with float64 enabled

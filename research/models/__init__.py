@@ -67,6 +67,20 @@ def features(module: nn.Module, variables: Mapping[str, Any], x: jax.Array) -> d
     return dict(collections.get('intermediates', {}))
 
 
+def layers(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+    """Top-level names of a network's parameters, in the order in which the input meets them; `args` are those of a call."""
+    met: dict[str, None] = {}
+
+    def note(call, positional, keywords, context):
+        if context.module.path:
+            met[context.module.path[0]] = None
+        return call(*positional, **keywords)
+
+    with nn.intercept_methods(note):
+        shapes = jax.eval_shape(lambda key: module.init(key, *args, **kwargs), jax.random.key(0))
+    return tuple(name for name in met if name in shapes['params'])
+
+
 def rematerializes(name: str) -> bool:
     """Whether a network has blocks whose activations can be recomputed (research.layers.remat)."""
     return 'remat' in inspect.signature(catalogue.resolve('model', name, MODELS | GENERATORS)).parameters

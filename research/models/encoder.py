@@ -51,18 +51,20 @@ class EncoderBlock(nn.Module):
         mask: jax.Array | None = None,
         bias: jax.Array | None = None,
         positions: jax.Array | None = None,
+        turn: int = 0,
     ) -> jax.Array:
-        """Mask and bias as in `research.layers.attention.attention`; positions, int `[B, T]`, turn queries and keys."""
-        x = self._residual(x, 'attention', functools.partial(self._attention, mask=mask, bias=bias, positions=positions))
-        return self._residual(x, 'mlp', self._mlp)
+        """Mask and bias as in `research.layers.attention.attention`; positions, int `[B, T]`, turn queries and keys.
+        `turn` counts the calls of a block that is applied several times: dropout draws anew in each."""
+        attention = functools.partial(self._attention, mask=mask, bias=bias, positions=positions)
+        return self._residual(self._residual(x, 'attention', attention, turn), 'mlp', self._mlp, turn)
 
-    def _residual(self, x, name, branch):
-        y = branch(self.kit.norm(x, name=f'{name}_norm') if self.norm_first else x)
-        y = Dropout(self.dropout, name=f'{name}_dropout')(y, self.kit.train)
-        y = x + Dropout(self.stochastic_depth, unit='example', name=f'{name}_drop')(y, self.kit.train)
+    def _residual(self, x, name, branch, turn):
+        y = branch(self.kit.norm(x, name=f'{name}_norm') if self.norm_first else x, turn=turn)
+        y = Dropout(self.dropout, name=f'{name}_dropout')(y, self.kit.train, turn)
+        y = x + Dropout(self.stochastic_depth, unit='example', name=f'{name}_drop')(y, self.kit.train, turn)
         return y if self.norm_first else self.kit.norm(y, name=f'{name}_norm')
 
-    def _attention(self, x, mask, bias, positions):
+    def _attention(self, x, mask, bias, positions, turn):
         dim, heads, shared = x.shape[-1], self.heads, self.key_heads or self.heads
         if dim % heads:
             raise ConfigError(f'{heads} heads cannot share {dim} features evenly: choose a divisor.')
@@ -73,13 +75,16 @@ class EncoderBlock(nn.Module):
             query, key = rotary(query, positions), rotary(key, positions)
         dropout = None
         if self.attention_dropout and (self.kit.train or self.is_initializing()):
-            dropout = functools.partial(Dropout(self.attention_dropout, name='weights_dropout'), train=self.kit.train)
+            dropout = functools.partial(
+                Dropout(self.attention_dropout, name='weights_dropout'), train=self.kit.train, turn=turn
+            )
         return self._dense(attention(query, key, value, mask, bias, dropout), dim, 'projection')
 
-    def _mlp(self, x):
+    def _mlp(self, x, turn):
         y = self.kit.activate(self._dense(x, self.width, 'mlp_in'))
         y = y * self._dense(x, self.width, 'mlp_gated') if self.gated else y
-        return self._dense(Dropout(self.mlp_dropout, name='mlp_hidden_dropout')(y, self.kit.train), x.shape[-1], 'mlp_out')
+        y = Dropout(self.mlp_dropout, name='mlp_hidden_dropout')(y, self.kit.train, turn)
+        return self._dense(y, x.shape[-1], 'mlp_out')
 
     def _dense(self, x, features, name):
         return self.kit.dense(x, features, name=name, kernel_init=self.kernel_init)

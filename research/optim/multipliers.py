@@ -11,7 +11,7 @@ Claim: fine-tuning with slower early layers; no decay where it only shifts scale
 program. Clashes: optimizers with their own rule for decay (lamb, lars, ...) only take the decay factors 0 and 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -71,11 +71,15 @@ def decay(pairs: Pairs, learning_rate: Any, weight_decay: Any) -> optax.Gradient
     return optax.GradientTransformation(init, update)
 
 
-def rates(pairs: Pairs) -> optax.GradientTransformation:
-    """Multiplies each update by the factor of its parameter."""
+def rates(pairs: Pairs, layers: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies each update by the factor of its parameter and that of its layer, a top-level name; {} for no layers."""
 
     def rate_factors(params: Any) -> Any:
-        return factors('rate_multipliers', pairs, params, jax.tree.map(lambda _: 1.0, params))
+        own = factors('rate_multipliers', pairs, params, jax.tree.map(lambda _: 1.0, params))
+        if not layers:
+            return own
+        slowest = min(layers.values())
+        return jax.tree_util.tree_map_with_path(lambda path, f: f * layers.get(path[0].key, slowest), own)
 
     def init(params: Any) -> optax.EmptyState:
         rate_factors(params)

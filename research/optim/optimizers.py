@@ -26,7 +26,7 @@ Full-batch gradient descent is sgd with {'data.batch_size': 0}. Over 100 steps i
 import functools
 import inspect
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +36,7 @@ import optax
 import optax.contrib
 
 from research import catalogue
-from research.optim import multipliers
+from research.optim import layer_decay, multipliers
 from research.optim.averaging import average, average_weight
 from research.optim.clipping import CLIPS, counted
 from research.optim.scaling import dynamic
@@ -59,10 +59,12 @@ GIVEN = (
     'muon_weight_dimension_numbers',
 )
 # Fields of the group that are not arguments of the optimizer.
-OWN = ('learning_rate', 'weight_decay', 'clip', 'rate_multipliers', 'decay_multipliers', 'average')
+OWN = ('learning_rate', 'weight_decay', 'clip', 'layer_decay', 'rate_multipliers', 'decay_multipliers', 'average')
 
 
-def create(config: Mapping[str, Any], total: int | None = None) -> optax.GradientTransformationExtraArgs:
+def create(
+    config: Mapping[str, Any], total: int | None = None, layers: Sequence[str] = ()
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer that a config describes.
 
     `optimizer.name` is one of `OPTIMIZERS`, any optimizer of optax or optax.contrib by its own name, or an import path.
@@ -73,10 +75,11 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     Muon leaves to Adam its own rate.
 
     Args:
-      config: the whole config; reads `optimizer {name, learning_rate, weight_decay, clip, rate_multipliers,
+      config: the whole config; reads `optimizer {name, learning_rate, weight_decay, clip, layer_decay, rate_multipliers,
         decay_multipliers, average, **kwargs}`, `train.precision`, and `schedule` if `total` is given.
       total: number of updates of the run. With it the learning rate and the average follow their schedules over the
         optimizer's own count of updates. Without it these numbers stay in the state until `inject` sets others.
+      layers: top-level names of the parameters in the order of the forward pass, for `layer_decay`.
 
     Returns:
       A transformation whose update needs `params`. Its state names the parts: `clip`, `optimizer`, `decay`, `rates`,
@@ -86,7 +89,7 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
       ConfigError: unknown name (with the nearest valid one) or one that no config can describe, unknown or missing argument,
         decay that the optimizer cannot have. From `init`: a pattern that matches no parameter.
     """
-    chain = optax.named_chain(*_stages(config))
+    chain = optax.named_chain(*_stages(config, layers))
     if config['train']['precision'] == 'float16':
         chain = dynamic(chain)
     if total is None:
@@ -97,7 +100,7 @@ def create(config: Mapping[str, Any], total: int | None = None) -> optax.Gradien
     return _follow(chain, rates if weights is None else rates | {'average_weight': weights(steps, steps, 1)})
 
 
-def _stages(config: Mapping[str, Any]) -> list[tuple[str, optax.GradientTransformation]]:
+def _stages(config: Mapping[str, Any], layers: Sequence[str]) -> list[tuple[str, optax.GradientTransformation]]:
     """The parts of the chain by name, without those that are unused."""
     optimizer, numbers = config['optimizer'], hyperparameters(config)
     rule, settings = _rule(config)
@@ -111,8 +114,9 @@ def _stages(config: Mapping[str, Any]) -> list[tuple[str, optax.GradientTransfor
     if 'weight_decay' not in own:
         decay = functools.partial(multipliers.decay, optimizer['decay_multipliers'])
         stages.append(('decay', _traced(decay, {k: numbers[k] for k in ('learning_rate', 'weight_decay')})()))
-    if optimizer['rate_multipliers']:
-        stages.append(('rates', multipliers.rates(optimizer['rate_multipliers'])))
+    decayed = layer_decay.factors(optimizer['layer_decay'], layers) if optimizer['layer_decay'] != 1 else {}
+    if optimizer['rate_multipliers'] or decayed:
+        stages.append(('rates', multipliers.rates(optimizer['rate_multipliers'], decayed)))
     if optimizer['average']['name'] != 'none':
         stages.append(('average', _traced(average, {'average_weight': 1.0})()))
     return stages
@@ -129,10 +133,11 @@ def _rule(config: Mapping[str, Any]) -> tuple[Callable[..., optax.GradientTransf
         raise catalogue.ConfigError(f"Optimizer '{name}' takes no learning_rate, expected one that does.")
     settings = {key: value for key, value in optimizer.items() if key not in ('name', *OWN)}
     catalogue.check('optimizer', name, rule, settings, given=GIVEN)
-    if known.startswith('schedule_free') and (optimizer['rate_multipliers'] or optimizer['average']['name'] != 'none'):
+    graded = optimizer['rate_multipliers'] or optimizer['layer_decay'] != 1
+    if known.startswith('schedule_free') and (graded or optimizer['average']['name'] != 'none'):
         raise catalogue.ConfigError(
-            f"Optimizer '{name}' scores an average of its own, which optimizer.rate_multipliers and optimizer.average would "
-            "make another point: set them to () and {'name': 'none'}, or take another optimizer."
+            f"Optimizer '{name}' scores an average of its own, which optimizer.rate_multipliers, optimizer.layer_decay and "
+            "optimizer.average would make another point: set them to (), 1 and {'name': 'none'}, or take another optimizer."
         )
     if known in _NOT_FROM_0 and not settings.get('safeguard_warmup') and begins_at_0(config):
         raise catalogue.ConfigError(f"Optimizer '{name}' cannot begin at a rate of 0: {_NOT_FROM_0[known]}.")

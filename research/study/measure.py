@@ -26,7 +26,7 @@ def costs(experiment: Experiment) -> dict[str, Any]:
     train, unknown = flops.train(*run), flops.uncounted(*run)
     inference = flops.inference(experiment.program)
     return {
-        'parameters': cost.parameters({'params': experiment.program.shapes.params}),
+        'parameters': cost.parameters(experiment.program.seen),
         'train_flops': train[0],
         'train_multiply_adds': train[1],
         'inference_flops': inference[0],

@@ -201,6 +201,8 @@ class _Preview:
             for name, entries in tuning['variants'].items():
                 lines.append(f'  {name}: ' + '; '.join(words.settings(entry['values']) for entry in entries))
         built = {name: self.built[name] for name in plan.variants}
+        shapes = {name: experiment.program.shapes for name, experiment in built.items()}
+        lines += [f'{n} trains {words.quantity(cost.parameters(s.params))} parameters' for n, s in shapes.items() if s.masks]
         lines += dict.fromkeys(experiment.why for experiment in built.values() if experiment.why)
         lines.append('learning rate over the run' + (', before tuning' if tuning is not None and plan.tuning is None else ''))
         return [*lines, *(f'  {curve}: {owners}' for curve, owners in figures.rates(schedules(built)))]

@@ -75,9 +75,4 @@ def _call(step: Step, state: State, phase: Phase, reference_size: int) -> tuple[
 
 def inference(program: Program) -> tuple[int, int]:
     """FLOPs and multiply-adds of one example's inference, with the weights that are seen."""
-    step, state = program.step, program.shapes
-
-    def predict(params, masks, collections, inputs):
-        return step.predict(step.weights(params, masks), collections, inputs)
-
-    return cost.count(predict, state.params, state.masks, state.collections, step.inputs(1))
+    return cost.count(program.step.predict, program.seen, program.shapes.collections, program.step.inputs(1))

@@ -9,10 +9,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 
-from research import catalogue, data, durations, gradients
+from research import catalogue, data, durations, gradients, models
 from research.augment import resize
 from research.data import batch_sizes
 from research.gradients import freezing
@@ -85,7 +84,8 @@ def create(config: Mapping[str, Any], dataset: data.Dataset, batch_size: int, st
     sizes = batch_sizes.create({**config['data'], 'batch_size': batch_size}, convert)
     sides = resize.create(config['augment'], full, convert)
     freeze = freezing.create(config['gradient'], convert)
-    layers = _layers(step) if freeze.changes else ()
+    args, kwargs = step.inputs(2)
+    layers = models.layers(step.module, *args, **kwargs) if freeze.changes else ()
 
     def phase(size: int, position: int) -> Phase:
         side = sides.at(position)
@@ -135,7 +135,7 @@ def check(experiment: Any) -> None:
             try:
                 jax.eval_shape(
                     functools.partial(_predicted, program.step, phase.side),
-                    *(program.shapes.params, program.shapes.collections, program.step.inputs(2)),
+                    *(program.seen, program.shapes.collections, program.step.inputs(2)),
                 )
             except Exception as error:
                 raise catalogue.ConfigError(
@@ -157,18 +157,3 @@ def _check_growth(experiment: Any, spans: list[tuple[Phase, int]]) -> None:
 
 def _predicted(step: Any, side: int, params: Any, collections: Any, inputs: Any) -> Any:
     return step.predict(params, collections, resize.resized(inputs, side))
-
-
-def _layers(step: Any) -> tuple[str, ...]:
-    """Top-level names of a network's parameters, in the order in which the input meets them."""
-    met: dict[str, None] = {}
-    args, kwargs = step.inputs(2)
-
-    def note(call, positional, keywords, context):
-        if context.module.path:
-            met[context.module.path[0]] = None
-        return call(*positional, **keywords)
-
-    with nn.intercept_methods(note):
-        shapes = jax.eval_shape(lambda key: step.module.init(key, *args, **kwargs), jax.random.key(0))
-    return tuple(name for name in met if name in shapes['params'])

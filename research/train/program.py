@@ -71,6 +71,11 @@ class Program:
         """Where the program runs."""
         return self.step.engine
 
+    @property
+    def seen(self) -> Any:
+        """Shapes of the parameters that the network sees."""
+        return jax.eval_shape(self.step.weights, self.shapes.params, self.shapes.masks)
+
 
 @dataclasses.dataclass
 class Session:

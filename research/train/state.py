@@ -21,7 +21,7 @@ class State:
       params: what the optimizer updates.
       collections: every other collection of the model: batch statistics, the reference of virtual batch normalization.
       opt_state: of the optax chain.
-      masks: of the compression in stage 2; {} where it has none.
+      masks: what the compression in stage 2 keeps from the optimizer; {} for nothing.
     """
 
     step: jax.Array

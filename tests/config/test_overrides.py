@@ -303,6 +303,7 @@ def test_another_name_drops_the_arguments_of_the_old_one_alone():
             'learning_rate': 0.3,
             'weight_decay': 0.0,
             'b1': 0.8,
+            'layer_decay': 1.0,
             'rate_multipliers': (),
             'decay_multipliers': (),
             'average': {'name': 'none'},

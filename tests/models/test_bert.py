@@ -63,6 +63,13 @@ def test_number_of_parameters(name, head):
     assert cost.parameters(shapes(name, head)[2]) == PARAMETERS[name][head == 'pretraining']
 
 
+def test_layers_are_in_the_order_of_the_forward_pass():
+    """Which freezing and layer-wise rates go by; parameters by name would have the blocks first."""
+    first = ('token_embedding', 'segment_embedding', 'position_embedding', 'embedding_norm')
+    found = models.layers(created('classification', depth=2), jnp.asarray(TOKENS))
+    assert found == (*first, 'block1', 'block2', 'pooler', 'head')
+
+
 @pytest.mark.parametrize(
     ('head', 'expected'),
     [
@@ -156,6 +163,48 @@ def test_refuses_what_does_not_fit_before_anything_is_compiled(kwargs, tokens, m
         jax.eval_shape(created(**kwargs).init, jax.random.key(0), tokens)
 
 
+ALBERT = {'depth': 3, 'share_layers': True, 'embedding_dim': 6}
+
+
+def test_one_block_is_applied_as_often_as_the_network_is_deep():
+    """Its parameters are there once, its multiply-adds twice."""
+
+    def counted(**kwargs):
+        module = created(**kwargs)
+        variables = jax.eval_shape(module.init, jax.random.key(0), TOKENS)
+        return cost.parameters(variables), cost.multiply_adds(module.apply, variables, TOKENS)
+
+    shared = counted(depth=2, share_layers=True)
+    assert shared == (counted(depth=1)[0], counted(depth=2)[1])
+
+
+def test_a_small_embedding_is_mapped():
+    shapes = jax.eval_shape(created('pretraining', **ALBERT).init, jax.random.key(0), TOKENS)['params']
+    assert {name for name in shapes if name.startswith('block')} == {'block1'}
+    assert shapes['token_embedding']['embedding'].shape == (50, 6) and shapes['transform']['kernel'].shape == (16, 6)
+    assert shapes['embedding_projection']['kernel'].shape == (6, 16)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('remat', ['none', 'block'])
+def test_shared_layers_drop_out_apart(remat):
+    """With the branches' weights at 0 a block is dropout of its bias: the same mask in both turns would leave 0 or twice."""
+    module = created(depth=2, share_layers=True, dropout=0.5, attention_dropout=0.0, norm='none', remat=remat)
+    variables = jax.jit(module.init)(jax.random.key(0), TOKENS)
+    told = {'position': np.stack([np.zeros(3), np.arange(3)], -1).astype(np.uint32), 'rng': jax.random.key(2)}
+    filled = jax.tree_util.tree_map_with_path(lambda path, _: told[path[-1].key], variables['example'])
+    params = jax.tree.map(jnp.zeros_like, variables['params'])
+    params['block1']['mlp_out']['bias'] += 1
+    found = jax.jit(functools.partial(module.apply, train=True))({'params': params, 'example': filled}, TOKENS)[0]
+    assert set(np.unique(found)) == {0, 2, 4}
+
+
+@pytest.mark.parametrize('kwargs', [{'share_layers': True}, {'embedding_dim': 6}], ids=str)
+def test_weights_of_bert_are_refused(kwargs):
+    with pytest.raises(ConfigError, match='do not fit shared layers'):
+        list(created().SOURCES['huggingface'].layers(created(**kwargs)))
+
+
 # Head, transformers' class without 'Bert', its outputs.
 CLASSES = {
     'none': ('Model', ('last_hidden_state', 'pooler_output')),
@@ -240,3 +289,64 @@ def test_outputs_and_gradients_are_those_of_transformers(head):
         close(gradients[name]['embedding'], expected[name]['embedding'])
     another = outputs(params, np.roll(TOKENS, 1), *inputs[1:])
     assert all(np.abs(a - b).max() > 1e-2 for a, b in zip(another, found, strict=True))
+
+
+_ALBERT_BLOCK = 'albert.encoder.albert_layer_groups.0.albert_layers.0.'
+_ALBERT = {
+    'token_embedding/embedding': 'albert.embeddings.word_embeddings.weight',
+    'position_embedding/embedding': 'albert.embeddings.position_embeddings.weight',
+    'segment_embedding/embedding': 'albert.embeddings.token_type_embeddings.weight',
+    'embedding_norm': 'albert.embeddings.LayerNorm',
+    'embedding_projection': 'albert.encoder.embedding_hidden_mapping_in',
+    'block1/projection': _ALBERT_BLOCK + 'attention.dense',
+    'block1/attention_norm': _ALBERT_BLOCK + 'attention.LayerNorm',
+    'block1/mlp_in': _ALBERT_BLOCK + 'ffn',
+    'block1/mlp_out': _ALBERT_BLOCK + 'ffn_output',
+    'block1/mlp_norm': _ALBERT_BLOCK + 'full_layer_layer_norm',
+    'pooler': 'albert.pooler',
+    'transform': 'predictions.dense',
+    'transform_norm': 'predictions.LayerNorm',
+    'vocabulary_bias': 'predictions.bias',
+    'next_sentence': 'sop_classifier.classifier',
+}
+
+
+@pytest.mark.parity
+def test_shared_layers_and_a_small_embedding_are_transformers_albert():
+    references.libraries()
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.AlbertConfig(
+        vocab_size=50,
+        embedding_size=6,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=12,
+        hidden_act='gelu',
+    )
+    network = transformers.AlbertForPreTraining(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    tensors = {name: tensor.detach().numpy() for name, tensor in network.named_parameters()}
+    leaves, module = {}, created('pretraining', **ALBERT)
+    for ours, theirs in _ALBERT.items():
+        if theirs in tensors:
+            leaves[ours] = tensors[theirs]
+        else:
+            leaves[f'{ours}/{"scale" if ours.endswith("norm") else "kernel"}'] = tensors[f'{theirs}.weight'].T
+            leaves[f'{ours}/bias'] = tensors[f'{theirs}.bias']
+    for ours, theirs in (('kernel', 'weight'), ('bias', 'bias')):
+        parts = [tensors[f'{_ALBERT_BLOCK}attention.{part}.{theirs}'].T for part in ('query', 'key', 'value')]
+        leaves[f'block1/qkv/{ours}'] = np.concatenate(parts, -1)
+    params = flax.traverse_util.unflatten_dict(leaves, sep='/')
+    found = jax.jit(module.apply)({'params': params}, TOKENS, SEGMENTS, MASK)
+    told = [torch.tensor(a) for a in (TOKENS, SEGMENTS, MASK)]
+    with torch.no_grad():
+        expected = network(told[0], token_type_ids=told[1], attention_mask=told[2].long())
+    close(found[0][MASK], expected.prediction_logits.numpy()[MASK])
+    close(found[1], expected.sop_logits.numpy())

@@ -65,7 +65,9 @@ def test_schedule_free_is_scored_at_x(name):
     assert np.abs(leaf(scored[-1]) - leaf(trained[-1])).max() > 1e-4
 
 
-@pytest.mark.parametrize('beside', [{'average': {'name': 'ema'}}, {'rate_multipliers': (('head/*', 0.1),)}])
+@pytest.mark.parametrize(
+    'beside', [{'average': {'name': 'ema'}}, {'rate_multipliers': (('head/*', 0.1),)}, {'layer_decay': 0.5}]
+)
 def test_schedule_free_is_refused_where_another_point_would_be_scored(beside):
     with pytest.raises(ConfigError, match="'optax.contrib:schedule_free_sgd' scores an average of its own"):
         optim.create(config('optax.contrib:schedule_free_sgd', 0.05, **beside))

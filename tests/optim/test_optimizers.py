@@ -29,6 +29,7 @@ def config(name='sgd', learning_rate=0.1, weight_decay=0.0, clip='none', max_nor
                 'learning_rate': learning_rate,
                 'weight_decay': weight_decay,
                 'clip': {'name': clip, 'max_norm': max_norm},
+                'layer_decay': 1.0,
                 'rate_multipliers': (),
                 'decay_multipliers': (),
                 'average': {'name': 'none'},
@@ -439,6 +440,21 @@ def test_the_last_pattern_that_matches_counts():
     found = multipliers.factors('rate_multipliers', pairs, params, jax.tree.map(lambda _: 1.0, params))
     assert found['hidden'] == {'kernel': 0.5, 'bias': 0.5}
     assert found['head'] == {'kernel': 2.0, 'bias': 0.0}
+
+
+def test_each_layer_learns_slower_than_the_next():
+    """Patterns multiply what the layer gives; parameters in no layer are as slow as the first."""
+    params = {name: {'kernel': jnp.ones(1), 'bias': jnp.ones(1)} for name in ('block1', 'block2', 'embedding', 'head')}
+    params['positions'] = jnp.ones(1)
+    tx = optim.create(
+        config('sgd', 1.0, layer_decay=0.5, rate_multipliers=(('*/bias', 3.0),)),
+        layers=('embedding', 'block1', 'block2', 'head'),
+    )
+    updates, _ = once(tx, params, params)
+    expected = {'embedding': 0.125, 'block1': 0.25, 'block2': 0.5, 'head': 1.0}
+    assert {name: -float(updates[name]['kernel'][0]) for name in expected} == expected
+    assert {name: -float(updates[name]['bias'][0]) / 3 for name in expected} == expected
+    assert float(updates['positions'][0]) == -0.125
 
 
 @pytest.mark.parametrize('field', ['rate_multipliers', 'decay_multipliers'])

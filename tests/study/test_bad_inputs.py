@@ -63,6 +63,7 @@ LINES = [
     ('config.optimizer.name = "adam"; config.optimizer.b2 = 2', "'optimizer.b2' is 2, expected at least 0 and below 1"),
     ('config.optimizer.name = "adam"; config.optimizer.eps = -1', 'expected at least 0'),
     ('config.optimizer.name = "prodigy"; config.optimizer.betas = (0.9, 1.1)', 'expected at least 0 and below 1'),
+    ('config.optimizer.layer_decay = 0.0', "'optimizer.layer_decay' is 0.0, expected above 0 and at most 1"),
     ('config.data.batch_size = -64', 'expected at least 0'),
     ('config.data.batch_size = 10**30', 'at most 2147483647'),
     ('config.data.eval_batch_size = 0', 'expected at least 1'),
@@ -80,6 +81,7 @@ LINES = [
     ('config.model.dropout = 1.0', "'model.dropout' is 1.0, expected at least 0 and below 1"),
     ('config.model.low_rank = 2.0', 'expected at least 0 and at most 1'),
     ('config.model.num_classes = -1', 'expected at least 0'),
+    ('config.model.name = "bert_tiny"; config.model.embedding_dim = -1', 'expected at least 0'),
     (
         'config.model.norm = {"name": "batch", "momentum": 1.5}',
         "'model.norm.momentum' is 1.5, expected at least 0 and at most 1",
@@ -142,6 +144,7 @@ LINES = [
     ('config.schedule.name = "cosin"', "Did you mean 'cosine'?"),
     ('config.augment.name = "mixup"', "Unknown augmentation 'mixup'"),
     ('config.compress.name = "prune"', "Unknown compression 'prune'"),
+    ('config.compress.name = "lora"; config.compress.rank = 0', "'compress.rank' is 0, expected at least 1"),
     ('config.train.engine = "ddp"', "Unknown engine 'ddp'. Valid: jit, pmap."),
     ('config.train.precision = "bf16"', "Did you mean 'bfloat16'?"),
     ('config.study.platform = "cuda"', "Did you mean 'gpu'?"),

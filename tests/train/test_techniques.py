@@ -125,7 +125,7 @@ def float64(built, steps):
     with jax.enable_x64(True):
         chunk = built.program.chunk(built.phases.at(0, 0)).jitted
         state, sums = chunk(engine.replicate(state), tiny.chunk(built, steps))
-        params, sums = engine.host((state.params, sums))
+        params, sums = engine.host((built.program.step.weights(state.params, state.masks), sums))
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(params))
     return params, np.asarray(sums['loss'])[:steps] / np.asarray(sums['count'])[:steps]
 

@@ -41,7 +41,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Generation, engine
         fields=dataset.fields,
         network=bound,
         augment=augment.create(config['augment'], dataset.facts, task.optional),
-        weights=compress.create(config['compress']),
+        weights=compress.create(config['compress']).weights,
         descents={player: Descent(engine, gradient, optim.create(_of_player(config, player, params))) for player in PLAYERS},
     )
 
@@ -75,6 +75,12 @@ def _check(config: Mapping[str, Any]) -> None:
     if config['train']['remat'] != 'none':
         raise catalogue.ConfigError(
             f"train.remat '{config['train']['remat']}' is for one network, not for two players: 'none'."
+        )
+    if config['optimizer']['layer_decay'] != 1:
+        raise catalogue.ConfigError('optimizer.layer_decay is for one network, two players have no one order of layers: 1.')
+    if compress.create(config['compress']).split:
+        raise catalogue.ConfigError(
+            f"compress.name '{config['compress']['name']}' is for one network, not for two players: 'none'."
         )
     for group, name, neutral in (('augment', 'resize', 'constant'), ('gradient', 'freeze', 'none')):
         if (chosen := config[group][name]['name']) != neutral:

@@ -35,7 +35,7 @@ class Supervised:
     Attributes:
       network: the module with its precision.
       augment: (keys [B], batch) -> batch; of training alone.
-      weights: (params, masks) -> params that are seen.
+      compression: stage 2, what is seen of the parameters and what the optimizer updates.
       descent: gradient and update.
       auxiliary_weight: of the loss of each auxiliary head in what is trained on; that of the outputs is 1.
       classes: K, logits that the network was asked for.
@@ -46,7 +46,7 @@ class Supervised:
     fields: Mapping[str, Field]
     network: Network
     augment: Callable[..., Any]
-    weights: Callable[[Any, Any], Any]
+    compression: compress.Compression
     descent: Descent
     auxiliary_weight: float
     classes: int
@@ -57,6 +57,11 @@ class Supervised:
         """The network's module."""
         return self.network.module
 
+    @property
+    def weights(self) -> Callable[[Any, Any], Any]:
+        """(params, masks) -> params that are seen."""
+        return self.compression.weights
+
     def inputs(self, count: int) -> Inputs:
         """(args, kwargs) of an inference of `count` examples, zeros."""
         return _zeros(self.task, self.fields, count)
@@ -66,14 +71,15 @@ class Supervised:
         args, kwargs = self.inputs(2)
         drawn = flatten_dict(self.module.init(key_of(rng, 'init'), *args, **kwargs))
         variables = unflatten_dict(drawn | flatten_dict(weights))
-        params = variables['params']
+        params, split = variables['params'], self.compression.split
+        params, masks = split(rng, params) if split else (params, {})
         return State(
             step=jnp.int32(0),
             rng=rng,
             params=params,
             collections={k: v for k, v in variables.items() if k not in ('params', 'example')},
             opt_state=optim.inject(self.descent.update.init(params), **numbers),
-            masks={},
+            masks=masks,
         )
 
     def reference(self, examples: Mapping[str, jax.Array], constants: Mapping[str, Any]) -> Inputs:
@@ -90,14 +96,14 @@ class Supervised:
         """What an evaluation comes to."""
         task = self.task
 
-        def sums(params, collections):
+        def sums(params, masks, collections):
             batch = _batch(task, self.fields, 2)
-            outputs = self.predict(params, collections, task.inputs(batch, task.constants))
+            outputs = self.predict(self.weights(params, masks), collections, task.inputs(batch, task.constants))
             if task.classifies:
                 self._check_logits(outputs)
             return task.sums(outputs, batch, task.constants)
 
-        names = jax.eval_shape(sums, shapes.params, shapes.collections)
+        names = jax.eval_shape(sums, shapes.params, shapes.masks, shapes.collections)
         if bad := [name for name in names if '/' in name]:
             raise catalogue.ConfigError(f"The task has a sum named '{bad[0]}': a slash is for what steps observe. Rename it.")
         return [*task.metrics(dict.fromkeys(names, 1.0)), *task.judged]
@@ -203,14 +209,16 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
     classes = config['model']['num_classes'] or task.outputs or dataset.facts.get('classes', 0)
     vocabulary = dataset.facts.get('vocabulary_size', 0)
     module = network(config['model'], classes, vocabulary, axis_name=engine.axis_name, remat=config['train']['remat'])
+    args, kwargs = inputs = _zeros(task, dataset.fields, 2)
+    layers = models.layers(module, *args, **kwargs) if config['optimizer']['layer_decay'] != 1 else ()
     return Supervised(
         engine=engine,
         task=task,
         fields=dataset.fields,
-        network=bind(module, _zeros(task, dataset.fields, 2), config['train']['precision']),
+        network=bind(module, inputs, config['train']['precision']),
         augment=augment.create(config['augment'], dataset.facts, task.optional),
-        weights=compress.create(config['compress']),
-        descent=Descent(engine, functools.partial(gradients.create, config['gradient']), optim.create(config)),
+        compression=compress.create(config['compress']),
+        descent=Descent(engine, functools.partial(gradients.create, config['gradient']), optim.create(config, layers=layers)),
         auxiliary_weight=getattr(module, 'auxiliary_weight', 0.0),
         classes=classes,
     )
