@@ -14,7 +14,7 @@ def get_config(arg: str = '') -> ConfigDict:
     config = ConfigDict(
         {
             'task': {
-                'name': 'classification',  # of images; or text_classification, or 'generation' by two players
+                'name': 'classification',  # of images; or text_classification, word_vectors, or 'generation' by two players
                 'loss': 'softmax',  # or 'sigmoid': one independent yes or no a class; of generation 'non_saturating'
                 'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
@@ -31,7 +31,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'label': '',  # which column of classes to learn, where data have several; '' = the usual one
                 'text': 'text',  # the column of texts, in a table of one's own
                 'pair': '',  # the column of second texts; '' = none
-                'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, or a file
+                'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, words, or a file
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
                 'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are
                 'crop': 0,  # side of the square that is kept of their middle; 0 = resize

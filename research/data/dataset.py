@@ -15,7 +15,7 @@ from research.data import order, tokenizer
 RESERVED = ('valid', 'position')
 
 # The facts that are numbers, see `Dataset.facts`.
-NUMBERS = ('counts', 'mean', 'std')
+NUMBERS = ('counts', 'mean', 'std', 'token_counts')
 
 # Fields of a source that are texts.
 TEXTS = ('text', 'pair')
@@ -109,7 +109,8 @@ class Dataset:
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
         [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
         [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. Of texts:
-        'vocabulary_size'. Those in `NUMBERS` reach a program as constants and are not part of its compile key; the others are.
+        'vocabulary_size', and 'token_counts' in the training split, 0 of special tokens. Those in `NUMBERS` reach a program as
+        constants and are not part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
     """
 
@@ -147,6 +148,10 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         tokens, made = tokenizer.rows(arrays, splits['train'], config)
         arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}
         facts['vocabulary_size'], saved = made.get_vocab_size(), made.to_str()
+        read = tokens['tokens'][splits['train']][tokens['mask'][splits['train']]]
+        words = np.bincount(read, minlength=facts['vocabulary_size'])
+        words[[made.token_to_id(token) for token in tokenizer.SPECIAL]] = 0
+        facts['token_counts'] = tuple(words.tolist())
         checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
     return Dataset(store.name, arrays, checksum, splits, fields, facts, saved)

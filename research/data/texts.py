@@ -1,4 +1,4 @@
-"""Texts by class from files: folders of `.txt`, tables (TSV, CSV, JSONL, Parquet), saved Hugging Face data sets.
+"""Texts from files: lines of a `.txt`, folders of `.txt` by class, tables (TSV, CSV, JSONL, Parquet), what `datasets` saves.
 
 A path is a file, which is the training part, or a folder with a file or a folder for each part: `train.tsv`, `test.tsv`,
 `validation.tsv`, or `train/`, `test/`, `validation/`, each with a folder of `.txt` files a class, or as `datasets` saves it.
@@ -18,14 +18,14 @@ if TYPE_CHECKING:  # imported where a table is read: 0.2 s
 
 
 def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any]]:
-    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N]}.
+    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N] where there are classes}.
 
     Classes are the labels of the training part, in the order of their names or numbers.
 
     Args:
       path: see above.
-      text, pair: columns of a table; `pair` '' for none. A folder by class has no columns.
-      label: the column of classes; '' for 'label'.
+      text, pair: columns of a table; `pair` '' for none. A folder by class has no columns. The lines of a `.txt` are 'text'.
+      label: the column of classes; '' for 'label', if it is there.
 
     Raises:
       ConfigError: no such files or columns, rows without a text or a label, bytes that are no UTF-8, and a label that training
@@ -34,7 +34,9 @@ def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any
     if not path:
         raise ConfigError("data.name is 'texts', and data.path is empty: expected a file or a folder.")
     given = pathlib.Path(path).expanduser()
-    tables = {part: _read(where, text, pair, label or 'label') for part, where in _files(given).items()}
+    tables = {part: _read(where, text, pair, label) for part, where in _files(given).items()}
+    if 'label' not in tables['train']:
+        return tables
     names = sorted({*tables['train']['label']}, key=lambda name: (isinstance(name, str), name))
     numbers = {name: number for number, name in enumerate(names)}
     for part, table in tables.items():
@@ -71,7 +73,7 @@ def _read(where: pathlib.Path, text: str, pair: str, label: str) -> dict[str, An
         files = sorted(where.glob('*/*.txt'))
         return {'text': [_decoded(file) for file in files], 'label': [file.parent.name for file in files]}
     table = _table(where)
-    named = {'text': text, 'pair': pair, 'label': label}
+    named = {'text': text, 'pair': pair, 'label': label or ('label' if 'label' in table.column_names else '')}
     return {field: _column(where, table, name) for field, name in named.items() if name}
 
 
@@ -121,6 +123,12 @@ def _lines(where: pathlib.Path) -> 'pyarrow.Table':
     return json.read_json(where)
 
 
+def _text(where: pathlib.Path) -> 'pyarrow.Table':
+    import pyarrow
+
+    return pyarrow.table({'text': [line for line in _decoded(where).splitlines() if line.strip()]})
+
+
 def _parquet(where: pathlib.Path) -> 'pyarrow.Table':
     from pyarrow import parquet
 
@@ -138,6 +146,7 @@ _TABLES: Mapping[str, Callable[[pathlib.Path], Any]] = {
     '.csv': _delimited(','),
     '.jsonl': _lines,
     '.parquet': _parquet,
+    '.txt': _text,
 }
 
 

@@ -15,6 +15,7 @@ TASKS = {
     'classification': 'research.tasks.classification:create',
     'generation': 'research.tasks.generation:create',
     'text_classification': 'research.tasks.text_classification:create',
+    'word_vectors': 'research.tasks.word_vectors:create',
 }
 
 
