@@ -104,7 +104,7 @@ def overlap(asked: list[str], one: tuple, other: tuple) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument('--rate', type=float, default=125.0)
-    parser.add_argument('--shared', type=int, default=16)
+    parser.add_argument('--shared', type=int, default=64)
     flags = parser.parse_args()
     lines = text()
     rows = [line.split() for line in lines]

@@ -1,6 +1,7 @@
 """Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images.
 
-BERT, the recurrent networks, the text CNN and word2vec read tokens, int `[B, T]`; a `head` says what they give.
+BERT, the recurrent networks and the text CNN read tokens, int `[B, T]`; a `head` says what they give. So does word2vec, which
+gives products of vectors.
 """
 
 import inspect

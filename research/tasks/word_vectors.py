@@ -61,7 +61,7 @@ def create(
     architecture: Literal['skip_gram', 'cbow'] = 'skip_gram',
     window: int = 5,
     negatives: int = 5,
-    shared: int = 16,
+    shared: int = 64,
     subsample: float = 1e-3,
 ) -> Task:
     """A task of vectors for words; the network is called with `(tokens, candidates, mixture)`, as research.models.word2vec is.
