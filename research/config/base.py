@@ -31,7 +31,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'label': '',  # which column of classes to learn, where data have several; '' = the usual one
                 'text': 'text',  # the column of texts, in a table of one's own
                 'pair': '',  # the column of second texts; '' = none
-                'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, or a file
+                'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, words, or a file
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
                 'pack': False,  # several texts without labels in a row, none cut: less padding
                 'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are

@@ -85,7 +85,7 @@ _ARGUMENTS = {
     'gradient': {'rho': _NOT_NEGATIVE, 'keep': _PART},
     'freezing': {'share': _PART, 'levels': _FROM_1},
     'resize': {'start': _PART, 'rungs': _FROM_1, 'multiple': _FROM_1},
-    'tokenizer': {'vocabulary_size': Range(least=16, most=2**24)},
+    'tokenizer': {'vocabulary_size': Range(least=16, most=2**24), 'min_count': _FROM_1},
     'batch size': {'patience': _FROM_1, 'floor': _FROM_1, 'ceiling': _FROM_0, 'min_delta': _NOT_NEGATIVE},
     'batch size shrink': {'factor': Range(above=0, below=1)},
     'batch size grow': {'factor': Range(above=1, most=_INT32)},
@@ -106,7 +106,10 @@ _ARGUMENTS = {
         'example_weight': _SHARE,
     },
     'convolution': {'epsilon': _NOT_NEGATIVE},
-    'task': {'neighbours': _FROM_1, 'max_answer': _FROM_1},
+    'task': {
+        **dict.fromkeys(('neighbours', 'max_answer', 'window', 'negatives', 'shared'), _FROM_1),
+        'subsample': _SHARE,
+    },
 }
 _ARGUMENTS['generative model'] = {**_ARGUMENTS['model'], **dict.fromkeys(('latents', 'side', 'channels'), _WIDTH)}
 

@@ -15,7 +15,7 @@ from research.data import order, tokenizer
 RESERVED = ('valid', 'position')
 
 # The facts that are numbers, see `Dataset.facts`.
-NUMBERS = ('counts', 'mean', 'padding', 'std')
+NUMBERS = ('counts', 'mean', 'padding', 'std', 'token_counts')
 
 # Fields of a source that are texts.
 TEXTS = ('text', 'pair')
@@ -110,8 +110,9 @@ class Dataset:
         [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
         [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. If field 'tags' is
         whole numbers [N, T]: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the numbers of
-        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'padding', the share of places without a
-        token. Those in `NUMBERS` reach a program as constants and are not part of its compile key; the others are.
+        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_counts' in the training split, 0 of
+        special tokens; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as constants and are
+        not part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
     """
 
@@ -151,7 +152,10 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         tokens, splits, made = tokenizer.rows(arrays, splits, config)
         arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}
         facts |= {**tokenizer.facts(made), 'padding': 1 - float(tokens['mask'].mean())}
-        saved = made.to_str()
+        read = tokens['tokens'][splits['train']][tokens['mask'][splits['train']]]
+        words = np.bincount(read, minlength=facts['vocabulary_size'])
+        words[[*facts['special_tokens']]] = 0
+        facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
         checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
     return Dataset(store.name, arrays, checksum, splits, fields, facts, saved)

@@ -1,12 +1,11 @@
-"""Texts from files: folders of `.txt` by class, tables (TSV, CSV, JSONL, Parquet), saved Hugging Face data sets.
+"""Texts from files: lines of a `.txt`, folders of `.txt` by class, tables (TSV, CSV, JSONL, Parquet), what `datasets` saves.
 
 A path is a file, which is the training part, or a folder with a file or a folder for each part: `train.tsv`, `test.tsv`,
 `validation.tsv`, or `train/`, `test/`, `validation/`, each with a folder of `.txt` files a class, or as `datasets` saves it. A
-`.txt` file, or a folder of them and of nothing else, has no classes: its paragraphs, between empty lines, are the texts.
+`.txt` file, or a folder of them and of nothing else, has no classes: each line with a word in it is a text.
 """
 
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,28 +71,22 @@ def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:
         return {'train': given}
     if 'train' not in found:
         raise ConfigError(
-            f"data.path='{given}': expected a file ({', '.join(_TABLES)}, .txt), or a folder with train.tsv (and test.tsv), "
+            f"data.path='{given}': expected a file ({', '.join(_TABLES)}), or a folder with train.tsv (and test.tsv), "
             'with train/ (and test/), or with a folder of .txt files for each class.'
         )
     return found
 
 
 def _readable(where: pathlib.Path) -> bool:
-    return (
-        where.suffix in (*_TABLES, '.txt')
-        and where.is_file()
-        or any(map(any, map(where.glob, ('*.arrow', '*.txt', '*/*.txt'))))
-    )
+    return where.suffix in _TABLES and where.is_file() or any(map(any, map(where.glob, ('*.arrow', '*.txt', '*/*.txt'))))
 
 
 def _read(where: pathlib.Path, text: str, pair: str, label: str) -> dict[str, Any]:
     if where.is_dir() and not any(where.glob('*.arrow')):
         if files := sorted(where.glob('*.txt')):
-            return {'text': [text for file in files for text in _paragraphs(file)]}
+            return {'text': [line for file in files for line in _lines_of(file)]}
         files = sorted(where.glob('*/*.txt'))
         return {'text': [_decoded(file) for file in files], 'label': [file.parent.name for file in files]}
-    if where.suffix == '.txt':
-        return {'text': _paragraphs(where)}
     table = _table(where)
     named = {'text': text, 'pair': pair, 'label': label or 'label' * ('label' in table.column_names)}
     return {field: _column(where, table, name) for field, name in named.items() if name}
@@ -106,8 +99,8 @@ def _decoded(file: pathlib.Path) -> str:
         raise ConfigError(f'{file} is no UTF-8: {error.reason} at byte {error.start}. Convert it, or leave it out.') from error
 
 
-def _paragraphs(file: pathlib.Path) -> list[str]:
-    return [text for text in re.split(r'\n\s*\n', _decoded(file)) if text.strip()]
+def _lines_of(file: pathlib.Path) -> list[str]:
+    return [line for line in _decoded(file).splitlines() if line.strip()]
 
 
 def _table(where: pathlib.Path) -> 'pyarrow.Table':
@@ -149,6 +142,12 @@ def _lines(where: pathlib.Path) -> 'pyarrow.Table':
     return json.read_json(where)
 
 
+def _text(where: pathlib.Path) -> 'pyarrow.Table':
+    import pyarrow
+
+    return pyarrow.table({'text': _lines_of(where)})
+
+
 def _parquet(where: pathlib.Path) -> 'pyarrow.Table':
     from pyarrow import parquet
 
@@ -166,6 +165,7 @@ _TABLES: Mapping[str, Callable[[pathlib.Path], Any]] = {
     '.csv': _delimited(','),
     '.jsonl': _lines,
     '.parquet': _parquet,
+    '.txt': _text,
 }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # imported where a text is read: 40 ms that images save
 TOKENIZERS = {
     'word_piece': 'research.data.tokenizer:word_piece',
     'bpe': 'research.data.tokenizer:bpe',
+    'words': 'research.data.tokenizer:words',
     'file': 'research.data.tokenizer:file',
 }
 GIVEN = ('texts',)
@@ -59,6 +60,25 @@ def bpe(texts: Iterable[str], vocabulary_size: int = 8192) -> 'Tokenizer':
         special_tokens=[*SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
+    )
+    made.train_from_iterator(texts, trainer)
+    return made
+
+
+def words(texts: Iterable[str], vocabulary_size: int = 2**16, min_count: int = 5, lowercase: bool = True) -> 'Tokenizer':
+    """Whole words and punctuation, split as BERT does; the most frequent ones, and `[UNK]` for the rest.
+
+    Args:
+      texts: to count them in.
+      vocabulary_size: entries at most, special tokens among them.
+      min_count: times that a word must be there.
+      lowercase: as of `word_piece`.
+    """
+    from tokenizers import models, trainers
+
+    made = _as_bert(models.WordLevel(unk_token=UNKNOWN), lowercase)
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=vocabulary_size, min_frequency=min_count, special_tokens=[*SPECIAL], show_progress=False
     )
     made.train_from_iterator(texts, trainer)
     return made

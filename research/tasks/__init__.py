@@ -20,6 +20,7 @@ TASKS = {
     'tagging': 'research.tasks.tagging:create',
     'text_classification': 'research.tasks.text_classification:create',
     'text_regression': 'research.tasks.text_regression:create',
+    'word_vectors': 'research.tasks.word_vectors:create',
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import data, optim
+from research import data, optim, tasks
 from research.layers import formulation
 from research.train import chunks, compilation, memory, parallel, steps
 from research.train.clock import Clock
@@ -82,7 +82,7 @@ class Session:
     """What a process keeps between runs.
 
     Attributes:
-      programs: by compile key, static facts of the data, and how many examples stand on the devices.
+      programs: by compile key, static facts of the data, shapes of constants, and how many examples stand on the devices.
       stores, datasets: sources, and what is cut from them, by the fields of `config.data` that tell them apart.
       placed, fitting: what lies on devices, and whether data were too large for it, with a sentence why.
       fits: what a memory budget has chosen, by compile key.
@@ -110,15 +110,17 @@ class Session:
         return kept
 
     def program(self, config: Mapping[str, Any], dataset: data.Dataset, key: str, kept: int) -> Program:
-        """The program of a config with this compile key; static facts of the data are part of what tells programs apart.
+        """The program of a config with this compile key; static facts of the data and shapes of constants tell programs apart.
 
         Args:
           kept: examples that stand on the devices.
         """
         facts = tuple(sorted((name, fact) for name, fact in dataset.facts.items() if name not in data.NUMBERS))
-        if (key, facts, kept) not in self.programs:
-            self.programs[key, facts, kept] = create(config, dataset)
-        return self.programs[key, facts, kept]
+        constants = tasks.create(config['task'], dataset.facts).constants
+        shapes = tuple(sorted((name, np.shape(values)) for name, values in constants.items()))
+        if (key, facts, shapes, kept) not in self.programs:
+            self.programs[key, facts, shapes, kept] = create(config, dataset)
+        return self.programs[key, facts, shapes, kept]
 
 
 def create(config: Mapping[str, Any], dataset: data.Dataset) -> Program:

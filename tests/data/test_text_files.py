@@ -119,6 +119,23 @@ def test_bad_files_are_refused(tmp_path):
         data.read(config(tmp_path / 'folder'))
 
 
+def test_lines_of_a_file_are_texts_without_classes(tmp_path):
+    (tmp_path / 'train.txt').write_text('a "cat", sat\n\nthe dog \n', 'utf-8')
+    assert texts(tmp_path) == {'text': ['a "cat", sat', 'the dog ']}
+    with pytest.raises(ConfigError, match="no column 'label'"):
+        texts(tmp_path, label='label')
+
+
+def test_token_counts_are_of_words_in_the_training_split(tmp_path):
+    (tmp_path / 'all.txt').write_text('b b b b b a\na a a a b c\n' + 'c\n' * 8)
+    changes = {'tokenizer.name': 'words', 'test': 8, 'length': 6}
+    dataset = data.load(config(tmp_path / 'all.txt', **changes))
+    read = dataset.arrays['tokens'][:][dataset.splits['train']]
+    assert dataset.facts['token_counts'] == tuple(
+        (read == n).sum() if n > 4 else 0 for n in range(dataset.facts['vocabulary_size'])
+    )
+
+
 def test_a_loader_function_may_return_texts(monkeypatch):
     parts = {part: {'text': ['one two', 'three'], 'label': np.array([0, 1])} for part in ('train', 'test')}
     monkeypatch.setattr('test_text_files.load', lambda path: parts, raising=False)
@@ -133,12 +150,12 @@ def test_a_loader_function_may_return_texts(monkeypatch):
 
 
 def test_texts_without_classes(tmp_path):
-    """Paragraphs of files, and a table without a column of labels; labels of one part alone are refused."""
+    """Lines of files, and a table without a column of labels; labels of one part alone are refused."""
     (tmp_path / 'train').mkdir()
-    (tmp_path / 'train' / 'b.txt').write_text('the dog\nran\n \n\na bird\n')
+    (tmp_path / 'train' / 'b.txt').write_text('the dog ran\n \n\na bird\n')
     (tmp_path / 'train' / 'a.txt').write_text('a cat')
-    assert texts(tmp_path) == {'text': ['a cat', 'the dog\nran', 'a bird\n']}
-    assert texts(tmp_path / 'train' / 'b.txt') == {'text': ['the dog\nran', 'a bird\n']}
+    assert texts(tmp_path) == {'text': ['a cat', 'the dog ran', 'a bird']}
+    assert texts(tmp_path / 'train' / 'b.txt') == {'text': ['the dog ran', 'a bird']}
     assert texts(write(tmp_path / 'all.tsv', {'text': ROWS['text']})) == {'text': ROWS['text']}
     write(tmp_path / 'test.tsv')
     with pytest.raises(ConfigError, match='the train part has no labels, and another has'):

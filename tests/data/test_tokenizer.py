@@ -49,10 +49,18 @@ def test_pairs_are_segments_and_long_texts_are_cut():
     assert rows['mask'][1].all() and rows['tokens'][1][-1] == 3
 
 
-@pytest.mark.parametrize('name', ['word_piece', 'bpe'])
+@pytest.mark.parametrize('name', ['word_piece', 'bpe', 'words'])
 def test_training_again_gives_the_same(name):
     """The library's own trainer of word pieces breaks ties in the order of a hash map."""
     assert len({made(name, NAMES)[1].to_str() for _ in range(3)}) == 1
+
+
+def test_words_are_whole_and_frequent():
+    """The most frequent first, and those of one count by the alphabet."""
+    rows, tok = made('words', ['Fox, a fox', 'dog dog bee cat fox a cat'], min_count=2)
+    assert [tok.id_to_token(number) for number in range(5, tok.get_vocab_size())] == ['fox', 'a', 'cat', 'dog']
+    assert rows['tokens'][1].tolist()[:9] == [2, 8, 8, 1, 7, 5, 6, 7, 3]
+    assert tok.decode(rows['tokens'][0].tolist()) == 'fox a fox'
 
 
 def test_it_learns_from_the_training_split_alone():

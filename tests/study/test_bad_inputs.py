@@ -78,6 +78,7 @@ LINES = [
     ('config.model.widths = (0,)', "'model.widths' is (0,), expected at least 1"),
     ('config.model.widths = (10**9,)', 'at most 1048576'),
     ('config.model.depth = 0', 'expected above 0'),
+    ('config.data.tokenizer = {"name": "words", "min_count": 0}', "'data.tokenizer.min_count' is 0, expected at least 1"),
     ('config.model.dropout = 1.0', "'model.dropout' is 1.0, expected at least 0 and below 1"),
     ('config.model.low_rank = 2.0', 'expected at least 0 and at most 1'),
     ('config.model.num_classes = -1', 'expected at least 0'),

@@ -1,0 +1,213 @@
+"""Word vectors: losses against the equations of the papers, pairs, draws, and a study of them."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import research.study
+from research import tasks
+from research.catalogue import ConfigError
+from research.models.word2vec import Word2Vec
+from research.study import launch
+from research.tasks import word_vectors
+
+# Of 0 are the special tokens.
+COUNTS = (0, 0, 0, 0, 0, 9, 1, 4, 4, 30, 2)
+LENGTHS = (7, 4, 0)
+TOKENS = np.random.default_rng(0).integers(4, len(COUNTS), (3, 8)).astype(np.int32)
+MASK = np.arange(8) < np.array(LENGTHS)[:, None]
+BATCH = {'tokens': TOKENS, 'mask': MASK, 'valid': np.ones(3, np.float32)}
+ARCHITECTURES = pytest.mark.parametrize('architecture', ['skip_gram', 'cbow'])
+
+
+def made(loss='negative_sampling', **changes):
+    group = {'name': 'word_vectors', 'loss': loss, 'label_smoothing': 0.0, 'window': 3, 'subsample': 0.3, **changes}
+    return tasks.create(group, {'token_counts': COUNTS})
+
+
+@functools.cache
+def tables():
+    draw = np.random.default_rng(1)
+    return [draw.normal(0, 0.7, (len(COUNTS), 5)).astype(np.float32) for _ in range(2)]
+
+
+@functools.cache
+def computed(loss, architecture):
+    """Compiled, of a batch and the numbers that its keys are of: (the batch as prepared, sums, losses)."""
+    task = made(loss, architecture=architecture, negatives=4, shared=6)
+    params = dict(zip(('token_embedding', 'output'), ({'embedding': table} for table in tables()), strict=True))
+
+    @jax.jit
+    def of(batch, numbers):
+        batch = task.prepare(jax.vmap(jax.random.key)(numbers), batch)
+        args, kwargs = task.inputs(batch, task.constants)
+        outputs = Word2Vec(vocabulary_size=len(COUNTS), dim=5).apply({'params': params}, *args, **kwargs)
+        return batch, task.sums(outputs, batch, task.constants), task.losses(outputs, batch, task.constants)
+
+    return lambda batch, numbers=(0, 1, 2): jax.tree.map(np.asarray, of(batch, np.array(numbers)))
+
+
+def expected(batch, architecture, of_pair, window=3, subsample=0.3):
+    """Mean over pairs, word by word; `of_pair` is (vector, word, draws that are left) -> loss."""
+    found, share = [], np.array(COUNTS) / sum(COUNTS)
+    for tokens, mask, draws in zip(batch['tokens'], batch['mask'], batch['draws'], strict=True):
+        read, reach, rest = np.split(draws, (8, 16))
+        words = []
+        for word, there, number in zip(tokens, mask, read, strict=True):
+            often = (np.sqrt(share[word] / subsample) + 1) * subsample / share[word] if COUNTS[word] else 0
+            words += [word] if there and number < often else []
+        for place, word in enumerate(words):
+            far = 1 + int(reach[place] * window)
+            around = words[max(0, place - far) : place] + words[place + 1 : place + 1 + far]
+            if architecture == 'skip_gram':
+                found += [of_pair(tables()[0][word], other, rest) for other in around]
+            elif around:
+                found.append(of_pair(tables()[0][around].mean(0), word, rest))
+    return np.mean(found), len(found)
+
+
+def log_sigmoid(x):
+    return -np.log(1 + np.exp(-x))
+
+
+@ARCHITECTURES
+def test_negative_sampling_is_equation_4(architecture):
+    """Of the paper on distributed representations, its expectation over what a row has drawn."""
+    output = tables()[1]
+    chances = np.cumsum(np.array(COUNTS) ** 0.75) / np.sum(np.array(COUNTS) ** 0.75)
+
+    def of_pair(vector, word, draws):
+        noise = [next(w for w, below in enumerate(chances) if number < below) for number in draws]
+        others = [log_sigmoid(-output[other] @ vector) for other in noise if other != word]
+        return -log_sigmoid(output[word] @ vector) - 4 / 6 * sum(others)
+
+    batch, sums, losses = computed('negative_sampling', architecture)(BATCH)
+    loss, count = expected(batch, architecture, of_pair)
+    assert sums['count'] == count > 5
+    assert made().metrics(sums)['loss'] == pytest.approx(loss, rel=1e-5)
+    assert losses.sum() == pytest.approx(sums['loss'], rel=1e-6)
+
+
+@ARCHITECTURES
+def test_hierarchical_softmax_is_equation_3(architecture):
+    output, (nodes, turns) = tables()[1], word_vectors.huffman(COUNTS)
+
+    def of_pair(vector, word, draws):
+        del draws
+        way = [(node, turn) for node, turn in zip(nodes[word], turns[word], strict=True) if turn]
+        return -sum(log_sigmoid(turn * (output[node] @ vector)) for node, turn in way)
+
+    batch, sums, _ = computed('hierarchical_softmax', architecture)(BATCH)
+    loss, count = expected(batch, architecture, of_pair)
+    assert sums['count'] == count > 5
+    assert made().metrics(sums)['loss'] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_tree_is_huffmans():
+    """Chances of all words sum to 1 whatever the vectors, and the mean way is as short as sums of merged counts make it."""
+    nodes, turns = word_vectors.huffman(COUNTS)
+    products = np.random.default_rng(0).normal(0, 2, len(COUNTS))
+    chances = np.where(turns == 0, 1, 1 / (1 + np.exp(-turns * products[nodes]))).prod(1)[np.array(COUNTS) > 0]
+    assert chances.sum() == pytest.approx(1)
+    lengths, left, merged = np.abs(turns).sum(1), sorted(filter(None, COUNTS)), 0
+    while len(left) > 1:
+        merged += left[0] + left[1]
+        left = sorted([left[0] + left[1], *left[2:]])
+    assert lengths @ COUNTS == merged and not lengths[:5].any()
+    assert word_vectors.huffman([0, 3])[1].tolist() == [[0], [0]]
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize('loss', ['negative_sampling', 'hierarchical_softmax'])
+def test_nothing_reaches_over_the_mask(loss, architecture):
+    """Padding changes no loss, and a row's loss is its own: the same at another place of a batch."""
+    compute = computed(loss, architecture)
+    _, sums, losses = compute(BATCH)
+    np.testing.assert_array_equal(losses, compute(BATCH | {'tokens': np.where(MASK, TOKENS, 9)})[2])
+    assert losses[2] == 0 and (losses[:2] > 0).all()
+    moved = {name: values[[2, 1, 0]] for name, values in BATCH.items()}
+    np.testing.assert_allclose(compute(moved, (2, 1, 0))[2], losses[::-1], rtol=1e-6)
+    _, fewer, _ = compute(BATCH | {'valid': np.float32([1, 0, 1])})
+    assert fewer['loss'] == pytest.approx(losses[0]) and 0 < fewer['count'] < sums['count']
+
+
+def laid(tokens, keep):
+    draws = np.random.default_rng(0).uniform(size=(len(tokens), 16)).astype(np.float32)
+    batch = {'tokens': tokens, 'mask': tokens > 0, 'draws': draws}
+    return jax.tree.map(np.asarray, jax.jit(word_vectors.pairs_of, static_argnums=2)(batch, keep, 3))[:2]
+
+
+def test_windows_are_drawn_over_the_words_that_are_left():
+    """A word between two others that is never read does not part them, and each reach is as likely."""
+    tokens = np.tile(np.int32([9, 3, 9, 1, 9, 9, 9, 9]), (4000, 1))
+    keep = np.where(np.arange(len(COUNTS)) == 9, 1.0, 0.0)
+    closed, pairs = laid(tokens, keep)
+    assert (closed[:, :6] == 9).all()
+    reached = pairs.mean(0)
+    assert not reached[6:].any() and not reached[:, 6:].any() and not np.diag(reached).any()
+    np.testing.assert_allclose(reached[0, :6], [0, 1, 2 / 3, 1 / 3, 0, 0], atol=0.03)
+
+
+def test_frequent_words_are_read_less():
+    """As often as word2vec.c says."""
+    share = 30 / sum(COUNTS)
+    keep = word_vectors.kept(np.array(COUNTS), 0.05)
+    assert keep[9] == pytest.approx((np.sqrt(share / 0.05) + 1) * 0.05 / share) and keep[6] == 1 and not keep[:5].any()
+    assert word_vectors.kept(np.array(COUNTS), 0)[[0, 9]].tolist() == [0, 1]
+    closed, _ = laid(np.full((4000, 8), 9, np.int32), keep)
+    assert (closed == 9).mean() == pytest.approx(keep[9], abs=0.02)
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match='Valid: hierarchical_softmax, negative_sampling'):
+        made('softmax')
+    with pytest.raises(ConfigError, match='no labels to smooth'):
+        made(label_smoothing=0.1)
+    with pytest.raises(ConfigError, match='lower data.tokenizer.min_count'):
+        tasks.create({'name': 'word_vectors', 'loss': 'negative_sampling', 'label_smoothing': 0.0}, {'token_counts': (0, 0)})
+    with pytest.raises(ConfigError, match='reads tokens'):
+        jax.eval_shape(Word2Vec().init, jax.random.key(0), jnp.zeros((2, 8, 8, 1)))
+
+
+CONFIG = """
+from research.config import base
+
+
+def get_config(arg=''):
+    config = base.get_config()
+    config.task = {'name': 'word_vectors', 'loss': 'negative_sampling', 'label_smoothing': 0.0}
+    config.model = {'name': 'word2vec', 'dim': 8, 'num_classes': 0, 'init_from': ''}
+    config.optimizer.name = 'adam'
+    config.data.update({'name': 'texts', 'path': PATH, 'test': 0.2, 'length': 12, 'tokenizer': {'name': 'words'}})
+    config.study.update({'budget': '10ep', 'metric': 'test/loss', 'higher_is_better': False, 'seeds': 1, 'null': False})
+    config.study.latency = ()
+    config.study.variants = {
+        'tree': {'task.loss': 'hierarchical_softmax'},
+        'bag': {'task.architecture': 'cbow'},
+        'wide': {'task.window': 8, 'model.dim': 16},
+    }
+    return config
+"""
+
+
+@pytest.mark.long
+def test_a_study_of_vectors(tmp_path):
+    """From lines of text to vectors: words that stand together are near, those that never do are not."""
+    draw = np.random.default_rng(0)
+    lines = [' '.join(draw.choice([*'abcdef'] if row % 2 else [*'uvwxyz'], 10)) for row in range(400)]
+    (tmp_path / 'train.txt').write_text('\n\n'.join(lines))
+    (tmp_path / 'study.py').write_text(CONFIG.replace('PATH', repr(str(tmp_path / 'train.txt'))))
+    assert launch.launch(str(tmp_path / 'study.py'), str(tmp_path / 'runs'), {'optimizer.learning_rate': '0.05'}) == 0
+    results = [json.loads(path.read_text()) for path in (tmp_path / 'runs').glob('runs/*/result.json')]
+    assert len(results) == 4 and all(np.isfinite(result['metrics']['test/loss']) for result in results)
+    for variant in ('baseline', 'tree', 'bag'):
+        trained = research.study.load(tmp_path / 'runs', variant, 0)
+        of = trained.tokenizer.token_to_id
+        vectors = trained.variables['params']['token_embedding']['embedding']
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        inside, across = (np.mean([unit[of('a')] @ unit[of(word)] for word in words]) for words in ('bcdef', 'uvwxyz'))
+        assert inside > across + 0.3
