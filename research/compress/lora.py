@@ -5,8 +5,8 @@ W + alpha / rank * A B, with A `[... C, rank]` drawn and B `[rank, D]` zero, so 
 
 Sources: Hu et al. 2021 (LoRA, sections 4.1 and 4.2). A is drawn as in their code, uniformly within 1 / sqrt(... C).
 
-Config: {'compress.name': 'lora', 'compress.rank': 8, 'compress.targets': ('*qkv/kernel',), 'compress.trained': ('head/*',),
-'model.init_from': ...}. Targets and what trains beside them are shell patterns over parameter paths; with no target only the
+Config: {'compress.name': 'lora', 'compress.rank': 8, 'compress.targets': ('*qkv/kernel',), 'compress.trained': ('head/*',)},
+beside model.init_from. Targets and what trains beside them are shell patterns over parameter paths; with no target only the
 latter trains, which for the head is a linear probe. Adapters are parameters of their own, 'block1/qkv/kernel/lora_a/kernel' and
 '.../lora_b/kernel': kernels, so they decay. LoRA+ (Hayou et al. 2024) is {'optimizer.rate_multipliers': (('*/lora_b/*', 16),)}.
 

@@ -119,13 +119,6 @@ def test_bad_files_are_refused(tmp_path):
         data.read(config(tmp_path / 'folder'))
 
 
-def test_lines_of_a_file_are_texts_without_classes(tmp_path):
-    (tmp_path / 'train.txt').write_text('a "cat", sat\n\nthe dog \n', 'utf-8')
-    assert texts(tmp_path) == {'text': ['a "cat", sat', 'the dog ']}
-    with pytest.raises(ConfigError, match="no column 'label'"):
-        texts(tmp_path, label='label')
-
-
 def test_token_counts_are_of_words_in_the_training_split(tmp_path):
     (tmp_path / 'all.txt').write_text('b b b b b a\na a a a b c\n' + 'c\n' * 8)
     changes = {'tokenizer.name': 'words', 'test': 8, 'length': 6}
@@ -157,6 +150,8 @@ def test_texts_without_classes(tmp_path):
     assert texts(tmp_path) == {'text': ['a cat', 'the dog ran', 'a bird']}
     assert texts(tmp_path / 'train' / 'b.txt') == {'text': ['the dog ran', 'a bird']}
     assert texts(write(tmp_path / 'all.tsv', {'text': ROWS['text']})) == {'text': ROWS['text']}
+    with pytest.raises(ConfigError, match="no column 'label'"):
+        texts(tmp_path / 'all.tsv', label='label')
     write(tmp_path / 'test.tsv')
     with pytest.raises(ConfigError, match='the train part has no labels, and another has'):
         texts(tmp_path)

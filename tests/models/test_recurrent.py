@@ -76,7 +76,7 @@ def test_the_text_cnn_is_torchs():
     np.testing.assert_allclose(module.apply(variables, TOKENS[:1]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['rnn', 'gru', 'lstm', 'text_cnn'])
+@pytest.mark.parametrize('name', [*(pytest.param(name, marks=pytest.mark.long) for name in ('rnn', 'gru')), 'lstm', 'text_cnn'])
 def test_neither_padding_nor_neighbours_change_a_text(name):
     module, variables = made(name, **(SMALL if name == 'text_cnn' else {**RECURRENT, 'head': 'classification'}))
     apply = jax.jit(module.apply)

@@ -84,13 +84,14 @@ def test_draws_are_a_rows_own():
 def test_sums_and_logits_at_the_places():
     """Those of the chosen tokens of valid rows, from the logits of all places."""
     learnt, task = made()
-    batch = task.prepare(keys(4), rows(4))
+    batch = dict(jax.jit(task.prepare)(keys(4), rows(4)))
     batch['valid'] = jnp.array([1.0, 1, 0, 1])
     module = models.create('bert', 0, head='pretraining', vocabulary_size=learnt.get_vocab_size(), **SIZES)
     args, kwargs = task.inputs(batch, {})
-    variables = module.init(jax.random.key(0), *args)
-    outputs = module.apply(variables, *args, **kwargs)
-    logits = module.apply(variables, *args, mask=kwargs['mask'])[0]
+    variables = jax.jit(module.init)(jax.random.key(0), *args)
+    apply = jax.jit(module.apply)
+    outputs = apply(variables, *args, **kwargs)
+    logits = apply(variables, *args, mask=kwargs['mask'])[0]
     likely = jax.nn.log_softmax(logits)[np.arange(4)[:, None], batch['places'], batch['targets']]
     weights = batch['counts'] * batch['valid'][:, None]
     sums = task.sums(outputs, batch, {})
@@ -112,10 +113,12 @@ def test_packed_texts():
     )
     assert [*splits['train'], *splits['test']] == [*range(len(found['tokens']))] and len(found['tokens']) < len(pieces)
     module = models.create('bert', 0, vocabulary_size=learnt.get_vocab_size(), **SIZES)
-    variables = module.init(jax.random.key(0), found['tokens'])
-    together = module.apply(variables, found['tokens'], mask=found['mask'], packed=found['packed'])[0]
+    variables = jax.jit(module.init)(jax.random.key(0), found['tokens'])
+    apply = jax.jit(module.apply)
+    together = apply(variables, found['tokens'], mask=found['mask'], packed=found['packed'])[0]
     together = np.concatenate([row[mask] for row, mask in zip(together, found['mask'], strict=True)])
-    alone = np.concatenate([module.apply(variables, np.array([piece]))[0][0] for piece in pieces])
+    tokens = np.array([[*piece, *[0] * (16 - len(piece))] for piece in pieces])
+    alone = apply(variables, tokens, mask=tokens > 0)[0][tokens > 0]
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
