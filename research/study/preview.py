@@ -203,6 +203,11 @@ class _Preview:
         built = {name: self.built[name] for name in plan.variants}
         shapes = {name: experiment.program.shapes for name, experiment in built.items()}
         lines += [f'{n} trains {words.quantity(cost.parameters(s.params))} parameters' for n, s in shapes.items() if s.masks]
+        padded: dict[str, list[str]] = {}
+        for name, facts in ((name, experiment.dataset.facts) for name, experiment in built.items()):
+            if 'padding' in facts:
+                padded.setdefault(f'{facts["padding"]:.0%}', []).append(name)
+        lines += [f'{share} of the places in rows of tokens are padding: {", ".join(names)}' for share, names in padded.items()]
         lines += dict.fromkeys(experiment.why for experiment in built.values() if experiment.why)
         lines.append('learning rate over the run' + (', before tuning' if tuning is not None and plan.tuning is None else ''))
         return [*lines, *(f'  {curve}: {owners}' for curve, owners in figures.rates(schedules(built)))]

@@ -15,13 +15,13 @@ import numpy as np
 import optax
 
 from research.catalogue import ConfigError
-from research.tasks import Task
+from research.tasks import Task, token_inputs
 
 
 def _inputs(batch, constants):
-    del constants
-    optional = {name: batch[name] for name in ('segments', 'packed') if name in batch}
-    return (batch['tokens'],), {'mask': batch['mask'], 'places': batch['places'], **optional}
+    args, kwargs = token_inputs(batch, constants)
+    packed = {'packed': batch['packed']} if 'packed' in batch else {}
+    return args, {**kwargs, **packed, 'places': batch['places']}
 
 
 def _starts(continues: jax.Array) -> jax.Array:

@@ -175,6 +175,7 @@ def test_a_study_goes_on_and_only_what_is_new_is_run(start, tmp_path):
         assert status == launch.REFUSED and "holds the study 'paper', and this is 'other'" in err
 
 
+@pytest.mark.long
 def test_code_that_changed_is_refused_until_one_chooses(start, tmp_path, monkeypatch):
     from research.study import identity
 

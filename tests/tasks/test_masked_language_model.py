@@ -74,11 +74,12 @@ def test_what_is_chosen(whole_words):
 def test_draws_are_a_rows_own():
     """Whatever stands beside it; another key draws anew."""
     _, task = made()
-    whole = task.prepare(keys(200), rows())
-    some = task.prepare(keys(200)[7:9], {name: values[7:9] for name, values in rows().items()})
+    prepare = jax.jit(task.prepare)
+    whole = prepare(keys(200), rows())
+    some = prepare(keys(200)[7:9], {name: values[7:9] for name, values in rows().items()})
     for name, values in some.items():
         np.testing.assert_array_equal(values, whole[name][7:9])
-    assert (task.prepare(keys(200, seed=1), rows())['places'] != whole['places']).any()
+    assert (prepare(keys(200, seed=1), rows())['places'] != whole['places']).any()
 
 
 def test_sums_and_logits_at_the_places():

@@ -43,6 +43,7 @@ def _launch(folder: pathlib.Path) -> tuple[str, int, int, list[str]]:
     return number, int(hits), int(misses), removed
 
 
+@pytest.mark.long
 def test_second_launch_compiles_nothing_and_a_truncated_entry_is_removed_and_named(tmp_path):
     number, hits, misses, removed = _launch(tmp_path)
     assert hits == 0 and misses > 0 and removed == []
