@@ -3,7 +3,12 @@
 Run: python launch.py --config=configs/text_pretraining.py --workdir=runs/text_pretraining --config.data.path=/usr/share/wordnet
 
 Data: WordNet's glosses, of which whole words are masked; configs/text_history.py starts from this run. An epoch is all texts,
-    packed or not.
+    packed or not. Of the places in a row 19 % are padding, and 69 % where a row is one text.
+
+Cost: 24 epochs of the baseline 54 s (NVIDIA H200); on 2 cores a step of 64 rows takes over a second, so shorten the budget.
+
+Result: baseline, 24 epochs, one seed, jax 0.11.2: test loss 3.27 nats a piece of a masked word, where the frequencies of all
+    tokens come to 6.90.
 """
 
 from research.config import base
