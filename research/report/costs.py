@@ -14,6 +14,8 @@ from research.report.records import BASELINE, Records
 # must suffice for the seed that needs most; times vary, and measured memory has outliers, where a process first uses something.
 COSTS = {
     'parameters': np.mean,
+    'trained_parameters': np.mean,
+    'padding': np.mean,
     'train_flops': np.mean,
     'train_multiply_adds': np.mean,
     'inference_flops': np.mean,

@@ -106,6 +106,8 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
     columns = {
         'variant': lambda row: row.name,
         'parameters': lambda row: words.quantity(row.cost.get('parameters')),
+        'of them trained': lambda row: words.quantity(row.cost.get('trained_parameters', row.cost.get('parameters'))),
+        'padding among tokens': lambda row: words.observation(row.cost.get('padding'), share=True),
         'FLOPs a training step': lambda row: words.quantity(row.cost.get('train_flops')),
         'multiply-adds a training step': lambda row: words.quantity(row.cost.get('train_multiply_adds')),
         'FLOPs an inference': lambda row: words.quantity(row.cost.get('inference_flops')),
@@ -117,6 +119,8 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         'compile time, all seeds': _compilation,
         **{f'latency, batch {batch}': lambda row, batch=batch: _latency(row, batch) for batch in batches},
     }
+    if not any('trained_parameters' in variant['cost'] for variant in summary['variants']):
+        del columns['of them trained']
     caption = _COST_CAPTION.format(level=words.level(summary['alpha']))
     unknown = {v['name']: ', '.join(v['cost']['uncounted']) for v in summary['variants'] if 'uncounted' in v['cost']}
     if unknown:

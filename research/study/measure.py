@@ -21,12 +21,15 @@ _TIMING, _TIMINGS = 0.05, 5
 
 
 def costs(experiment: Experiment) -> dict[str, Any]:
-    """What can be counted without running: parameters, FLOPs and multiply-adds, and names of what these leave out."""
+    """What can be counted without running: parameters, those that train where others are kept from the optimizer, FLOPs and
+    multiply-adds, names of what these leave out, and the share of padding in rows of tokens."""
     run = experiment.config, experiment.dataset, experiment.batch_size, experiment.total
     train, unknown = flops.train(*run), flops.uncounted(*run)
-    inference = flops.inference(experiment.program)
+    inference, shapes, facts = flops.inference(experiment.program), experiment.program.shapes, experiment.dataset.facts
     return {
         'parameters': cost.parameters(experiment.program.seen),
+        **({'trained_parameters': cost.parameters(shapes.params)} if shapes.masks else {}),
+        **({'padding': facts['padding']} if 'padding' in facts else {}),
         'train_flops': train[0],
         'train_multiply_adds': train[1],
         'inference_flops': inference[0],
