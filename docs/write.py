@@ -58,7 +58,13 @@ FIELDS = {
 ENTRIES = models.MODELS | models.GENERATORS
 # Fields that the task of generation refuses, or has no use for.
 ONE_NETWORK = (
-    *('augment.resize', 'compress', 'gradient.freeze', 'model.init_from', 'optimizer.layer_decay', 'task.loss', 'train.remat'),
+    'augment.resize',
+    'compress',
+    'gradient.freeze',
+    'model.init_from',
+    'optimizer.layer_decay',
+    'task.loss',
+    'train.remat',
 )
 MARK = '<!-- Below: python docs/write.py -->\n\n'
 FIRST = (

@@ -361,29 +361,9 @@ TECHNIQUES = (
         on={'schedule.name': 'inverse_sqrt', 'schedule.timescale': '16ex'},
         neutral={'schedule.timescale': '1run'},
     ),
-    Technique(
-        'token_mask',
-        on={'augment.name': 'token_mask', 'augment.share': 0.2},
-        neutral={'augment.share': 0.0},
-        beside=_TEXT,
-    ),
-    Technique(
-        'token_dropout',
-        on={'augment.name': 'token_dropout', 'augment.share': 0.2},
-        neutral={'augment.share': 0.0},
-        beside=_TEXT,
-    ),
-    Technique(
-        'token_swap',
-        on={'augment.name': 'token_swap', 'augment.share': 0.2},
-        neutral={'augment.share': 0.0},
-        beside=_TEXT,
-    ),
-    Technique(
-        'span_deletion',
-        on={'augment.name': 'span_deletion', 'augment.share': 0.2},
-        neutral={'augment.share': 0.0},
-        beside=_TEXT,
+    *(
+        Technique(name, on={'augment.name': name, 'augment.share': 0.2}, neutral={'augment.share': 0.0}, beside=_TEXT)
+        for name in ('token_mask', 'token_dropout', 'token_swap', 'span_deletion')
     ),
     Technique(
         'pmap',
