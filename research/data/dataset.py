@@ -150,7 +150,8 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts['tags'] = max(int(part.max()) for part in arrays['tags'].parts) + 1
     if 'text' in arrays:
         tokens, splits, made = tokenizer.rows(arrays, splits, config)
-        arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}
+        kept = {name: array for name, array in arrays.items() if name not in tokenizer.READ}
+        arrays = kept | {name: Column(array) for name, array in tokens.items()}
         facts |= {**tokenizer.facts(made), 'padding': 1 - float(tokens['mask'].mean())}
         read = tokens['tokens'][splits['train']][tokens['mask'][splits['train']]]
         words = np.bincount(read, minlength=facts['vocabulary_size'])

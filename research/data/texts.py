@@ -2,10 +2,12 @@
 
 A path is a file, which is the training part, or a folder with a file or a folder for each part: `train.tsv`, `test.tsv`,
 `validation.tsv`, or `train/`, `test/`, `validation/`, each with a folder of `.txt` files a class, or as `datasets` saves it. A
-`.txt` file, or a folder of them and of nothing else, has no classes: each line with a word in it is a text.
+`.txt` file, or a folder of them and of nothing else, has no classes: each line with a word in it is a text. For
+`data.pair='next'` lines 1 and 2, 3 and 4 and so on of a document are pairs; an empty line ends it, as the file's end does.
 """
 
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,13 @@ if TYPE_CHECKING:  # imported where a table is read: 0.2 s
 def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any]]:
     """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats}.
 
+    Of pairs of lines 'document', int32 [N], too.
+
     Classes are the labels of the training part, in the order of their names or numbers.
 
     Args:
       path: see above.
-      text, pair: columns of a table; `pair` '' for none. A folder by class has no columns.
+      text, pair: columns of a table; `pair` '' for none, and 'next' of a `.txt`. A folder by class has no columns.
       label: the column of classes or numbers; '' for 'label', if there is one.
 
     Raises:
@@ -71,22 +75,26 @@ def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:
         return {'train': given}
     if 'train' not in found:
         raise ConfigError(
-            f"data.path='{given}': expected a file ({', '.join(_TABLES)}), or a folder with train.tsv (and test.tsv), "
+            f"data.path='{given}': expected a file ({', '.join(_TABLES)}, .txt), or a folder with train.tsv (and test.tsv), "
             'with train/ (and test/), or with a folder of .txt files for each class.'
         )
     return found
 
 
 def _readable(where: pathlib.Path) -> bool:
-    return where.suffix in _TABLES and where.is_file() or any(map(any, map(where.glob, ('*.arrow', '*.txt', '*/*.txt'))))
+    if where.is_file():
+        return where.suffix in (*_TABLES, '.txt')
+    return any(map(any, map(where.glob, ('*.arrow', '*.txt', '*/*.txt'))))
 
 
 def _read(where: pathlib.Path, text: str, pair: str, label: str) -> dict[str, Any]:
     if where.is_dir() and not any(where.glob('*.arrow')):
         if files := sorted(where.glob('*.txt')):
-            return {'text': [line for file in files for line in _lines_of(file)]}
+            return _lines_of(files, pair, label)
         files = sorted(where.glob('*/*.txt'))
         return {'text': [_decoded(file) for file in files], 'label': [file.parent.name for file in files]}
+    if where.suffix == '.txt':
+        return _lines_of([where], pair, label)
     table = _table(where)
     named = {'text': text, 'pair': pair, 'label': label or 'label' * ('label' in table.column_names)}
     return {field: _column(where, table, name) for field, name in named.items() if name}
@@ -99,8 +107,21 @@ def _decoded(file: pathlib.Path) -> str:
         raise ConfigError(f'{file} is no UTF-8: {error.reason} at byte {error.start}. Convert it, or leave it out.') from error
 
 
-def _lines_of(file: pathlib.Path) -> list[str]:
-    return [line for line in _decoded(file).splitlines() if line.strip()]
+def _lines_of(files: Sequence[pathlib.Path], pair: str, label: str) -> dict[str, Any]:
+    if pair not in ('', 'next') or label:
+        raise ConfigError(
+            f"{files[0]} has lines, no columns: expected data.label '', and data.pair '' or 'next', not '{label}' and '{pair}'."
+        )
+    blocks = [block for file in files for block in re.split(r'\n\s*\n', _decoded(file))]
+    documents = [[line for line in block.splitlines() if line.strip()] for block in blocks]
+    if not pair:
+        return {'text': [line for lines in documents for line in lines]}
+    # No line is in two pairs: one would be in training, the other in a test.
+    pairs = [(*two, number) for number, lines in enumerate(documents) for two in zip(lines[::2], lines[1::2], strict=False)]
+    if not pairs:
+        raise ConfigError(f"{files[0]}: data.pair is 'next', and no document has two lines; an empty line ends a document.")
+    first, second, numbers = zip(*pairs, strict=True)
+    return {'text': first, 'pair': second, 'document': np.array(numbers, np.int32)}
 
 
 def _table(where: pathlib.Path) -> 'pyarrow.Table':
@@ -109,7 +130,7 @@ def _table(where: pathlib.Path) -> 'pyarrow.Table':
     try:
         return _saved(where) if where.is_dir() else _TABLES[where.suffix](where)
     except KeyError as error:
-        raise ConfigError(f"{where} ends in '{where.suffix}', expected {', '.join(_TABLES)}.") from error
+        raise ConfigError(f"{where} ends in '{where.suffix}', expected {', '.join(_TABLES)} or .txt.") from error
     except (pyarrow.ArrowException, OSError) as error:
         raise ConfigError(f'{where} cannot be read: {error}') from error
 
@@ -142,12 +163,6 @@ def _lines(where: pathlib.Path) -> 'pyarrow.Table':
     return json.read_json(where)
 
 
-def _text(where: pathlib.Path) -> 'pyarrow.Table':
-    import pyarrow
-
-    return pyarrow.table({'text': _lines_of(where)})
-
-
 def _parquet(where: pathlib.Path) -> 'pyarrow.Table':
     from pyarrow import parquet
 
@@ -165,7 +180,6 @@ _TABLES: Mapping[str, Callable[[pathlib.Path], Any]] = {
     '.csv': _delimited(','),
     '.jsonl': _lines,
     '.parquet': _parquet,
-    '.txt': _text,
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from research import catalogue
 from research.catalogue import ConfigError
+from research.data import order
 
 if TYPE_CHECKING:  # imported where a text is read: 40 ms that images save
     from tokenizers import Tokenizer
@@ -24,6 +25,9 @@ TOKENIZERS = {
     'file': 'research.data.tokenizer:file',
 }
 GIVEN = ('texts',)
+
+# Fields of a source that become rows of tokens: texts, and which pairs of them are of one document, whole numbers [N].
+READ = TEXT, PAIR, DOCUMENT = ('text', 'pair', 'document')
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
@@ -152,26 +156,31 @@ def rows(
     """Every text of a source as tokens, by a tokenizer that has seen the training split alone.
 
     Args:
-      arrays: 'text' and maybe 'pair', each N texts.
+      arrays: 'text' and maybe 'pair', each N texts, and with these 'document'.
       splits: of these texts; the tokenizer reads 'train'.
       config: `config.data`; reads `tokenizer`, `length` and `pack`.
 
     Returns:
       (what `encode` gives, without segments where there are no pairs, or what `packed` gives; the splits of these rows; the
-      tokenizer, with the length in it).
+      tokenizer, with the length in it). Of pairs with documents also 'other_tokens', 'other_segments' and 'other_mask': the
+      same first texts before a second text from another document of the split, drawn once.
 
     Raises:
-      ConfigError: texts to pack that have labels, or pairs.
+      ConfigError: texts to pack that have labels, or pairs; a split of one document.
     """
-    if config['pack'] and (other := sorted({*arrays} - {'text'})):
+    if config['pack'] and (other := sorted({*arrays} - {TEXT})):
         raise ConfigError(f"data.pack puts several texts in a row, and these have a '{other[0]}' each: set it to False.")
-    columns = [arrays[name][:].tolist() for name in ('text', 'pair') if name in arrays]
+    columns = [arrays[name][:].tolist() for name in (TEXT, PAIR) if name in arrays]
     made = create(config['tokenizer'], (column[row] for column in columns for row in splits['train']))
     made.enable_truncation(config['length'])
     if config['pack']:
         return *packed(made, columns[0], splits, config['length']), made
     made.enable_padding(length=config['length'], pad_id=made.token_to_id(PAD), pad_token=PAD)
     found = encode(made, *columns)
+    if DOCUMENT in arrays:
+        other = _elsewhere(np.asarray(arrays[DOCUMENT][:]), splits)
+        others = encode(made, columns[0], [columns[1][row] for row in other])
+        found |= {f'other_{name}': values for name, values in others.items()}
     return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, splits, made
 
 
@@ -191,6 +200,22 @@ def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:
         'segments': np.array([row.type_ids for row in coded], np.int32),
         'mask': np.array([row.attention_mask for row in coded], bool),
     }
+
+
+def _elsewhere(documents: np.ndarray, splits: Mapping[str, np.ndarray]) -> np.ndarray:
+    """For each row a row of another document in its split, any of them as likely, int64 [N]; itself outside of the splits."""
+    found = np.arange(len(documents))
+    for split, rows in splits.items():
+        if not len(rows):
+            continue
+        rows = rows[np.argsort(documents[rows], kind='stable')]
+        _, first, size = np.unique(documents[rows], return_index=True, return_counts=True)
+        if len(size) == 1:
+            raise ConfigError(f"The {split} split has one document, and a next sentence is told from another's: add texts.")
+        first, size = np.repeat(first, size), np.repeat(size, size)
+        place = order.indices(0, 0, len(rows), len(rows)) * (len(rows) - size) // len(rows)
+        found[rows] = rows[place + size * (place >= first)]
+    return found
 
 
 def packed(

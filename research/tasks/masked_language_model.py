@@ -1,9 +1,11 @@
 """Masked language model: BERT's pretraining (Devlin et al. 2019, section 3.1) on texts without labels.
 
 Of a text's tokens 15 % are to be found again: 80 % of them become `[MASK]`, 10 % another token, 10 % stay. Each epoch draws
-anew; an evaluation draws by the row alone, so that its scores can be compared. Without a next sentence, as RoBERTa (Liu et al.
-2019). The network has the head 'pretraining' and computes logits at the chosen places alone. B rows of T tokens, of which up to
-M are chosen, V entries in the vocabulary.
+anew; an evaluation draws by the row alone, so that its scores can be compared. The network has the head 'pretraining' and
+computes logits at the chosen places alone. B rows of T tokens, of which up to M are chosen, V entries in the vocabulary.
+
+Next sentence, by config: half of the second texts are from another document, and the network tells which. Without it, the
+default, as RoBERTa (Liu et al. 2019), which found it to be of no use. Config: {'task.next_sentence': True, 'data.pair': 'next'}
 """
 
 from collections.abc import Mapping
@@ -37,6 +39,7 @@ def create(
     masked: float = 0.8,
     replaced: float = 0.1,
     whole_words: bool = False,
+    next_sentence: bool = False,
 ) -> Task:
     """A task of tokens to be found again, scored by loss, accuracy and perplexity, all a token.
 
@@ -46,6 +49,8 @@ def create(
       rate: share of a text's tokens that is chosen, 1 at least.
       masked, replaced: shares of these that become `[MASK]`, and another token.
       whole_words: choose words instead of pieces, all pieces of each.
+      next_sentence: tell too whether the second text follows the first. Its mean loss is added to
+        the mean over tokens, where a row counts as often as it has chosen tokens; scores keep the two apart.
 
     Raises:
       ConfigError: another loss, shares that are none, a tokenizer that does not tell words from pieces.
@@ -63,6 +68,8 @@ def create(
         raise ConfigError('task.whole_words: no piece of this tokenizer continues a word: take another, or choose tokens.')
     special = np.array(facts.get('special_tokens', ()), np.int32)
     continuing = np.array(facts.get('continues', ()), bool)
+    texts = ('tokens', 'mask', *(('segments',) if next_sentence else ()))
+    fields = (*texts, *(f'other_{name}' for name in texts if next_sentence))
 
     def chosen(key, tokens, usable):
         """(places int [M], whether each counts bool [M]): the first tokens, or words, of a random order."""
@@ -79,42 +86,79 @@ def create(
         most = max(1, round(rate * length))
         return places[:most], counts[:most]
 
-    def prepare_one(key, tokens, mask):
-        choice, change, other = jax.random.split(key, 3)
-        places, counts = chosen(choice, tokens, mask & ~jnp.isin(tokens, special))
+    def prepare_one(key, row):
+        choice, change, other, coin = jax.random.split(key, 4)
+        if next_sentence:
+            elsewhere = jax.random.bernoulli(coin)
+            row = {name: jnp.where(elsewhere, row[f'other_{name}'], row[name]) for name in texts}
+        tokens = row['tokens']
+        places, counts = chosen(choice, tokens, row['mask'] & ~jnp.isin(tokens, special))
         targets = tokens[places]
         draw = jax.random.uniform(change, places.shape)
         others = jax.random.randint(other, places.shape, 0, facts['vocabulary_size'])
         new = jnp.where(draw < masked, special[-1], jnp.where(draw < masked + replaced, others, targets))
         tokens = tokens.at[places].set(jnp.where(counts, new, targets))
-        return {'tokens': tokens, 'places': places, 'targets': targets, 'counts': counts.astype(jnp.float32)}
+        told = {'elsewhere': elsewhere.astype(jnp.int32)} if next_sentence else {}
+        return {**row, **told, 'tokens': tokens, 'places': places, 'targets': targets, 'counts': counts.astype(jnp.float32)}
 
     def prepare(keys, batch):
-        return {**batch, **jax.vmap(prepare_one)(keys, batch['tokens'], batch['mask'])}
-
-    def each(outputs, batch):
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        weights = batch['counts'] * batch['valid'][:, None]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['targets']) * weights
-        return losses, (jnp.argmax(logits, axis=-1) == batch['targets']) * weights, weights
-
-    def sums(outputs, batch, constants):
-        del constants
-        return dict(zip(('loss', 'correct', 'count'), map(jnp.sum, each(outputs, batch)), strict=True))
-
-    def metrics(total):
-        count = max(total['count'], 1)
-        loss = total['loss'] / count
-        return {'loss': loss, 'accuracy': total['correct'] / count, 'perplexity': float(np.exp(min(loss, 700.0)))}
+        return {**batch, **jax.vmap(prepare_one)(keys, {name: batch[name] for name in fields})}
 
     return Task(
-        fields=('tokens', 'mask'),
+        fields=fields,
         inputs=_inputs,
-        sums=sums,
-        train_sums=sums,
-        losses=lambda outputs, batch, constants: each(outputs, batch)[0].sum(axis=1),
+        sums=_pair_sums if next_sentence else _sums,
+        train_sums=_train_sums if next_sentence else _sums,
+        losses=_pair_losses if next_sentence else lambda outputs, batch, constants: _of_tokens(outputs, batch)[0].sum(axis=1),
         rows=lambda outputs, batch: {},
-        metrics=metrics,
+        metrics=_pair_metrics if next_sentence else _metrics,
         prepare=prepare,
     )
+
+
+def _of_tokens(outputs, batch):
+    """Losses, whether each is right, and weights, each [B, M]."""
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    weights = batch['counts'] * batch['valid'][:, None]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['targets']) * weights
+    return losses, (jnp.argmax(logits, axis=-1) == batch['targets']) * weights, weights
+
+
+def _sums(outputs, batch, constants):
+    del constants
+    return dict(zip(('loss', 'correct', 'count'), map(jnp.sum, _of_tokens(outputs, batch)), strict=True))
+
+
+def _metrics(total):
+    loss, accuracy = (total[name] / max(total['count'], 1) for name in ('loss', 'correct'))
+    return {'loss': loss, 'accuracy': accuracy, 'perplexity': float(np.exp(min(loss, 700.0)))}
+
+
+def _of_pairs(outputs, batch):
+    """Losses and whether each is right, [B]."""
+    logits = outputs[1].astype(jnp.promote_types(outputs[1].dtype, jnp.float32))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['elsewhere'])
+    return losses * batch['valid'], (jnp.argmax(logits, axis=-1) == batch['elsewhere']) * batch['valid']
+
+
+def _pair_sums(outputs, batch, constants):
+    next_loss, right = _of_pairs(outputs, batch)
+    told = {'next_loss': next_loss.sum(), 'next_correct': right.sum(), 'rows': batch['valid'].sum()}
+    return _sums(outputs, batch, constants) | told
+
+
+def _pair_losses(outputs, batch, constants):
+    """A row's tokens each bring its answer's loss: losses over 'count' are then the sum of two means."""
+    del constants
+    losses, _, weights = _of_tokens(outputs, batch)
+    return losses.sum(axis=1) + _of_pairs(outputs, batch)[0] * weights.sum(axis=1)
+
+
+def _train_sums(outputs, batch, constants):
+    return _pair_sums(outputs, batch, constants) | {'loss': _pair_losses(outputs, batch, constants).sum()}
+
+
+def _pair_metrics(total):
+    loss, accuracy = (total[name] / max(total['rows'], 1) for name in ('next_loss', 'next_correct'))
+    return _metrics(total) | {'next_sentence_loss': loss, 'next_sentence_accuracy': accuracy}

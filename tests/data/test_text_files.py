@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow
 import pytest
+import tokenizers
 from pyarrow import csv, parquet
 
 from research import data
@@ -155,3 +156,33 @@ def test_texts_without_classes(tmp_path):
     write(tmp_path / 'test.tsv')
     with pytest.raises(ConfigError, match='the train part has no labels, and another has'):
         texts(tmp_path)
+
+
+def test_lines_and_what_follows_them(tmp_path):
+    """Pairs within a document, no line in two; each beside a second text of another document in its split."""
+    (tmp_path / 'all.txt').write_text('a b\na c\na d\n\nb a\nb c\nb d\nb e\n  \nc\nc a\n\nd\n')
+    pairs = texts(tmp_path / 'all.txt', pair='next')
+    assert pairs == {'text': ['a b', 'b a', 'b d', 'c'], 'pair': ['a c', 'b c', 'b e', 'c a'], 'document': [0, 1, 1, 2]}
+    with pytest.raises(ConfigError, match='The train split has one document'):
+        data.load(config(tmp_path / 'all.txt', pair='next', test=3))
+    (tmp_path / 'all.txt').write_text('\n\n'.join(f'a {a}{b}\nb {a}{b}' for a in 'abc' for b in 'abc'))
+    dataset = data.load(config(tmp_path / 'all.txt', pair='next', test=4, length=8))
+    rows = {name: column[:] for name, column in dataset.arrays.items()}
+    assert {*dataset.fields} == {*('tokens', 'segments', 'mask'), *('other_tokens', 'other_segments', 'other_mask')}
+    made = tokenizers.Tokenizer.from_str(dataset.tokenizer)
+    for split in ('train', 'test'):
+        taken = dataset.splits[split]
+        own, other = (
+            [
+                [made.decode(row[part == which], skip_special_tokens=True) for which in (0, 1)]
+                for row, part in zip(rows[f'{of}tokens'][taken], rows[f'{of}segments'][taken], strict=True)
+            ]
+            for of in ('', 'other_')
+        )
+        assert all(a[0] == b[0] and a[1] != b[1] for a, b in zip(own, other, strict=True))
+        assert {second for _, second in other} <= {second for _, second in own}
+    with pytest.raises(ConfigError, match='no document has two lines'):
+        (tmp_path / 'one.txt').write_text('a\n\nb')
+        texts(tmp_path / 'one.txt', pair='next')
+    with pytest.raises(ConfigError, match="data.pair '' or 'next', not '' and 'more'"):
+        texts(tmp_path / 'all.txt', pair='more')

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import test_text_classification
 
 from research import models, tasks
@@ -101,6 +102,38 @@ def test_sums_and_logits_at_the_places():
     metrics = task.metrics({name: float(value) for name, value in sums.items()})
     assert metrics['loss'] == pytest.approx(float(sums['loss'] / weights.sum()))
     assert metrics['perplexity'] == pytest.approx(np.exp(metrics['loss']))
+
+
+def test_the_next_sentence():
+    """Half of the rows are the other ones, masked as they are; their losses count as often as a row has chosen tokens."""
+    _, task = made(next_sentence=True)
+    own, half = rows(), (jnp.arange(16) > 7).astype(jnp.int32)
+    batch = {**own, 'segments': jnp.tile(half, (200, 1)), 'other_segments': jnp.tile(1 - half, (200, 1))}
+    batch |= {f'other_{name}': own[name][::-1] for name in ('tokens', 'mask')}
+    after = dict(jax.jit(task.prepare)(keys(200), batch))
+    elsewhere = after['elsewhere'] > 0
+    assert 70 < elsewhere.sum() < 130
+    np.testing.assert_array_equal(after['segments'], jnp.where(elsewhere[:, None], 1 - half, half))
+    np.testing.assert_array_equal(after['mask'], jnp.where(elsewhere[:, None], own['mask'][::-1], own['mask']))
+    at = np.arange(200)[:, None], after['places']
+    np.testing.assert_array_equal(after['targets'], jnp.where(elsewhere[:, None], own['tokens'][::-1][at], own['tokens'][at]))
+    after['valid'] = jnp.arange(200) < 150
+    draw = np.random.default_rng(1)
+    logits, follows = draw.normal(size=(*after['targets'].shape, 60)), draw.normal(size=(200, 2))
+    outputs = jnp.asarray(logits), jnp.asarray(follows)
+    counts, elsewhere = np.asarray(after['counts'] * after['valid'][:, None]), np.asarray(after['elsewhere'])
+    tokens = -np.take_along_axis(scipy.special.log_softmax(logits, -1), np.asarray(after['targets'])[..., None], -1)[..., 0]
+    answers = -np.take_along_axis(scipy.special.log_softmax(follows, -1), elsewhere[:, None], -1)[:, 0]
+    sums = {name: float(value) for name, value in task.sums(outputs, after, {}).items()}
+    metrics = task.metrics(sums)
+    assert metrics['loss'] == pytest.approx((tokens * counts).sum() / counts.sum(), rel=1e-5)
+    assert metrics['next_sentence_loss'] == pytest.approx(answers[:150].mean(), rel=1e-5)
+    right = follows.argmax(1) == elsewhere
+    assert metrics['next_sentence_accuracy'] == pytest.approx(right[:150].mean(), rel=1e-5)
+    trained = task.train_sums(outputs, after, {})
+    mean = (answers * counts.sum(1)).sum() / counts.sum()
+    assert float(trained['loss'] / trained['count']) == pytest.approx(metrics['loss'] + mean, rel=1e-5)
+    assert float(task.losses(outputs, after, {}).sum()) == pytest.approx(float(trained['loss']), rel=1e-5)
 
 
 def test_packed_texts():
