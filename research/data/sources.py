@@ -1,7 +1,7 @@
 """The data sets by name.
 
-A name is `digits`, `unicode_names`, `wordnet`, `texts` (files of texts, see research/data/texts.py), a name in TFDS's catalogue
-(`fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`), or an import path (`my_paper.data:load`) of a function
+A name is `digits`, `unicode_names`, `spam_assassin`, `wordnet`, `texts` (files of texts, see research/data/texts.py), one in
+TFDS's catalogue (`fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`), or the import path `my_paper.data:load` of a function
 
     def load(path):
         return {'train': (images, labels), 'test': (images, labels)}
@@ -31,6 +31,7 @@ from research.data import arrays, dataset, order, texts
 ARRAYS = {
     'digits': 'research.data.sources:digits',
     'unicode_names': 'research.data.sources:unicode_names',
+    'spam_assassin': 'research.data.spam_assassin:mails',
     'wordnet': 'research.data.wordnet:glosses',
     'wordnet_texts': 'research.data.wordnet:texts',
 }
