@@ -136,9 +136,10 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     """
     splits = _splits(store, config)
     facts: dict[str, Any] = {}
-    if store.classes is not None:
+    if store.classes is not None or {'text', 'label'} <= {*store.arrays}:
         for split, rows in splits.items():
             _refuse_hidden(store, split, rows)
+    if store.classes is not None:
         labels = store.arrays['label'][splits['train']]
         facts['classes'] = store.classes
         facts['counts'] = tuple(np.bincount(labels, minlength=store.classes).tolist())
@@ -187,7 +188,9 @@ def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _refuse_hidden(store: Store, split: str, rows: np.ndarray) -> None:
-    hidden = int((store.arrays['label'][rows] < 0).sum())
+    labels = store.arrays['label'][rows]
+    # One number for a text may be -1, but not all of a split.
+    hidden = int((labels < 0).sum()) if store.classes is not None else len(labels) * bool((labels == -1).all())
     if hidden:
         cure = (
             'Set data.test, such as 0.2, to cut a test split out of the training data.'
