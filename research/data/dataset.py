@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import order, tokenizer
+from research.data import order, token_cache, tokenizer
 
 # The trainer adds these to each batch.
 RESERVED = ('valid', 'position')
@@ -150,7 +150,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if 'tags' in arrays and arrays['tags'].dtype.kind in 'iu' and len(arrays['tags'].shape) == 2:
         facts['tags'] = max(int(part.max()) for part in arrays['tags'].parts) + 1
     if 'text' in arrays:
-        tokens, splits, made = tokenizer.rows(arrays, splits, config)
+        tokens, splits, made = token_cache.rows(arrays, splits, config, checksum)
         arrays = {name: a for name, a in arrays.items() if name not in TEXTS} | {n: Column(a) for n, a in tokens.items()}
         facts |= {**tokenizer.facts(made), 'padding': 1 - float(tokens['mask'].mean())}
         read = tokens['tokens'][splits['train']][tokens['mask'][splits['train']]]
