@@ -36,6 +36,11 @@ def write(path: Path, content: str | bytes, sync: bool = False) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def cache(name: str) -> Path:
+    """A folder for what can be made again at any time, under XDG_CACHE_HOME (~/.cache)."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'frugal' / name
+
+
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[bool]:
     """Holds a lock file for the block; False where another holds it.

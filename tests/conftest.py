@@ -32,6 +32,7 @@ def pytest_configure(config):
         os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
         if importlib.metadata.version('jaxlib').startswith('0.10.'):  # an unknown flag aborts the process
             os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'
+    os.environ['XDG_CACHE_HOME'] = str(config.cache.mkdir('home'))  # launches keep tokens there
     folder = config.cache.mkdir('xla')
     if not hasattr(config, 'workerinput'):
         xla_cache.shrink(folder)

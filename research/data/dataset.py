@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import order, tokenizer
+from research.data import order, token_cache, tokenizer
 
 # The trainer adds these to each batch.
 RESERVED = ('valid', 'position')
@@ -136,9 +136,10 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     """
     splits = _splits(store, config)
     facts: dict[str, Any] = {}
-    if store.classes is not None:
+    if store.classes is not None or {'text', 'label'} <= {*store.arrays}:
         for split, rows in splits.items():
             _refuse_hidden(store, split, rows)
+    if store.classes is not None:
         labels = store.arrays['label'][splits['train']]
         facts['classes'] = store.classes
         facts['counts'] = tuple(np.bincount(labels, minlength=store.classes).tolist())
@@ -149,7 +150,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if 'tags' in arrays and arrays['tags'].dtype.kind in 'iu' and len(arrays['tags'].shape) == 2:
         facts['tags'] = max(int(part.max()) for part in arrays['tags'].parts) + 1
     if 'text' in arrays:
-        tokens, splits, made = tokenizer.rows(arrays, splits, config)
+        tokens, splits, made = token_cache.rows(arrays, splits, config, checksum)
         kept = {name: array for name, array in arrays.items() if name not in tokenizer.READ}
         arrays = kept | {name: Column(array) for name, array in tokens.items()}
         facts |= {**tokenizer.facts(made), 'padding': 1 - float(tokens['mask'].mean())}
@@ -188,7 +189,9 @@ def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _refuse_hidden(store: Store, split: str, rows: np.ndarray) -> None:
-    hidden = int((store.arrays['label'][rows] < 0).sum())
+    labels = store.arrays['label'][rows]
+    # One number for a text may be -1, but not all of a split.
+    hidden = int((labels < 0).sum()) if store.classes is not None else len(labels) * bool((labels == -1).all())
     if hidden:
         cure = (
             'Set data.test, such as 0.2, to cut a test split out of the training data.'

@@ -1,11 +1,14 @@
 """Data sets that TFDS finds, prepares and versions, without TensorFlow.
 
 They are prepared once, under `TFDS_DATA_DIR` or `~/tensorflow_datasets`: TFDS's records, and all examples decoded beside them,
-because decoding 70,000 PNG files takes ten seconds per launch. Training reads the decoded arrays alone, memory-mapped.
+because decoding 70,000 PNG files takes ten seconds per launch. Training reads the decoded arrays alone, memory-mapped. Of texts
+`prepared_texts` has the rest.
 """
 
 import contextlib
 import fcntl
+import functools
+import importlib
 import io
 import json
 import os
@@ -19,7 +22,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from research.catalogue import ConfigError, nearest
-from research.data import arrays, dataset, idx, images, without_tensorflow
+from research.data import arrays, dataset, idx, images, prepared_texts, without_tensorflow
 
 # Where a system package may have put idx files.
 _IDX_FOLDERS = {'fashion_mnist': '/usr/share/datasets/fashion-mnist', 'mnist': '/usr/share/datasets/mnist'}
@@ -31,6 +34,8 @@ _ELSE = (
     "'my_paper.data:load'."
 )
 
+# TFDS imports its older builders group by group, up to the first that lacks a package (h5py); these come behind it.
+_GROUPS = ('question_answering', 'summarization', 'text', 'text_simplification', 'translate')
 
 # Examples whose content is compared with what was written, at every launch.
 _SAMPLE = 64
@@ -42,9 +47,9 @@ def load(config: Mapping[str, Any], beside: Iterable[str] = (), whole: bool = Fa
     Args:
       config: `config.data`; reads `name` (in TFDS's catalogue, maybe with its config: `emnist/balanced`), `path` (folder with
         files that the user provides: the four idx files of `mnist` or `fashion_mnist`, or TFDS's manual downloads; empty: the
-        system's idx files, else a download), `label`, `resize` and `crop`.
+        system's idx files, else a download), `label`, `resize` and `crop`, and of texts `text` and `pair`.
       beside: names of other data that the user may have meant.
-      whole: compare the checksum of everything, not of a sample.
+      whole: compare the checksum of everything, not of a sample; of texts everything is compared anyway.
 
     Raises:
       ConfigError: see `research.data.sources.load`.
@@ -52,14 +57,15 @@ def load(config: Mapping[str, Any], beside: Iterable[str] = (), whole: bool = Fa
     name, path = config['name'], os.path.expanduser(config['path'])
     builder = _find(name, path, beside)
     version = pathlib.Path(builder.data_dir)
-    chosen = '-'.join(f'{field}={config[field]}' for field in ('label', 'resize', 'crop') if config[field])
-    decoded = version / '-'.join(filter(None, ('decoded', chosen)))
+    texts = prepared_texts.columns(builder.info.features, builder.info.supervised_keys, config)
+    told = texts or {field: config[field] for field in ('label', 'resize', 'crop')}
+    decoded = version / '-'.join(['decoded', *(f'{field}={value}' for field, value in told.items() if value)])
     if not decoded.exists():
         with _alone(pathlib.Path(_data_dir()) / f'.{name.replace("/", "_")}.lock'):
             if not decoded.exists():  # unless another process has prepared it meanwhile
                 _generate(builder, name, path)
-                _decode(version, config, decoded)
-    return _read(decoded, name, whole)
+                _decode(version, config, texts, decoded)
+    return _read_texts(decoded, name) if texts else _read(decoded, name, whole)
 
 
 def _data_dir() -> str:
@@ -77,6 +83,9 @@ def _find(name: str, path: str, beside: Iterable[str]) -> tfds.core.DatasetBuild
         if path:
             names = [name for pair in idx.FILES.values() for name in pair]
             raise ConfigError(f"data.path='{path}' holds none of {', '.join(names)} (or the same with .gz).")
+    for group in _GROUPS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f'tensorflow_datasets.{group}')
     try:
         return tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
     except tfds.core.registered.DatasetNotFoundError as error:
@@ -100,17 +109,17 @@ def _generate(builder: tfds.core.DatasetBuilder, name: str, path: str) -> None:
         raise ConfigError(f"TFDS could not prepare '{name}' here: {type(error).__name__}: {error}. {files}{_ELSE}") from error
 
 
-def _decode(version: pathlib.Path, config: Mapping[str, Any], folder: pathlib.Path) -> None:
+def _decode(version: pathlib.Path, config: Mapping[str, Any], texts: Mapping[str, str], folder: pathlib.Path) -> None:
     """Decodes every example of a prepared version once into a temporary folder, then renames it to `folder`."""
     name = config['name']
     builder = tfds.builder_from_directory(version)
-    image, label = _columns(builder.info, name, config['label'])
-    features = builder.info.features
+    image, label = ('', '') if texts else _columns(builder.info, name, config['label'])
     parts = [part for part in dataset.PARTS if part in builder.info.splits]
     if 'train' not in parts:
         raise ConfigError(f"'{name}' has the splits {sorted(builder.info.splits)}, expected 'train' among them. {_ELSE}")
+    decoders = None if texts else {image: tfds.decode.SkipDecoding()}
     try:
-        records = {part: builder.as_data_source(part, decoders={image: tfds.decode.SkipDecoding()}) for part in parts}
+        records = {part: builder.as_data_source(part, decoders=decoders) for part in parts}
     except NotImplementedError as error:
         raise ConfigError(
             f"'{name}' is stored in {version} in a format that needs TensorFlow. Remove it and prepare it "
@@ -119,16 +128,28 @@ def _decode(version: pathlib.Path, config: Mapping[str, Any], folder: pathlib.Pa
     aside = folder.with_name(f'{folder.name}.incomplete')
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    mode, count = _MODES[features[image].shape[-1]], sum(map(len, records.values()))
+    if texts:
+        content = prepared_texts.write(name, builder.info.features, records, texts, aside)
+    else:
+        content = _write_images(builder.info.features, records, image, label, config, aside)
+    (aside / 'content.json').write_text(json.dumps(content))
+    aside.rename(folder)
+
+
+def _write_images(
+    features: Any, records: Mapping[str, Any], image: str, label: str, config: Mapping[str, Any], folder: pathlib.Path
+) -> dict[str, Any]:
+    """Images and labels of all parts, end to end; returns what `_read` has to know beside them."""
+    name, mode, count = config['name'], _MODES[features[image].shape[-1]], sum(map(len, records.values()))
     pixels, labels = None, np.empty(count, np.int32)
-    for index, example in enumerate(example for part in parts for example in records[part]):
+    for index, example in enumerate(example for of_part in records.values() for example in of_part):
         try:
             fitted = images.fit(PIL.Image.open(io.BytesIO(example[image])).convert(mode), config['resize'], config['crop'])
         except ValueError as error:
             raise ConfigError(f"'{name}': {error}. Set data.resize, or a smaller data.crop.") from error
         array = np.asarray(fitted).reshape(fitted.height, fitted.width, -1)
         if pixels is None:
-            pixels = np.lib.format.open_memmap(aside / 'image.npy', 'w+', array.dtype, (count, *array.shape))
+            pixels = np.lib.format.open_memmap(folder / 'image.npy', 'w+', array.dtype, (count, *array.shape))
         if array.shape != pixels.shape[1:]:
             raise ConfigError(
                 f"'{name}' has images of {pixels.shape[1:]} and of {array.shape}, expected one size. Set data.resize, the "
@@ -136,16 +157,14 @@ def _decode(version: pathlib.Path, config: Mapping[str, Any], folder: pathlib.Pa
             )
         pixels[index], labels[index] = array, example[label]
     pixels.flush()
-    np.save(aside / 'label.npy', labels)
-    np.save(aside / 'moments.npy', arrays.moments(pixels))
-    content = {
+    np.save(folder / 'label.npy', labels)
+    np.save(folder / 'moments.npy', arrays.moments(pixels))
+    return {
         'train': len(records['train']),  # all that older versions wrote, and read
-        'parts': {part: len(records[part]) for part in parts},
+        'parts': {part: len(of_part) for part, of_part in records.items()},
         'num_classes': features[label].num_classes,
         'checksum': arrays.checksum({'image': dataset.Column(pixels), 'label': dataset.Column(labels)}),
     }
-    (aside / 'content.json').write_text(json.dumps(content))
-    aside.rename(folder)
 
 
 def _columns(info: tfds.core.DatasetInfo, name: str, label: str) -> tuple[str, str]:
@@ -153,7 +172,9 @@ def _columns(info: tfds.core.DatasetInfo, name: str, label: str) -> tuple[str, s
     kinds = {key: type(feature) for key, feature in info.features.items()} if hasattr(info.features, 'items') else {}
     image, usual = info.supervised_keys or ('image', 'label')
     if kinds.get(image) != tfds.features.Image or info.features[image].np_dtype != np.uint8:
-        raise ConfigError(f"'{name}' is not a classification of uint8 images; its features are {info.features}. {_ELSE}")
+        raise ConfigError(
+            f"'{name}' is neither texts nor a classification of uint8 images; its features are {info.features}. {_ELSE}"
+        )
     classes, label = sorted(key for key, kind in kinds.items() if kind == tfds.features.ClassLabel), label or usual
     if not classes:
         raise ConfigError(f"'{name}' has no column of classes; its features are {info.features}. {_ELSE}")
@@ -162,15 +183,23 @@ def _columns(info: tfds.core.DatasetInfo, name: str, label: str) -> tuple[str, s
     return image, label
 
 
+def _damaged(folder: pathlib.Path, name: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"{folder / what}. Remove {folder} and give the same command again: '{name}' is then decoded anew from the records "
+        'beside it.'
+    )
+
+
+def _read_texts(folder: pathlib.Path, name: str) -> dataset.Store:
+    try:
+        return prepared_texts.read(folder, name)
+    except ValueError as error:
+        raise _damaged(folder, name, str(error)) from error
+
+
 def _read(folder: pathlib.Path, name: str, whole: bool) -> dataset.Store:
     """What `_decode` wrote, memory-mapped and compared with what it noted."""
-
-    def damaged(what: str) -> ConfigError:
-        return ConfigError(
-            f"{folder / what}. Remove {folder} and give the same command again: '{name}' is then decoded anew from the records "
-            'beside it.'
-        )
-
+    damaged = functools.partial(_damaged, folder, name)
     try:
         content = json.loads((folder / 'content.json').read_text())
         sizes = content.get('parts') or {'train': content['train'], 'test': None}

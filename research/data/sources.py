@@ -1,7 +1,8 @@
 """The data sets by name.
 
 A name is `digits`, `unicode_names`, `spam_assassin`, `wordnet`, `texts` (files of texts, see research/data/texts.py), one in
-TFDS's catalogue (`fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`), or the import path `my_paper.data:load` of a function
+TFDS's catalogue (images: `fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`; texts: `glue/sst2`, `imdb_reviews`), or the
+import path `my_paper.data:load` of a function
 
     def load(path):
         return {'train': (images, labels), 'test': (images, labels)}

@@ -44,26 +44,40 @@ def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any
         if len(bare) < len(tables):
             raise ConfigError(f'{given}: the {bare[0]} part has no labels, and another has: give them to all, or to none.')
         return tables
-    kinds = {type(value) for table in tables.values() for value in table['label']}
+    numbers = numbered(str(given), {part: table['label'] for part, table in tables.items()})
+    return {part: {**table, 'label': numbers[part]} for part, table in tables.items()}
+
+
+def numbered(where: str, labels: Mapping[str, Sequence[Any]], hidden: Any = None) -> dict[str, np.ndarray]:
+    """Part -> float32 [N] of labels that are floats, else int32 [N], classes in the order of their names or numbers.
+
+    Args:
+      where: messages begin with it.
+      labels: part -> N names or numbers; the training part has all classes.
+      hidden: what stands for a label that is not told, where it is no class; it becomes -1.
+
+    Raises:
+      ConfigError: a class that training has not, and a number that is not finite.
+    """
+    kinds = {type(value) for values in labels.values() for value in values}
     if float in kinds and kinds <= {float, int}:
-        for part, table in tables.items():
-            table['label'] = np.array(table['label'], np.float32)
-            if bad := np.flatnonzero(~np.isfinite(table['label'])).tolist():
+        found = {part: np.array(values, np.float32) for part, values in labels.items()}
+        for part, values in found.items():
+            if bad := np.flatnonzero(~np.isfinite(values)).tolist():
                 raise ConfigError(
-                    f'{given}: {len(bad)} labels of the {part} part are no finite numbers, the first is at row {bad[0]}. Leave '
+                    f'{where}: {len(bad)} labels of the {part} part are no finite numbers, the first is at row {bad[0]}. Leave '
                     'their rows out.'
                 )
-        return tables
-    names = sorted({*tables['train']['label']}, key=lambda name: (isinstance(name, str), name))
-    numbers = {name: number for number, name in enumerate(names)}
-    for part, table in tables.items():
-        if unseen := sorted({str(name) for name in table['label'] if name not in numbers}):
+        return found
+    names = sorted({*labels['train']}, key=lambda name: (isinstance(name, str), name))
+    numbers = {hidden: -1} | {name: number for number, name in enumerate(names)}
+    for part, values in labels.items():
+        if unseen := sorted({str(name) for name in values if name not in numbers}):
             raise ConfigError(
-                f"{given}: the {part} part has {len(unseen)} labels that the training part has not, such as '{unseen[0]}': no "
+                f"{where}: the {part} part has {len(unseen)} labels that the training part has not, such as '{unseen[0]}': no "
                 'network can learn them. Leave their rows out, or move some into the training part.'
             )
-        table['label'] = np.array([numbers[name] for name in table['label']], np.int32)
-    return tables
+    return {part: np.array([numbers[name] for name in values], np.int32) for part, values in labels.items()}
 
 
 def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:

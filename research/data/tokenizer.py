@@ -25,6 +25,8 @@ TOKENIZERS = {
     'file': 'research.data.tokenizer:file',
 }
 GIVEN = ('texts',)
+# Those that learn from the texts, and from nothing else.
+TRAINED = ('word_piece', 'bpe', 'words')
 
 # Fields of a source that become rows of tokens: texts, and which pairs of them are of one document, whole numbers [N].
 READ = TEXT, PAIR, DOCUMENT = ('text', 'pair', 'document')
@@ -168,20 +170,42 @@ def rows(
     Raises:
       ConfigError: texts to pack that have labels, or pairs; a split of one document.
     """
+    made = fitted(learned(arrays, splits, config), config)
+    return *coded(made, arrays, splits, config), made
+
+
+def learned(arrays: Mapping[str, Any], splits: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> 'Tokenizer':
+    """The tokenizer of `rows`, without a length; takes and raises the same."""
     if config['pack'] and (other := sorted({*arrays} - {TEXT})):
         raise ConfigError(f"data.pack puts several texts in a row, and these have a '{other[0]}' each: set it to False.")
-    columns = [arrays[name][:].tolist() for name in (TEXT, PAIR) if name in arrays]
-    made = create(config['tokenizer'], (column[row] for column in columns for row in splits['train']))
+    return create(config['tokenizer'], (column[row] for column in _columns(arrays) for row in splits['train']))
+
+
+def fitted(made: 'Tokenizer', config: Mapping[str, Any]) -> 'Tokenizer':
+    """Puts the length into a tokenizer, and what stands behind a shorter text."""
     made.enable_truncation(config['length'])
+    if not config['pack']:
+        made.enable_padding(length=config['length'], pad_id=made.token_to_id(PAD), pad_token=PAD)
+    return made
+
+
+def coded(
+    made: 'Tokenizer', arrays: Mapping[str, Any], splits: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], Mapping[str, np.ndarray]]:
+    """The rows of `rows` and their splits, by a tokenizer from `fitted`."""
+    columns = _columns(arrays)
     if config['pack']:
-        return *packed(made, columns[0], splits, config['length']), made
-    made.enable_padding(length=config['length'], pad_id=made.token_to_id(PAD), pad_token=PAD)
+        return packed(made, columns[0], splits, config['length'])
     found = encode(made, *columns)
     if DOCUMENT in arrays:
         other = _elsewhere(np.asarray(arrays[DOCUMENT][:]), splits)
         others = encode(made, columns[0], [columns[1][row] for row in other])
         found |= {f'other_{name}': values for name, values in others.items()}
-    return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, splits, made
+    return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, splits
+
+
+def _columns(arrays: Mapping[str, Any]) -> list[list[str]]:
+    return [arrays[name][:].tolist() for name in (TEXT, PAIR) if name in arrays]
 
 
 def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:

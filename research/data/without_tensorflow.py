@@ -1,7 +1,7 @@
-"""What TFDS needs of TensorFlow to prepare image data: files and PNG.
+"""What TFDS needs of TensorFlow to prepare images and texts: files and PNG.
 
-Most of its builders of images open files with `tf.io.gfile` and yield arrays, which TFDS encodes with TensorFlow. Here Python
-opens the files, and Pillow writes PNG.
+Most of its builders open files with `tf.io.gfile`, and those of images yield arrays, which TFDS encodes with TensorFlow. Here
+Python opens the files, and Pillow writes PNG.
 """
 
 import contextlib

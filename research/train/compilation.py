@@ -11,6 +11,8 @@ import zlib
 
 import jax
 
+from research import files
+
 _ZSTANDARD_MAGIC = b'\x28\xb5\x2f\xfd'
 _events: collections.Counter[str] = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: _events.update([event]))
@@ -22,9 +24,8 @@ def hits() -> int:
 
 
 def directory() -> pathlib.Path:
-    """JAX_COMPILATION_CACHE_DIR, or a folder under XDG_CACHE_HOME (~/.cache)."""
-    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-    return pathlib.Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or cache / 'frugal' / 'xla')
+    """JAX_COMPILATION_CACHE_DIR, or `files.cache('xla')`."""
+    return pathlib.Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or files.cache('xla'))
 
 
 def enable_cache() -> list[str]:

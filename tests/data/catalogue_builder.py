@@ -1,5 +1,6 @@
 """A builder as those of TFDS's catalogue are: opens files and lists folders through TensorFlow, yields arrays."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -91,14 +92,62 @@ class FrugalTrainAlone(FrugalToy):
         return {'train': self._generate_examples(dl_manager.manual_dir / 'train')}
 
 
-class FrugalTexts(FrugalToy):
-    """One without images."""
+class FrugalSounds(FrugalToy):
+    """Neither images nor texts."""
 
     def _info(self):
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({'text': tfds.features.Text()}))
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({'sound': np.float32}))
 
     def _generate_examples(self, folder: pathlib.Path):
-        yield 0, {'text': 'none'}
+        yield 0, {'sound': 0.0}
+
+
+class FrugalTexts(FrugalToy):
+    """Two columns of texts, one of classes, of whole numbers and of floats; what it has is in a file for each part."""
+
+    FEATURES = {
+        'premise': tfds.features.Text(),
+        'claim': tfds.features.Text(),
+        'label': tfds.features.ClassLabel(names=['no', 'maybe', 'yes']),
+        'stars': np.int64,
+        'score': np.float32,
+    }
+    SUPERVISED = None
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(self.FEATURES)
+        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=self.SUPERVISED)
+
+    def _split_generators(self, dl_manager):
+        return {path.stem: self._generate_examples(path) for path in sorted(dl_manager.manual_dir.glob('*.json'))}
+
+    def _generate_examples(self, path: pathlib.Path):
+        for index, row in enumerate(json.loads(path.read_text())):
+            yield index, {key: row[key] for key in self.FEATURES}
+
+
+class FrugalSupervised(FrugalTexts):
+    """One that says what is meant."""
+
+    SUPERVISED = ('claim', 'stars')
+
+
+class FrugalLines(FrugalTexts):
+    """One column of texts, and nothing else that can be learned."""
+
+    FEATURES = {'claim': tfds.features.Text()}
+
+
+class FrugalTopics(FrugalTexts):
+    """One column of texts, and one of classes of another name than 'label'."""
+
+    FEATURES = {'claim': tfds.features.Text(), 'topic': tfds.features.ClassLabel(num_classes=4), 'stars': np.int64}
+
+
+class FrugalDoubled(FrugalTexts):
+    """Two columns of classes."""
+
+    FEATURES = {**FrugalTopics.FEATURES, 'field': tfds.features.ClassLabel(num_classes=4)}
 
 
 def write_folder(folder: pathlib.Path) -> pathlib.Path:

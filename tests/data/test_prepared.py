@@ -211,7 +211,7 @@ def test_mnist_of_the_catalogue_needs_no_tensorflow(tmp_path, monkeypatch):
         ('frugal_decoder', 'tf.io.decode_jpeg'),
         ('frugal_jpeg', 'expected uint8 as png'),
         ('frugal_train_alone', 'Set data.test, such as 0.2'),
-        ('frugal_texts', 'not a classification'),
+        ('frugal_sounds', 'neither texts nor a classification'),
         ('emnist/balancd', 'balanced'),
         ('frugal_toi', "Did you mean 'frugal_toy'?"),
     ],

@@ -1,0 +1,118 @@
+"""Tokens kept on disk: a second launch, and each process of a study, reads them memory-mapped instead of encoding texts again.
+
+They lie in `files.cache('tokens')`. An entry is a folder of arrays, named by a hash of all that they are made of. It is written
+to a temporary folder and renamed, and compared with its checksums whenever it is read; what is missing or damaged is made anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from research import files
+from research.data import tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Letters of a source. Fewer take two seconds at most, and leave no files.
+_LEAST = 1_000_000
+
+# Bytes of all entries; beyond them, those that were read longest ago are removed.
+_MOST = 10 << 30
+
+
+def rows(
+    arrays: Mapping[str, Any], splits: Mapping[str, np.ndarray], config: Mapping[str, Any], checksum: str
+) -> tuple[dict[str, np.ndarray], Mapping[str, np.ndarray], 'Tokenizer']:
+    """`tokenizer.rows`, with what it returns and raises, kept for the next time where the texts are many.
+
+    Args:
+      arrays, splits, config: its own.
+      checksum: of the source, which tells other texts apart.
+    """
+    if sum(len(text) for name in ('text', 'pair') if name in arrays for text in arrays[name][:]) < _LEAST:
+        return tokenizer.rows(arrays, splits, config)
+    import tokenizers
+
+    code = _hash(pathlib.Path(file).read_bytes() for file in (tokenizer.__file__, __file__))
+    source = [code, tokenizers.__version__, checksum]
+    read = _hash(splits['train'])
+    group = {**config['tokenizer']}
+
+    def learn() -> dict[str, np.ndarray]:
+        return {'json': np.frombuffer(tokenizer.learned(arrays, splits, config).to_str().encode(), np.uint8)}
+
+    # A file, and a function of one's own, may be another than the last time.
+    learned = _kept([*source, group, read], learn) if group['name'] in tokenizer.TRAINED else learn()
+    made = tokenizer.fitted(tokenizers.Tokenizer.from_str(bytes(learned['json']).decode()), config)
+
+    def encode() -> dict[str, np.ndarray]:
+        tokens, found = tokenizer.coded(made, arrays, splits, config)
+        return tokens | {f'split-{split}': of_split for split, of_split in found.items()}
+
+    key = [*source, made.to_str(), config['pack'], {split: _hash(of_split) for split, of_split in splits.items()}]
+    kept = _kept(key, encode)
+    found = {split: np.array(kept.pop(f'split-{split}')) for split in splits}
+    return kept, found, made
+
+
+def _hash(content: Iterable[bytes] | np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for part in [np.ascontiguousarray(content).data] if isinstance(content, np.ndarray) else content:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _kept(key: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What `make` returns, from its entry if there is one, else made and kept."""
+    folder = files.cache('tokens')
+    entry = folder / hashlib.sha256(json.dumps(key, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+    try:
+        return _read(entry)
+    except (OSError, ValueError, TypeError, AttributeError):  # none, or a damaged one
+        shutil.rmtree(entry, ignore_errors=True)
+    made = make()
+    with contextlib.suppress(OSError):  # no room or no right to write, or another process was first
+        _write(entry, made)
+        _shrink(folder)
+    return made
+
+
+def _read(entry: pathlib.Path) -> dict[str, np.ndarray]:
+    sums = json.loads((entry / 'sums.json').read_text())
+    if {*sums} != {path.stem for path in entry.glob('*.npy')} or sums != {name: _sum(entry, name) for name in sums}:
+        raise ValueError('another content than was written')
+    os.utime(entry)  # for `_shrink`
+    return {name: np.load(entry / f'{name}.npy', mmap_mode='r') for name in sums}
+
+
+def _sum(entry: pathlib.Path, name: str) -> str:
+    with open(entry / f'{name}.npy', 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _write(entry: pathlib.Path, made: Mapping[str, np.ndarray]) -> None:
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.', dir=entry.parent, ignore_cleanup_errors=True) as name:
+        aside = pathlib.Path(name)
+        for field, array in made.items():
+            np.save(aside / f'{field}.npy', array)
+        (aside / 'sums.json').write_text(json.dumps({field: _sum(aside, field) for field in made}))
+        aside.rename(entry)
+
+
+def _shrink(folder: pathlib.Path) -> None:
+    """Keeps the entries that were read last; also removes what a kill left, as it grows old."""
+    size = 0
+    for entry in sorted(folder.iterdir(), key=lambda entry: -entry.stat().st_mtime):
+        size += sum(file.stat().st_size for file in entry.iterdir())
+        if size > _MOST:
+            shutil.rmtree(entry, ignore_errors=True)
