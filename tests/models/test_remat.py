@@ -76,11 +76,10 @@ def test_gradients_are_equal_with_and_without(name, devices):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('devices', [1, 2, 4])
 @pytest.mark.parametrize('name', ['resnet', 'encoder'])
-def test_less_is_kept_the_more_is_computed_again(name, devices):
+def test_less_is_kept_the_more_is_computed_again(name):
     """By the compiler's own count, of networks deep enough that activations are most of it."""
-    none, products, block = (cost.memory(compiled(name, remat, devices)[0])['temporaries'] for remat in REMATS)
+    none, products, block = (cost.memory(compiled(name, remat, 2)[0])['temporaries'] for remat in REMATS)
     assert none > products > block
 
 
