@@ -18,8 +18,9 @@ if TYPE_CHECKING:  # imported where a table is read: 0.2 s
     import pyarrow
 
 
-def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any]]:
-    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats}.
+def load(path: str, text: str, pair: str, label: str) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """(part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats};
+    names of the classes, () where there are none).
 
     Classes are the labels of the training part, in the order of their names or numbers.
 
@@ -39,7 +40,7 @@ def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any
     if bare := [part for part, table in tables.items() if 'label' not in table]:
         if len(bare) < len(tables):
             raise ConfigError(f'{given}: the {bare[0]} part has no labels, and another has: give them to all, or to none.')
-        return tables
+        return tables, ()
     kinds = {type(value) for table in tables.values() for value in table['label']}
     if float in kinds and kinds <= {float, int}:
         for part, table in tables.items():
@@ -49,7 +50,7 @@ def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any
                     f'{given}: {len(bad)} labels of the {part} part are no finite numbers, the first is at row {bad[0]}. Leave '
                     'their rows out.'
                 )
-        return tables
+        return tables, ()
     names = sorted({*tables['train']['label']}, key=lambda name: (isinstance(name, str), name))
     numbers = {name: number for number, name in enumerate(names)}
     for part, table in tables.items():
@@ -59,7 +60,7 @@ def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any
                 'network can learn them. Leave their rows out, or move some into the training part.'
             )
         table['label'] = np.array([numbers[name] for name in table['label']], np.int32)
-    return tables
+    return tables, tuple(map(str, names))
 
 
 def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:
