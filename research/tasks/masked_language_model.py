@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from research.catalogue import ConfigError
-from research.tasks import Task, token_inputs
+from research.tasks import Task, examples, token_inputs
 
 
 def _inputs(batch, constants):
@@ -114,7 +114,8 @@ def create(
         sums=sums,
         train_sums=sums,
         losses=lambda outputs, batch, constants: each(outputs, batch)[0].sum(axis=1),
-        rows=lambda outputs, batch: {},
+        rows=lambda outputs, batch: examples.guesses(outputs[0] if isinstance(outputs, tuple) else outputs, batch),
         metrics=metrics,
         prepare=prepare,
+        examples=examples.blanks,
     )
