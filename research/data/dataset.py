@@ -88,6 +88,7 @@ class Store:
       checksum: hash of the content of all fields, the same wherever and however they were stored.
       classes: number of classes; None if 'label' is not a class.
       moments: the `moments` of field 'image'; None without images.
+      class_names: of each class its name, for reports alone; () where the source knows none.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Store:
     checksum: str
     classes: int | None
     moments: np.ndarray | None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Dataset:
     """Examples of named fields, and which of them a run may read.
 
     Attributes:
-      name, arrays, checksum: of the `Store`. Texts are rows of tokens here, see `research.data.tokenizer.rows`.
+      name, arrays, checksum, class_names: of the `Store`. Texts are rows of tokens here, see `research.data.tokenizer.rows`.
       splits: 'train', 'validation' and 'test' -> int64 rows, sorted and disjoint. Nothing outside them is ever read.
       fields: what an example consists of.
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
@@ -123,6 +125,7 @@ class Dataset:
     fields: Mapping[str, Field]
     facts: Mapping[str, Any]
     tokenizer: str = ''
+    class_names: tuple[str, ...] = ()
 
 
 def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
@@ -160,7 +163,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
         checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
-    return Dataset(store.name, arrays, checksum, splits, fields, facts, saved)
+    return Dataset(store.name, arrays, checksum, splits, fields, facts, saved, store.class_names)
 
 
 def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

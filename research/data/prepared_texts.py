@@ -118,7 +118,7 @@ def _number(name: str, feature: Any, parts: Mapping[str, dict[str, Any]]) -> int
             fields['label'] = np.array(fields['label'], np.int32)
         return feature.num_classes
     given = {part: np.array(fields['label']).tolist() for part, fields in parts.items()}
-    labels = texts.numbered(f"'{name}'", given, hidden=-1)
+    labels, _ = texts.numbered(f"'{name}'", given, hidden=-1)
     for part, fields in parts.items():
         fields['label'] = labels[part]
     return int(labels['train'].max()) + 1 if labels['train'].dtype == np.int32 else None

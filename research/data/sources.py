@@ -19,6 +19,7 @@ memory-mapped files (`numpy.load(file, mmap_mode='r')`): they are not read into 
 """
 
 import collections
+import dataclasses
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +28,7 @@ from unicodedata import ucd_3_2_0 as database
 import numpy as np
 
 from research import catalogue
-from research.data import arrays, dataset, order, texts
+from research.data import arrays, dataset, order, texts, wordnet
 
 ARRAYS = {
     'digits': 'research.data.sources:digits',
@@ -37,6 +38,17 @@ ARRAYS = {
     'wordnet_texts': 'research.data.wordnet:texts',
 }
 
+# What numbers of classes stand for, where a table of the source's says so.
+CLASS_NAMES = {
+    'unicode_names': (
+        *('Cf format', 'Ll lowercase letter', 'Lm modifier letter', 'Lo other letter', 'Lt titlecase letter'),
+        *('Lu uppercase letter', 'Mc spacing mark', 'Mn nonspacing mark', 'Nd decimal number', 'Nl letter number'),
+        *('No other number', 'Pe close punctuation', 'Po other punctuation', 'Ps open punctuation', 'Sc currency symbol'),
+        *('Sk modifier symbol', 'Sm math symbol', 'So other symbol'),
+    ),
+    'spam_assassin': ('ham', 'spam'),
+    'wordnet': wordnet.CLASSES,
+}
 
 # Beginnings of names that say no more than a number.
 _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
@@ -57,14 +69,15 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
       ConfigError: unknown name, missing or broken files, or data that cannot be prepared here.
     """
     if config['name'] == 'texts':
-        parts = texts.load(config['path'], config['text'], config['pair'], config['label'])
-        return arrays.from_arrays('texts', parts, config['resize'], config['crop'])
+        parts, names = texts.load(config['path'], config['text'], config['pair'], config['label'])
+        return dataclasses.replace(arrays.from_arrays('texts', parts, config['resize'], config['crop']), class_names=names)
     if _in_arrays(config['name']):
         if config['label']:
             raise catalogue.ConfigError(
                 f"data.label is '{config['label']}', but '{config['name']}' has one column of labels: leave it empty."
             )
-        return arrays.from_arrays(config['name'], _parts(config), config['resize'], config['crop'])
+        store = arrays.from_arrays(config['name'], _parts(config), config['resize'], config['crop'])
+        return dataclasses.replace(store, class_names=CLASS_NAMES.get(config['name'], ()))
     from research.data import prepared  # imports TFDS, 0.4 s that the digits save
 
     return prepared.load(config, beside=(*ARRAYS, 'texts'), whole=whole)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:  # imported where a table is read: 0.2 s
     import pyarrow
 
 
-def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any]]:
-    """Part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats}.
+def load(path: str, text: str, pair: str, label: str) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """(part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats};
+    names of the classes, () where there are none).
 
     Of pairs of lines 'document', int32 [N], too.
 
@@ -43,13 +44,16 @@ def load(path: str, text: str, pair: str, label: str) -> dict[str, dict[str, Any
     if bare := [part for part, table in tables.items() if 'label' not in table]:
         if len(bare) < len(tables):
             raise ConfigError(f'{given}: the {bare[0]} part has no labels, and another has: give them to all, or to none.')
-        return tables
-    numbers = numbered(str(given), {part: table['label'] for part, table in tables.items()})
-    return {part: {**table, 'label': numbers[part]} for part, table in tables.items()}
+        return tables, ()
+    numbers, names = numbered(str(given), {part: table['label'] for part, table in tables.items()})
+    return {part: {**table, 'label': numbers[part]} for part, table in tables.items()}, names
 
 
-def numbered(where: str, labels: Mapping[str, Sequence[Any]], hidden: Any = None) -> dict[str, np.ndarray]:
-    """Part -> float32 [N] of labels that are floats, else int32 [N], classes in the order of their names or numbers.
+def numbered(
+    where: str, labels: Mapping[str, Sequence[Any]], hidden: Any = None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """(part -> float32 [N] of labels that are floats, else int32 [N], classes in the order of their names or numbers; these
+    names, () of floats).
 
     Args:
       where: messages begin with it.
@@ -68,7 +72,7 @@ def numbered(where: str, labels: Mapping[str, Sequence[Any]], hidden: Any = None
                     f'{where}: {len(bad)} labels of the {part} part are no finite numbers, the first is at row {bad[0]}. Leave '
                     'their rows out.'
                 )
-        return found
+        return found, ()
     names = sorted({*labels['train']}, key=lambda name: (isinstance(name, str), name))
     numbers = {hidden: -1} | {name: number for number, name in enumerate(names)}
     for part, values in labels.items():
@@ -77,7 +81,9 @@ def numbered(where: str, labels: Mapping[str, Sequence[Any]], hidden: Any = None
                 f"{where}: the {part} part has {len(unseen)} labels that the training part has not, such as '{unseen[0]}': no "
                 'network can learn them. Leave their rows out, or move some into the training part.'
             )
-    return {part: np.array([numbers[name] for name in values], np.int32) for part, values in labels.items()}
+    return {part: np.array([numbers[name] for name in values], np.int32) for part, values in labels.items()}, tuple(
+        map(str, names)
+    )
 
 
 def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:

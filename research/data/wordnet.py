@@ -15,6 +15,18 @@ from research.data import order
 
 _FILES = ('data.noun', 'data.verb', 'data.adj', 'data.adv')
 
+_OF_NOUNS = 'Tops act animal artifact attribute body cognition communication event feeling food group location motive object'
+_OF_NOUNS += ' person phenomenon plant possession process quantity relation shape state substance time'
+_OF_VERBS = 'body change cognition communication competition consumption contact creation emotion motion perception possession'
+_OF_VERBS += ' social stative weather'
+# The lexicographer files, by number.
+CLASSES = (
+    *('adj.all', 'adj.pert', 'adv.all'),
+    *(f'noun.{name}' for name in _OF_NOUNS.split()),
+    *(f'verb.{name}' for name in _OF_VERBS.split()),
+    'adj.ppl',
+)
+
 
 def glosses(path: str) -> dict[str, dict[str, np.ndarray]]:
     """{'train', 'test'} -> {'text': N texts, no two alike, 'label': int32 [N]}; of each class a quarter, 150 at most, is test.

@@ -12,7 +12,20 @@ import jinja2
 
 from research import files
 from research.config import overrides
-from research.report import earlier, figures, forest, forest_data, headline, records, screen, tables, training, trials, words
+from research.report import (
+    earlier,
+    examples,
+    figures,
+    forest,
+    forest_data,
+    headline,
+    records,
+    screen,
+    tables,
+    training,
+    trials,
+    words,
+)
 from research.report.records import BASELINE
 from research.report.summary import bands, content, read_evaluations
 
@@ -119,6 +132,7 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
         'observed': training.observed(summary),
         'rates': figures.rates(study.get('schedules', {})),
         'samples': figures.samples(read.workdir, study, folder),
+        'examples': examples.read(read),
         'latex': tables.latex(summary),
         'unfinished': training.unfinished(summary),
         'problems': [[problem['path'], problem['reason']] for problem in summary['problems']],

@@ -5,6 +5,7 @@
     DIR/runs/ID/config.json    its resolved config; a budget in seconds is given there in examples
     DIR/runs/ID/metrics.jsonl  one line per evaluation
     DIR/runs/ID/correct.npy    packed bits: which test examples were classified correctly
+    DIR/runs/ID/examples.json  a few texts of the test split, with what the network said
     DIR/latency.json           {run id: {batch size: {p10, p50, p90}}} of one run a variant, seconds
     DIR/results.jsonl          derived from every valid result.json, one line per run
 

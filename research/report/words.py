@@ -144,6 +144,11 @@ def observation(value: float | None, share: bool) -> str:
     return MISSING if value is None else f'{100 * value:.3g} %' if share else quantity(value)
 
 
+def share(value: float) -> str:
+    """'62 %', '0.3 %', '< 0.1 %' for a share."""
+    return f'{100 * value:.{0 if value >= 0.01 else 1}f} %' if value >= 0.001 else '< 0.1 %'
+
+
 def curve(values: Sequence[float]) -> str:
     """Numbers as block characters scaled from lowest to highest: '▁▅█▅▁ 0 to 0.05'; '▅▅▅▅▅ 0.05' if all are equal."""
     low, high = min(values), max(values)

@@ -35,8 +35,9 @@ def load(workdir: str, variant: str, seed: int) -> Any:
 
     Returns:
       A research.study.trained.Trained. Its `predict(inputs)` takes inputs as the data are stored (uint8 images, say) and gives
-      probabilities, computed as the run was scored. It unpacks into (linen module, variables):
-      `module.apply(variables, inputs)` gives outputs in float32, for inputs that are standardized as in training.
+      probabilities, computed as the run was scored; `fill(texts)` says what may stand at each `[MASK]`. It unpacks into (linen
+      module, variables): `module.apply(variables, inputs)` gives outputs in float32, for inputs that are standardized as in
+      training.
 
     Raises:
       ConfigError: no such variant or seed, or a run that is not finished.

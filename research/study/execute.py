@@ -15,6 +15,7 @@ import numpy as np
 
 from research import cost, files, models, pretrained
 from research.config import overrides
+from research.report import examples
 from research.study import identity, trained
 from research.study.display import Display
 from research.study.folder import NO_ROOM, RULES
@@ -155,6 +156,7 @@ class _Runner:
             packed = io.BytesIO()
             np.save(packed, np.packbits(outcome.correct))
             files.write(directory / 'correct.npy', packed.getvalue())
+        _keep_examples(directory / examples.FILE, experiment, outcome)
         record.write_json(directory / 'result.json', result)
         if self.plan.study['keep'] == 'scored':
             checkpoint.remove(directory / 'checkpoints')  # after the result: a kill in between costs nothing
@@ -176,6 +178,17 @@ class _Runner:
 
 def _resolved(changes: Mapping[str, Any]) -> dict[str, Any]:
     return overrides.apply(overrides.defaults(), changes)
+
+
+def _keep_examples(path: pathlib.Path, experiment: experiments.Experiment, outcome: record.Outcome) -> None:
+    """What the report shows of single texts, from what was kept of the test split when it was scored."""
+    told = {}
+    if outcome.kept and experiment.dataset.tokenizer:  # which alone tells what the tokens say
+        told = experiment.program.step.task.examples(outcome.kept, experiment.dataset)
+    if told:
+        record.write_json(path, told)
+    else:
+        path.unlink(missing_ok=True)  # of an attempt with other code
 
 
 def _own_checkpoints(directory: pathlib.Path, run: Run, fingerprint: Mapping[str, Any]) -> None:

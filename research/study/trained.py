@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +19,7 @@ from research.data import Dataset, texts, tokenizer
 from research.layers import formulation
 from research.pretrained import runs
 from research.report import records
+from research.study import blanks
 from research.train import checkpoint, precision
 from research.train.steps import players, supervised
 from research.train.steps.network import Network
@@ -60,7 +61,37 @@ class Trained:
         Raises:
           ConfigError: inputs of another shape or type, a task without probabilities.
         """
-        batch = self._stored(inputs)
+        if self._task.probabilities is None:
+            raise ConfigError(
+                f"Task '{self.config['task']['name']}' knows no probabilities: module.apply(variables, inputs) gives the "
+                'outputs, for standardized inputs.'
+            )
+        return self._in_parts(self._probabilities, self._stored(inputs))
+
+    def fill(self, texts: Sequence[str], count: int = 5) -> list[list[list[tuple[str, float]]]]:
+        """What may stand where a text has a `[MASK]`, by a run of the task masked_language_model.
+
+        Args:
+          texts: B texts, each with a `[MASK]` for every token to be guessed.
+          count: of guesses for each.
+
+        Returns:
+          A list a text, of a list a `[MASK]`, of `count` pairs (token, probability), best first. A token that continues a word
+          begins with '##'; one of byte pairs that begins a word, with a space.
+
+        Raises:
+          ConfigError: a run of another task, or of data without a tokenizer; a text that is none, that has no `[MASK]`, or one
+            behind the `data.length` tokens that the network reads.
+        """
+        if (name := self.config['task']['name']) != 'masked_language_model' or not self.tokenizer:
+            raise ConfigError(f"A run of the task 'masked_language_model' over texts fills blanks, and this is of '{name}'.")
+        read = self._chances  # which asks for the data first
+        batch, masks = blanks.coded(self.tokenizer, texts, self.data['fields'])
+        chances = self._in_parts(read, batch)
+        return [blanks.best(self.tokenizer, chances[row, :number], count) for row, number in enumerate(masks)]
+
+    def _in_parts(self, function: Callable[..., jax.Array], batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(variables, {field: [b, ...]}) -> [b, ...] of a batch of any size, at most `data.eval_batch_size` rows at a time."""
         count = len(next(iter(batch.values())))
         size = min(count, self.config['data']['eval_batch_size'])
         parts = []
@@ -68,7 +99,7 @@ class Trained:
             part = {name: values[first : first + size] for name, values in batch.items()}
             rows = len(next(iter(part.values())))
             padded = {name: np.pad(a, ((0, size - rows), *((0, 0),) * (a.ndim - 1))) for name, a in part.items()}
-            parts.append(np.asarray(self._probabilities(self.variables, padded))[:rows])
+            parts.append(np.asarray(function(self.variables, padded))[:rows])
         return np.concatenate(parts)
 
     @functools.cached_property
@@ -80,26 +111,32 @@ class Trained:
                 'This run has kept no mean and deviation of its data: standardize the inputs by those of research.data.load '
                 'and call module.apply(variables, inputs), or run it again.'
             )
-        task = tasks.create(self.config['task'], files.plain('facts', self.data['facts']))
-        if task.probabilities is None:
-            raise ConfigError(
-                f"Task '{self.config['task']['name']}' knows no probabilities: module.apply(variables, inputs) gives the "
-                'outputs, for standardized inputs.'
-            )
-        return task
+        return tasks.create(self.config['task'], files.plain('facts', self.data['facts']))
 
     @functools.cached_property
     def _probabilities(self) -> Callable[[Any, Mapping[str, Any]], jax.Array]:
+        return self._compiled(self._task.probabilities)
+
+    @functools.cached_property
+    def _chances(self) -> Callable[[Any, Mapping[str, Any]], jax.Array]:
+        def chances(outputs):
+            logits = outputs[0] if isinstance(outputs, tuple) else outputs
+            return jax.nn.softmax(logits.astype(jnp.float32))
+
+        return self._compiled(chances)
+
+    def _compiled(self, read: Callable[[Any], jax.Array]) -> Callable[[Any, Mapping[str, Any]], jax.Array]:
+        """(variables, batch) -> what `read` makes of the network's outputs."""
         task, train = self._task, self.config['train']
         network = Network(self.module, {}, (), *precision.casts(train['precision']))
 
-        def probabilities(variables, batch):
+        def outputs(variables, batch):
             with jax.default_matmul_precision(train['matmul_precision']):
                 inputs = task.inputs({**batch, 'valid': jnp.ones(len(next(iter(batch.values()))))}, task.constants)
                 collections = {name: tree for name, tree in variables.items() if name != 'params'}
-                return task.probabilities(network.predict(variables['params'], collections, inputs))
+                return read(network.predict(variables['params'], collections, inputs))
 
-        return jax.jit(probabilities, compiler_options=formulation.compiler_options(jax.default_backend()) or None)
+        return jax.jit(outputs, compiler_options=formulation.compiler_options(jax.default_backend()) or None)
 
     def _stored(self, inputs: Any) -> dict[str, np.ndarray]:
         """Inputs as {field: [B, ...]}, checked."""

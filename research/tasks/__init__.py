@@ -34,6 +34,11 @@ def _nothing(rows: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _nothing_told(rows: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    del rows, dataset
+    return {}
+
+
 class Task(NamedTuple):
     """What a model is trained and judged by. A batch is {field: [B, ...]} with 'valid' float32 [B], 0 on padding.
 
@@ -57,6 +62,7 @@ class Task(NamedTuple):
       judge: rows of a whole split -> {name: float}; for what is no mean over rows.
       judged: the names that `judge` gives.
       show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
+      examples: (rows of the test split, Dataset) -> texts for the report, see `research.tasks.examples`; {} for none.
       probabilities: outputs -> those of the classes [B, K]; None where the outputs do not tell.
       classifies: whether outputs are logits [B, K] of K = `model.num_classes` classes.
       outputs: K where `model.num_classes` is 0, and the least that it may be; 0: the number of classes of the data.
@@ -77,6 +83,7 @@ class Task(NamedTuple):
     judge: Callable[[Mapping[str, Any]], dict[str, float]] = _nothing
     judged: tuple[str, ...] = ()
     show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
+    examples: Callable[[Mapping[str, Any], Dataset], dict[str, Any]] = _nothing_told
     probabilities: Callable[[Any], Any] | None = None
     classifies: bool = False
     outputs: int = 0

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from research.catalogue import ConfigError
-from research.tasks import Task, token_inputs
+from research.tasks import Task, examples, token_inputs
 
 
 def _inputs(batch, constants):
@@ -110,9 +110,10 @@ def create(
         sums=_pair_sums if next_sentence else _sums,
         train_sums=_train_sums if next_sentence else _sums,
         losses=_pair_losses if next_sentence else lambda outputs, batch, constants: _of_tokens(outputs, batch)[0].sum(axis=1),
-        rows=lambda outputs, batch: {},
+        rows=_rows,
         metrics=_pair_metrics if next_sentence else _metrics,
         prepare=prepare,
+        examples=examples.blanks,
     )
 
 
@@ -128,6 +129,13 @@ def _of_tokens(outputs, batch):
 def _sums(outputs, batch, constants):
     del constants
     return dict(zip(('loss', 'correct', 'count'), map(jnp.sum, _of_tokens(outputs, batch)), strict=True))
+
+
+def _rows(outputs, batch):
+    kept = examples.guesses(outputs[0] if isinstance(outputs, tuple) else outputs, batch)
+    if 'elsewhere' in batch:  # shown are the data's own texts
+        kept['chances'] *= 1 - batch['elsewhere'][:, None, None]
+    return kept
 
 
 def _metrics(total):

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from research.tasks import Task, classification, token_inputs
+from research.tasks import Task, classification, examples, token_inputs
 
 
 def _judge(rows: Mapping[str, Any]) -> dict[str, float]:
@@ -38,12 +38,17 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
     plain = classification.create(loss, label_smoothing, facts)
 
     def rows(logits, batch):
-        return {**plain.rows(logits, batch), 'answer': jnp.argmax(logits, axis=-1), 'label': batch['label']}
+        kept = {**plain.rows(logits, batch), 'answer': jnp.argmax(logits, axis=-1), 'label': batch['label']}
+        if plain.probabilities is None:
+            return kept
+        both = jnp.stack([batch['label'], kept['answer']], axis=1)
+        return {**kept, 'chances': jnp.take_along_axis(plain.probabilities(logits.astype(jnp.float32)), both, axis=1)}
 
     return plain._replace(
         fields=('tokens', 'mask', 'label'),
         inputs=token_inputs,
         rows=rows,
         judge=_judge,
+        examples=examples.errors,
         judged=('balanced_accuracy', 'f1_macro', 'matthews'),
     )

@@ -20,7 +20,7 @@ from research.train.clock import Clock
 from research.train.experiment import Experiment
 from research.train.feed import Feed
 from research.train.progress import Diverged, Progress, check_finite, observed
-from research.train.record import Metrics
+from research.train.record import Metrics, Outcome
 from research.train.state import State, Variables
 
 # A chunk lasts about this long: often enough to show progress and to hear a signal, rarely enough to cost nothing.
@@ -29,30 +29,6 @@ _CHUNK_SECONDS = 2.0
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run goes on from its checkpoint
     """Somebody asked the run to stop; its state is saved."""
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What a run came to.
-
-    Attributes:
-      status: 'finished' or 'diverged'.
-      message: what happened, for a run that diverged or never learnt.
-      metrics: 'test/accuracy' and so on; no seconds.
-      cost: seconds, steps, bytes.
-      correct: bool [test examples]; None for a run that diverged, where validation decides and test is not read, and for a
-        task that knows no right or wrong.
-      observed: 'clip/steps' and so on, means over the steps of the run.
-      diverged: where and how, see research.train.divergence; None for a run that did not.
-    """
-
-    status: str
-    message: str | None
-    metrics: dict[str, float]
-    cost: dict[str, float]
-    correct: np.ndarray | None
-    observed: dict[str, float]
-    diverged: dict[str, Any] | None = None
 
 
 def train(
@@ -271,7 +247,7 @@ class _Run:
             self.checkpoints.close()
         metrics = {**test, **validation, **self.at.train, **fitted}
         message = self.at.stalled() if self.task.falls else None
-        return Outcome('finished', message, metrics, self._cost(), rows.get('correct'), observed(self.at.observed))
+        return Outcome('finished', message, metrics, self._cost(), rows, observed(self.at.observed))
 
     def _explained(self, diverged: Diverged) -> Outcome:
         step, position = diverged.at or (self.at.step, self.at.position)
@@ -282,7 +258,7 @@ class _Run:
             with self.clock.measure('evaluate'):
                 where['layer'] = divergence.locate(self.experiment, phase, *self.engine.host((self.state, chunk)))
         message = f'{diverged}; {divergence.sentence(where)}'
-        return Outcome('diverged', message, {}, self._cost(), None, observed(self.at.observed), where)
+        return Outcome('diverged', message, {}, self._cost(), {}, observed(self.at.observed), where)
 
     def _cost(self) -> dict[str, float]:
         seconds = {f'{kind}_seconds': s for kind, s in self.clock.seconds.items()}

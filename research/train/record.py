@@ -1,11 +1,13 @@
-"""Files of a run: config.json, metrics.jsonl, TensorBoard events, and at the very end result.json."""
+"""What a run came to, and its files: config.json, metrics.jsonl, TensorBoard events, and at the very end result.json."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from research import files
@@ -17,6 +19,35 @@ EVENTS = 'tensorboard'
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes JSON atomically: a kill leaves either the old file or the new one. Raises OSError."""
     files.write(path, json.dumps(content, indent=1), sync=True)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+      status: 'finished' or 'diverged'.
+      message: what happened, for a run that diverged or never learnt.
+      metrics: 'test/accuracy' and so on; no seconds.
+      cost: seconds, steps, bytes.
+      kept: of each test example, see `Task.rows`; {} for a run that diverged, and where validation decides and test is not
+        read.
+      observed: 'clip/steps' and so on, means over the steps of the run.
+      diverged: where and how, see research.train.divergence; None for a run that did not.
+    """
+
+    status: str
+    message: str | None
+    metrics: dict[str, float]
+    cost: dict[str, float]
+    kept: dict[str, np.ndarray]
+    observed: dict[str, float]
+    diverged: dict[str, Any] | None = None
+
+    @property
+    def correct(self) -> np.ndarray | None:
+        """bool [test examples]; None where nothing was kept, and for a task that knows no right or wrong."""
+        return self.kept.get('correct')
 
 
 class Metrics:

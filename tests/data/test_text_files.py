@@ -1,6 +1,7 @@
 """Texts from files, and what is refused of them."""
 
 import json
+from unicodedata import ucd_3_2_0
 
 import numpy as np
 import pyarrow
@@ -11,6 +12,7 @@ from pyarrow import csv, parquet
 from research import data
 from research.catalogue import ConfigError
 from research.config import overrides
+from research.data import wordnet
 
 ROWS = {
     'text': ['a "cat", sat', 'the dog', 'ran\u00e9', 'a bird'],
@@ -51,6 +53,22 @@ def write(path, rows=ROWS):
 @pytest.mark.parametrize('name', ['all.tsv', 'all.csv', 'all.jsonl', 'all.parquet', 'saved'])
 def test_a_table_of_any_kind_gives_the_same_texts(tmp_path, name):
     assert texts(write(tmp_path / name)) == {'text': ROWS['text'], 'label': [1, 1, 0, 2]}
+
+
+def test_classes_have_names(tmp_path):
+    """The labels of a table, in their order; of the names of characters, the category that the standard gives."""
+    assert data.read(config(write(tmp_path / 'a.csv'))).class_names == tuple(sorted(set(ROWS['label'])))
+    numbers = write(tmp_path / 'b.csv', {**ROWS, 'label': [20, 3, 3, 100]})
+    assert data.load(config(numbers)).class_names == ('3', '20', '100') and 'names' not in str(data.load(config(numbers)).facts)
+    assert data.read(config(write(tmp_path / 'c.csv', {**ROWS, 'label': [0.5, 1.5, 2, 3]}))).class_names == ()
+    store = data.read({**config(''), 'name': 'unicode_names'})
+    for name, label in zip(store.arrays['text'][::50], store.arrays['label'][::50], strict=True):
+        assert store.class_names[label][:2] == ucd_3_2_0.category(ucd_3_2_0.lookup(name))
+    assert len(store.class_names) == store.classes and wordnet.CLASSES[3:45:14] == (
+        'noun.Tops',
+        'noun.object',
+        'verb.cognition',
+    )
 
 
 def test_parts_have_files_of_their_own_and_columns_names(tmp_path):

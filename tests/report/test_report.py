@@ -21,7 +21,7 @@ from rich.console import Console
 from research import files
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.report import figures, pages, records, tables, terminal, training, trials, words
+from research.report import examples, figures, pages, records, tables, terminal, training, trials, words
 from research.study import launch
 
 # The studies below and every state of a study are drawn, others not again.
@@ -527,6 +527,50 @@ def test_samples_of_the_first_seed_over_training(tmp_path, study):
     assert embedded == [(workdir / path).read_bytes() for _, path in links] and all(data[8] == 0 for data in embedded)
     html_text = (workdir / 'report.html').read_text()
     assert 'img-src data:' in html_text and not re.search(r'src="(?!data:)', html_text)
+
+
+def told(*texts):
+    """An examples.json."""
+    lines = [[text, [[text, 0.0004], [text, 0.625]]] for text in texts]
+    return {'title': texts[0], 'about': texts[0], 'texts': [{'text': text, 'lines': lines} for text in texts]}
+
+
+def test_texts_of_the_first_seed(tmp_path, study):
+    """The baseline's in both reports, the other variants' in the page; not of runs that did not finish, or damaged."""
+    assert 'Texts of the test split' not in (study[0] / 'report.html').read_text() + (study[0] / 'report.md').read_text()
+    workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
+    for variant, seed, content in (
+        *(('baseline', seed, json.dumps(told(f'Plain {seed}'))) for seed in (0, 1)),
+        ('adam', 0, json.dumps(told('Other'))),
+        ('cosine', 0, json.dumps({**told('Torn'), 'texts': [{'text': 'Torn', 'lines': [['Torn', [['Torn']]]]}]})),
+        ('tiny', 0, json.dumps(told('Cut short'))),
+        ('clip', 0, '{"title": "Torn'),
+    ):
+        (fabricate.amend(workdir, variant, seed) / examples.FILE).write_text(content)
+    fabricate.amend(workdir, 'tiny', 0, status='failed')
+    pages.write(workdir)
+    page, text = (workdir / 'report.html').read_text(), (workdir / 'report.md').read_text()
+    assert [page.count(word) for word in ('Plain 0 (&lt; 0.1 %) · Plain 0 (62 %)', 'Other (62 %)')] == [1, 1]
+    assert not re.search('Plain 1|Torn|Cut short', page + text) and 'Other' not in text
+    assert '\nbaseline, seed 0: plain 0. Plain 0\n\n- Plain 0\n  - Plain 0: Plain 0 (&lt; 0.1 %) · Plain 0 (62 %)\n' in text
+    assert page.index('<details class="texts" open><summary>baseline') < page.index('<details class="texts"><summary>adam')
+
+
+@pytest.mark.filterwarnings('ignore:Glyph')
+def test_hostile_texts_are_text(tmp_path):
+    """Whatever a text and a class hold, the page has no other tags, and Markdown no other lists, links or tables."""
+    workdir = fabricate.study(tmp_path, seeds=2, evaluations=2)
+    wild = [*HOSTILE, '\u202e\u05d0\u05d1 evil', '# heading\n\n- list\n|a|b|\n|-|-|', '1. one', '---', 'long' * 5000]
+    found = []
+    for texts in (['plain'] * len(wild), wild):
+        (fabricate.amend(workdir, 'baseline', 0) / examples.FILE).write_text(json.dumps(told(*texts)))
+        pages.write(workdir)
+        found.append((Tags((workdir / 'report.html').read_text()), (workdir / 'report.md').read_text()))
+    (plain, plain_text), (tags, text) = found
+    assert (tags.tags, tags.attributes) == (plain.tags, plain.attributes)
+    meant = r'^(?: {2})?- (?:\d+[.)] |[-#+*] )?|^\|.*\|$|(?<!\\)\[[^\]]*\]\(|^#+ |<|^[-=]{3}'
+    assert re.findall(meant, text, re.M) == re.findall(meant, plain_text, re.M)
+    assert len(text.splitlines()) == len(plain_text.splitlines())
 
 
 def test_learning_rates_stand_in_both_reports(study):

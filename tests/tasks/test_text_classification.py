@@ -56,9 +56,17 @@ def test_a_study_of_texts(tmp_path):
     (result,) = (json.loads(path.read_text()) for path in (tmp_path / 'runs').glob('runs/*/result.json'))
     parts = sources.unicode_names('')
     trained = research.study.load(tmp_path / 'runs', 'baseline', 0)
-    answers = trained.predict(parts['test']['text'].tolist()).argmax(1)
+    chances = trained.predict(parts['test']['text'].tolist())
+    answers = chances.argmax(1)
     assert result['metrics']['test/accuracy'] == pytest.approx((answers == parts['test']['label']).mean(), abs=1e-9)
     expected = sklearn.metrics.recall_score(parts['test']['label'], answers, average='macro')
     assert result['metrics']['test/balanced_accuracy'] == pytest.approx(expected)
     assert result['metrics']['test/accuracy'] > 0.3  # of the most frequent class alone: 0.40
+    (told,) = (json.loads(path.read_text())['texts'] for path in (tmp_path / 'runs').glob('runs/*/examples.json'))
+    own = np.where(answers == parts['test']['label'], 1, chances[np.arange(len(answers)), parts['test']['label']])
+    assert [text['lines'][0][1][0][1] for text in told] == pytest.approx(np.sort(own)[:8].tolist(), rel=1e-4)
+    row = np.argsort(own)[0]
+    assert told[0]['text'] == parts['test']['text'][row].lower().replace('-', ' - ')
+    assert told[0]['lines'][0][1][0][0] == sources.CLASS_NAMES['unicode_names'][parts['test']['label'][row]]
+    assert told[0]['text'] in (tmp_path / 'runs/report.html').read_text()
     assert trained.tokenizer.get_vocab_size() == trained.module.vocabulary_size
