@@ -1,8 +1,9 @@
 """Question: what did each step from convolutions to pretrained Transformers buy, where labels are few?
 
 Run: python launch.py --config=configs/text_history.py --workdir=runs/text_history --config.data.path=/usr/share/wordnet
-     --config=configs/text_history.py:PRETRAINED,MINILM adds what starts from the study of configs/text_pretraining.py in the
-     folder PRETRAINED, and from all-MiniLM-L6-v2's weights in the folder MINILM; either may be left out.
+     --config=configs/text_history.py:PRETRAINED,MINILM,VECTORS adds what starts from the study of configs/text_pretraining.py
+     in the folder PRETRAINED, from all-MiniLM-L6-v2's weights in the folder MINILM, and from the study of
+     configs/word_vectors.py in the folder VECTORS; each may be left out.
      The same on 500 mails, spam or not: --config.data.name=spam_assassin --config.data.path=DIR --config.data.examples=500
      --config.data.length=64 --config.study.name=spam_history
 
@@ -28,7 +29,7 @@ def _bert(name, **fields):
 
 def get_config(arg: str = ''):
     """Eight paired seeds; the pretrained weights are the same for all of them."""
-    pretrained, _, minilm = arg.partition(',')
+    pretrained, minilm, vectors = (*arg.split(','), '', '')[:3]
     config = base.get_config()
     config.study.name = 'text_history'
     config.task.name = 'text_classification'
@@ -48,8 +49,11 @@ def get_config(arg: str = ''):
     config.study.budget = '10ep'
     config.study.seeds = 8
     lstm = {'name': 'lstm', 'head': 'classification', 'dropout': 0.3, 'num_classes': 0, 'init_from': ''}
+    of_words = {'num_classes': 0, 'init_from': f'{vectors}:baseline:0'}
     config.study.variants = {
+        **({'average': {'model': {'name': 'word_average', **of_words}, 'optimizer.learning_rate': 1e-2}} if vectors else {}),
         'lstm': {'model': lstm, 'optimizer.learning_rate': 2e-3},
+        **({'lstm_vectors': {'model': lstm | of_words, 'optimizer.learning_rate': 2e-3}} if vectors else {}),
         'bert': _bert('bert_mini', max_length=64),
         **({'bert_pretrained': _bert('bert_mini', max_length=64, init_from=f'{pretrained}:baseline:0')} if pretrained else {}),
         **({'minilm': _bert('bert', init_from=minilm)} if minilm else {}),

@@ -1,7 +1,7 @@
 """Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images.
 
-BERT, the recurrent networks and the text CNN read tokens, int `[B, T]`; a `head` says what they give. So does word2vec, which
-gives products of vectors.
+BERT, the recurrent networks, the text CNN and the average of word vectors read tokens, int `[B, T]`; a `head` says what they
+give. So does word2vec, which gives products of vectors.
 """
 
 import inspect
@@ -42,6 +42,7 @@ MODELS = {
     'vit': 'research.models.vit:ViT',
     'bert': 'research.models.bert:BERT',
     'text_cnn': 'research.models.text_cnn:TextCNN',
+    'word_average': 'research.models.word_average:WordAverage',
     'word2vec': 'research.models.word2vec:Word2Vec',
 } | {name: f'research.models.{family}:{name}' for family, names in FAMILIES.items() for name in names}
 

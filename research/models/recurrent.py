@@ -112,6 +112,7 @@ class Recurrent(nn.Module):
     dropout: float = 0.0
 
     HEADS = ('head',)
+    WORD_VECTORS = True
     # Of any length: the parameters are the same.
     EXAMPLE = jax.ShapeDtypeStruct((1, 1), jnp.int32)
 

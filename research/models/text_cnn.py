@@ -32,6 +32,7 @@ class TextCNN(nn.Module):
     dropout: float = 0.5
 
     HEADS = ('head',)
+    WORD_VECTORS = True
     EXAMPLE = jax.ShapeDtypeStruct((1, 1), jnp.int32)
 
     @nn.compact

@@ -13,6 +13,9 @@ from research.catalogue import ConfigError, nearest
 from research.models.network import Preprocessing
 from research.pretrained import entries, files, mapping, recognition, runs
 
+# Where networks over tokens have their word vectors.
+_TABLE = 'params/token_embedding/embedding'
+
 
 def load(
     name: str, path: str | os.PathLike, *, num_classes: int = 0, channels: int = 0, size: int = 0, **kwargs: Any
@@ -60,11 +63,14 @@ def arguments(group: Mapping[str, Any]) -> dict[str, Any]:
     if not group['init_from']:
         return kwargs
     stored = _stored(group['init_from'])
+    if _of_words(name, stored):
+        return {'dim': models.create(**stored.network).dim, **kwargs}
     return recognition.arguments(name, stored, recognition.recognized(name, stored), kwargs)
 
 
 def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...]) -> dict[str, Any]:
-    """Weights for a network, float32 `{'params': ..., 'batch_stats': ...}`, without a head that has to be drawn.
+    """Weights for a network, float32 `{'params': ..., 'batch_stats': ...}`, without a head that has to be drawn; of a run of
+    'word2vec' the word vectors alone, for a network that says `WORD_VECTORS`.
 
     Args:
       module: the network, made with the `arguments` that the weights need.
@@ -75,8 +81,18 @@ def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...]) -> 
       ConfigError: what does not fit, by its name.
     """
     stored = _stored(path)
+    if _of_words(name, stored):
+        table, expected = stored.read()[_TABLE], (module.vocabulary_size, module.dim)
+        if table.shape != expected:
+            raise ConfigError(f"'{path}' has word vectors {list(table.shape)}, and '{name}' takes {list(expected)}.")
+        return unflatten_dict({tuple(_TABLE.split('/')): table})
     source = recognition.recognized(name, stored)
     return unflatten_dict(mapping.into(name, module, source, stored, mapping.tensors_of(source, stored), image).leaves)
+
+
+def _of_words(name: str, stored: files.Stored) -> bool:
+    """Whether weights are word vectors, for a network that begins with such and draws the rest."""
+    return (stored.network or {}).get('name') == 'word2vec' and getattr(models.create(name), 'WORD_VECTORS', False)
 
 
 def tokenizer(config: Mapping[str, Any]) -> Mapping[str, Any]:

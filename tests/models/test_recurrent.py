@@ -13,6 +13,7 @@ LENGTHS = [7, 1, 4]
 TOKENS = np.random.default_rng(0).integers(0, 11, (3, 7))
 MASK = np.arange(7) < np.array(LENGTHS)[:, None]
 SMALL = {'vocabulary_size': 11, 'dim': 5}
+PLAIN = ('text_cnn', 'word_average')
 RECURRENT = {'width': 6, 'depth': 2, **SMALL}
 
 
@@ -76,17 +77,25 @@ def test_the_text_cnn_is_torchs():
     np.testing.assert_allclose(module.apply(variables, TOKENS[:1]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', [*(pytest.param(name, marks=pytest.mark.long) for name in ('rnn', 'gru')), 'lstm', 'text_cnn'])
+@pytest.mark.parametrize('name', [*(pytest.param(name, marks=pytest.mark.long) for name in ('rnn', 'gru')), 'lstm', *PLAIN])
 def test_neither_padding_nor_neighbours_change_a_text(name):
-    module, variables = made(name, **(SMALL if name == 'text_cnn' else {**RECURRENT, 'head': 'classification'}))
+    module, variables = made(name, **(SMALL if name in PLAIN else {**RECURRENT, 'head': 'classification'}))
     apply = jax.jit(module.apply)
     together = apply(variables, TOKENS, mask=MASK)
     other = apply(variables, np.where(MASK, TOKENS, 3), mask=MASK)
     chex.assert_trees_all_close(together, other, atol=1e-6)
-    row = 0 if name == 'text_cnn' else 2
+    row = 0 if name in PLAIN else 2
     alone = apply(variables, TOKENS[row : row + 1, : LENGTHS[row]])
     np.testing.assert_allclose(together[row], alone[0], rtol=1e-6, atol=1e-6)
     assert np.abs(apply(variables, TOKENS[::-1], mask=MASK) - together).max() > 0.01
+
+
+def test_an_average_of_vectors():
+    module, variables = made('word_average', **SMALL)
+    table, head = (variables['params'][name] for name in ('token_embedding', 'head'))
+    means = [table['embedding'][row[:length]].mean(0) for row, length in zip(TOKENS, LENGTHS, strict=True)]
+    expected = np.stack(means) @ head['kernel'] + head['bias']
+    np.testing.assert_allclose(module.apply(variables, TOKENS, mask=MASK), expected, atol=1e-5)
 
 
 def test_a_direction_sees_what_it_has_read():

@@ -3,15 +3,17 @@
 import functools
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import research.study
-from research import tasks
+from research import models, pretrained, tasks
 from research.catalogue import ConfigError
 from research.models.word2vec import Word2Vec
+from research.pretrained.files import Stored
 from research.study import launch
 from research.tasks import word_vectors
 
@@ -211,3 +213,21 @@ def test_a_study_of_vectors(tmp_path):
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         inside, across = (np.mean([unit[of('a')] @ unit[of(word)] for word in words]) for words in ('bcdef', 'uvwxyz'))
         assert inside > across + 0.3
+
+
+def test_other_networks_start_from_word_vectors(monkeypatch):
+    """The vectors are those of the run, and so is their length; nothing else is taken. BERT takes none."""
+    table = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
+    tensors = {'params/token_embedding/embedding': table, 'params/output/embedding': table}
+    stored = Stored('a run', frozenset(), lambda: tensors, network={'name': 'word2vec', 'dim': 3})
+    monkeypatch.setattr(pretrained, '_stored', lambda path: stored)
+    group = {'name': 'lstm', 'head': 'classification', 'width': 4, 'init_from': 'a run', 'num_classes': 0}
+    given = pretrained.arguments(group)
+    assert given == {'dim': 3, 'head': 'classification', 'width': 4}
+    module = models.create('lstm', 2, vocabulary_size=11, **given)
+    found = pretrained.weights(module, 'lstm', 'a run', (1, 1))
+    chex.assert_trees_all_equal(found, {'params': {'token_embedding': {'embedding': table}}})
+    with pytest.raises(ConfigError, match=r"word vectors \[11, 3\], and 'lstm' takes \[12, 3\]"):
+        pretrained.weights(module.clone(vocabulary_size=12), 'lstm', 'a run', (1, 1))
+    with pytest.raises(ConfigError, match="is a 'word2vec', not a 'bert'"):
+        pretrained.arguments({**group, 'name': 'bert'})
