@@ -1,6 +1,7 @@
 """Texts for the report: errors by how surprising they are, blanks as they were seen; a trained network fills them."""
 
 import dataclasses
+import types
 
 import flax.linen as nn
 import jax
@@ -12,8 +13,9 @@ from research import tasks
 from research.catalogue import ConfigError
 from research.config import overrides
 from research.data import arrays, dataset
-from research.study import trained
+from research.study import execute, trained
 from research.tasks import examples, text_classification
+from research.train import record
 
 TEXTS = ['letters of a word', 'some words of another text', 'a text', 'some letters and words', 'and another word of a text']
 DATA = {**overrides.defaults()['data'], 'length': 12, 'validation': 0.2, 'tokenizer': {'name': 'words', 'min_count': 1}}
@@ -83,6 +85,17 @@ def test_blanks_are_what_the_network_saw():
         assert shown.replace(' ', '').startswith(text['text'].removesuffix(' …').replace(' ', ''))
     # The longest ends where what was chosen is not known any more; a `[MASK]` of its own is no blank.
     assert told[-1]['text'].endswith(' …') and 3 <= len(told[-1]['lines']) <= 8 and '[UNK]' in told[-1]['text']
+
+
+def test_a_run_keeps_what_its_task_tells_and_nothing_of_an_earlier_attempt(tmp_path):
+    asked = []
+    task = types.SimpleNamespace(examples=lambda kept, own: asked.append(kept) or ({'texts': []} if kept['told'] else {}))
+    run = types.SimpleNamespace(program=types.SimpleNamespace(step=types.SimpleNamespace(task=task)), dataset=data())
+    for kept, there in (({'told': True}, True), ({'told': False}, False), ({'told': True}, True), ({}, False)):
+        outcome = record.Outcome('finished', None, {}, {}, kept, {})
+        execute._keep_examples(tmp_path / 'examples.json', run, outcome)
+        assert (tmp_path / 'examples.json').exists() == there
+    assert {} not in asked  # validation decided, or the run diverged
 
 
 class Last(nn.Module):

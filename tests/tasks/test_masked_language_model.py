@@ -207,6 +207,11 @@ def test_a_pretrained_network_is_fine_tuned(tmp_path):
         'pretrain', changes | {'study.metric': 'test/loss', 'study.higher_is_better': False}, own | {'head': 'pretraining'}
     )
     assert metrics['test/loss'] < 2.5  # of the vocabulary at random: ln 60 = 4.1
+    (told,) = (tmp_path / 'pretrain').glob('runs/*/examples.json')
+    blanks = [
+        (name.split(': ')[1], said[0][0]) for text in json.loads(told.read_text())['texts'] for name, said in text['lines']
+    ]
+    assert len(blanks) > 8 and np.mean([word == guess for word, guess in blanks]) > 0.3
     changes = {'data.path': f'{tmp_path}/classes.tsv', 'data.tokenizer.name': 'bpe', 'study.budget': '3ep'}
     start = {'init_from': f'{tmp_path}/pretrain:baseline:0', 'head': 'classification'}
     metrics, ours = run('tune', changes, own | start)
