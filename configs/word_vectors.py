@@ -6,8 +6,8 @@ Data: WordNet's glosses without their classes; configs/text_history.py starts fr
     architectures and losses are no measure of the vectors: compare what starts from them, or
     `research.pretrained.word_vectors.near`.
 
-Cost: 67 s of training for the baseline on 2 cores that had other work too, 110,000 words a second; CBOW 1.4 times, a tree's path
-    for each word 4.4 times, vectors half as long 0.6 times.
+Cost: 67 s of training for the baseline on 2 cores that had other work too, 110,000 words a second; CBOW 1.4 times, hierarchical
+    softmax 4.4 times, vectors half as long 0.6 times.
 
 Result: nearest to 'river' are lake, flows, tributary, missouri, eastward, rises, mississippi; to 'disease' infection, chronic,
     caused, viral, disorder, contagious, symptom; to 'red' white, blue, orange, yellow, reddish, purplish, violet.
