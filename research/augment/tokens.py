@@ -79,6 +79,11 @@ def _ordinary(batch: Mapping[str, Any], facts: Mapping[str, Any]) -> jax.Array:
             'An augmentation of tokens has to know [CLS] and [SEP], and only data with texts have a tokenizer that says which '
             "they are. Choose such data (data.name 'texts'), or write one for your tokens."
         )
+    if 'other_tokens' in batch:
+        raise ConfigError(
+            'An augmentation of tokens leaves the second texts from elsewhere as they are, which tells them from next '
+            "sentences. Set data.pair to '', or augment.name to 'none'."
+        )
     pad, _, start, end, _ = facts['special_tokens']
     return ~jnp.isin(batch['tokens'], jnp.array([pad, start, end]))
 

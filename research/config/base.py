@@ -30,7 +30,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'eval_batch_size': 256,  # examples an evaluation step
                 'label': '',  # which column of classes to learn, where data have several; '' = the usual one
                 'text': 'text',  # the column of texts, in a table of one's own or of TFDS, where it has several
-                'pair': '',  # the column of second texts, of a .txt 'next', the line behind; '' = none
+                'pair': '',  # the column of second texts, of a .txt 'next', every second line; '' = none
                 'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, words, or a file
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
                 'pack': False,  # several texts without labels in a row, none cut: less padding

@@ -154,7 +154,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts['tags'] = max(int(part.max()) for part in arrays['tags'].parts) + 1
     if 'text' in arrays:
         tokens, splits, made = token_cache.rows(arrays, splits, config, checksum)
-        kept = {name: array for name, array in arrays.items() if name not in tokenizer.READ}
+        kept = {name: array for name, array in arrays.items() if name not in tokenizer.read(arrays)}
         arrays = kept | {name: Column(array) for name, array in tokens.items()}
         facts |= {**tokenizer.facts(made), 'padding': 1 - float(tokens['mask'].mean())}
         read = tokens['tokens'][splits['train']][tokens['mask'][splits['train']]]

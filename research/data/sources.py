@@ -13,7 +13,8 @@ other fields are a mapping instead of each pair, with the same fields in both:
         {'tokens': whole numbers [N, T], 'mask': bool [N, T], 'label': whole numbers [N]}
 
 Fields 'image' and 'label' mean the same as in a pair; the others are for the task. A field 'text' of N texts, and 'pair' of
-second ones, become the fields 'tokens', 'mask' and, with pairs, 'segments' (see data.tokenizer). A part 'validation' may be
+second ones, become the fields 'tokens', 'mask' and, with pairs, 'segments' (see data.tokenizer); whole numbers [N] as
+'document' beside pairs say which belong together, for `task.next_sentence`. A part 'validation' may be
 there, and 'test' may be missing (see data.official_validation and data.test in research/config/base.py). Arrays may be
 memory-mapped files (`numpy.load(file, mmap_mode='r')`): they are not read into memory as a whole. See `arrays.from_arrays`.
 """

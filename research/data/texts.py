@@ -112,6 +112,8 @@ def _read(where: pathlib.Path, text: str, pair: str, label: str) -> dict[str, An
         if files := sorted(where.glob('*.txt')):
             return _lines_of(files, pair, label)
         files = sorted(where.glob('*/*.txt'))
+        if pair:
+            raise ConfigError(f"{where} has folders by class, no columns: expected data.pair '', not '{pair}'.")
         return {'text': [_decoded(file) for file in files], 'label': [file.parent.name for file in files]}
     if where.suffix == '.txt':
         return _lines_of([where], pair, label)

@@ -90,7 +90,8 @@ def _read(entry: pathlib.Path) -> dict[str, np.ndarray]:
     sums = json.loads((entry / 'sums.json').read_text())
     if {*sums} != {path.stem for path in entry.glob('*.npy')} or sums != {name: _sum(entry, name) for name in sums}:
         raise ValueError('another content than was written')
-    os.utime(entry)  # for `_shrink`
+    with contextlib.suppress(OSError):  # where it is another's, who may read alone
+        os.utime(entry)  # for `_shrink`
     return {name: np.load(entry / f'{name}.npy', mmap_mode='r') for name in sums}
 
 
@@ -110,9 +111,11 @@ def _write(entry: pathlib.Path, made: Mapping[str, np.ndarray]) -> None:
 
 
 def _shrink(folder: pathlib.Path) -> None:
-    """Keeps the entries that were read last; also removes what a kill left, as it grows old."""
+    """Keeps the newest entry and those that were read last; also removes what a kill left, as it grows old."""
     size = 0
-    for entry in sorted(folder.iterdir(), key=lambda entry: -entry.stat().st_mtime):
+    for place, entry in enumerate(
+        sorted(filter(pathlib.Path.is_dir, folder.iterdir()), key=lambda entry: -entry.stat().st_mtime)
+    ):
         size += sum(file.stat().st_size for file in entry.iterdir())
-        if size > _MOST:
+        if place and size > _MOST:
             shutil.rmtree(entry, ignore_errors=True)

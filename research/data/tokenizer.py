@@ -28,8 +28,7 @@ GIVEN = ('texts',)
 # Those that learn from the texts, and from nothing else.
 TRAINED = ('word_piece', 'bpe', 'words')
 
-# Fields of a source that become rows of tokens: texts, and which pairs of them are of one document, whole numbers [N].
-READ = TEXT, PAIR, DOCUMENT = ('text', 'pair', 'document')
+TEXT, PAIR, DOCUMENT = 'text', 'pair', 'document'
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
 
@@ -176,9 +175,8 @@ def rows(
 
 def learned(arrays: Mapping[str, Any], splits: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> 'Tokenizer':
     """The tokenizer of `rows`, without a length; takes and raises the same."""
-    if config['pack'] and (other := sorted({*arrays} - {TEXT})):
-        raise ConfigError(f"data.pack puts several texts in a row, and these have a '{other[0]}' each: set it to False.")
-    return create(config['tokenizer'], (column[row] for column in _columns(arrays) for row in splits['train']))
+    columns = _columns(arrays, config)
+    return create(config['tokenizer'], (column[row] for column in columns for row in splits['train']))
 
 
 def fitted(made: 'Tokenizer', config: Mapping[str, Any]) -> 'Tokenizer':
@@ -193,18 +191,37 @@ def coded(
     made: 'Tokenizer', arrays: Mapping[str, Any], splits: Mapping[str, np.ndarray], config: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], Mapping[str, np.ndarray]]:
     """The rows of `rows` and their splits, by a tokenizer from `fitted`."""
-    columns = _columns(arrays)
+    columns = _columns(arrays, config)
     if config['pack']:
         return packed(made, columns[0], splits, config['length'])
     found = encode(made, *columns)
-    if DOCUMENT in arrays:
+    if DOCUMENT in read(arrays):
         other = _elsewhere(np.asarray(arrays[DOCUMENT][:]), splits)
         others = encode(made, columns[0], [columns[1][row] for row in other])
         found |= {f'other_{name}': values for name, values in others.items()}
     return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, splits
 
 
-def _columns(arrays: Mapping[str, Any]) -> list[list[str]]:
+def read(arrays: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a source that become rows of tokens: texts, and of pairs the number of their document, if it is there.
+
+    Raises:
+      ConfigError: documents that are no whole numbers [N].
+    """
+    document = arrays.get(DOCUMENT)
+    if document is None or PAIR not in arrays:
+        return tuple(name for name in (TEXT, PAIR) if name in arrays)
+    if document.dtype.kind not in 'iu' or len(document.shape) != 1:
+        raise ConfigError(
+            f"Pairs of texts have a field '{DOCUMENT}', {document.dtype} {document.shape}: expected whole numbers [N], of each "
+            'pair that of its document. Leave it out, or rename it.'
+        )
+    return TEXT, PAIR, DOCUMENT
+
+
+def _columns(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> list[list[str]]:
+    if config['pack'] and (other := sorted({*arrays} - {TEXT})):
+        raise ConfigError(f"data.pack puts several texts in a row, and these have a '{other[0]}' each: set it to False.")
     return [arrays[name][:].tolist() for name in (TEXT, PAIR) if name in arrays]
 
 

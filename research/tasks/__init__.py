@@ -122,6 +122,8 @@ def check_fields(name: str, fields: Iterable[str], dataset: Dataset, num_classes
         raise catalogue.ConfigError(
             f"task '{name}' reads the fields {', '.join(fields)}, and data '{dataset.name}' has "
             f'{", ".join(sorted(dataset.fields))}: no {missing[0]}. Choose another task or data.'
+            + " For next sentences set data.pair to 'next', with lines of a .txt."
+            * missing[0].startswith(('segments', 'other_'))
         )
     if 'label' in fields and not num_classes and 'classes' not in dataset.facts:
         label = dataset.fields['label']

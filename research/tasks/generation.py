@@ -55,7 +55,7 @@ class Generation(NamedTuple):
       metrics: sums, added up over batches on the host -> {name: float}.
       judge: {'real', 'generated': features [N, F]} -> {name: float}.
       show: {'samples': stored examples} -> {'samples': a picture of them in rows}.
-      optional, constants, judged, outputs, falls, fits: as in `research.tasks.Task`.
+      optional, constants, judged, examples, outputs, falls, fits: as in `research.tasks.Task`.
     """
 
     fields: tuple[str, ...]
@@ -71,6 +71,7 @@ class Generation(NamedTuple):
     optional: tuple[str, ...] = ()
     constants: Mapping[str, Any] = types.MappingProxyType({})
     judged: tuple[str, ...] = ('frechet', 'precision', 'recall')
+    examples: Callable[[Mapping[str, Any], Dataset], dict[str, Any]] = lambda rows, dataset: {}
     outputs: int = 0
     falls: bool = False
     fits: bool = False  # distances between sets would cost as much again

@@ -144,16 +144,16 @@ def _metrics(total):
 
 
 def _of_pairs(outputs, batch):
-    """Losses and whether each is right, [B]."""
+    """Losses, whether each is right, and weights, [B]: a pair that was cut short of its second text tells nothing."""
     logits = outputs[1].astype(jnp.promote_types(outputs[1].dtype, jnp.float32))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['elsewhere'])
-    return losses * batch['valid'], (jnp.argmax(logits, axis=-1) == batch['elsewhere']) * batch['valid']
+    weights = batch['valid'] * ((batch['segments'] > 0) & batch['mask']).any(axis=1)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['elsewhere']) * weights
+    return losses, (jnp.argmax(logits, axis=-1) == batch['elsewhere']) * weights, weights
 
 
 def _pair_sums(outputs, batch, constants):
-    next_loss, right = _of_pairs(outputs, batch)
-    told = {'next_loss': next_loss.sum(), 'next_correct': right.sum(), 'rows': batch['valid'].sum()}
-    return _sums(outputs, batch, constants) | told
+    told = zip(('next_loss', 'next_correct', 'rows'), map(jnp.sum, _of_pairs(outputs, batch)), strict=True)
+    return _sums(outputs, batch, constants) | dict(told)
 
 
 def _pair_losses(outputs, batch, constants):
@@ -164,9 +164,11 @@ def _pair_losses(outputs, batch, constants):
 
 
 def _train_sums(outputs, batch, constants):
-    return _pair_sums(outputs, batch, constants) | {'loss': _pair_losses(outputs, batch, constants).sum()}
+    scored = _pair_sums(outputs, batch, constants)
+    return scored | {'loss': _pair_losses(outputs, batch, constants).sum(), 'token_loss': scored['loss']}
 
 
 def _pair_metrics(total):
     loss, accuracy = (total[name] / max(total['rows'], 1) for name in ('next_loss', 'next_correct'))
-    return _metrics(total) | {'next_sentence_loss': loss, 'next_sentence_accuracy': accuracy}
+    of_tokens = total | {'loss': total['token_loss']} if 'token_loss' in total else total
+    return _metrics(of_tokens) | {'next_sentence_loss': loss, 'next_sentence_accuracy': accuracy}

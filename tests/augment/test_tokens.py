@@ -112,6 +112,9 @@ def test_what_no_draw_may_change(name):
 def test_what_cannot_be_augmented_is_refused():
     with pytest.raises(ConfigError, match='only data with texts have a tokenizer'):
         augment.create({'name': 'token_mask', 'resize': {}}, {})(KEYS, texts())
+    for name in NAMES:
+        with pytest.raises(ConfigError, match='which tells them from next'):
+            augmented(name, 0.1, {**texts(), 'other_tokens': texts()['tokens']})
     for name, refused in zip(NAMES, (False, False, True, True), strict=True):
         tagged = {**texts(), 'tags': np.zeros((B, T), np.int32)}
         if refused:

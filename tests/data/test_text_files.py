@@ -156,6 +156,13 @@ def test_a_loader_function_may_return_texts(monkeypatch):
     assert set(dataset.fields) == {'tokens', 'mask', 'label'}
     assert dataset.arrays['mask'][:].sum(1).tolist() == [4, 3, 4, 3]
     for part in parts.values():
+        part['document'] = np.array([[1], [2]])  # of single texts a field like any other
+    assert data.load(overrides.apply(overrides.defaults(), changes)['data']).fields['document'].shape == (1,)
+    for part in parts.values():
+        part['pair'] = part['text']
+    with pytest.raises(ConfigError, match=r"a field 'document', int32 \(4, 1\): expected whole numbers \[N\]"):
+        data.load(overrides.apply(overrides.defaults(), changes)['data'])
+    for part in parts.values():
         part['pair'] = part.pop('text')
     with pytest.raises(ConfigError, match="a field 'pair' and no 'text'"):
         data.load(overrides.apply(overrides.defaults(), changes)['data'])

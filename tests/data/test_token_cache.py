@@ -10,6 +10,7 @@ import pytest
 import tokenizers
 
 from research import data
+from research.catalogue import ConfigError
 from research.config import overrides
 from research.data import sources, token_cache, tokenizer
 from research.data.arrays import from_arrays
@@ -156,6 +157,12 @@ def test_what_is_damaged_is_made_anew(nothing_is_made, folder, name, harm):
     assert_same(cut(store), first)
 
 
+def test_what_is_refused_is_refused_from_what_is_kept_too():
+    cut(store_of(label=[1]))
+    with pytest.raises(ConfigError, match="these have a 'label' each"):
+        cut(store_of(label=[1]), pack=True)
+
+
 def test_few_texts_leave_no_files(monkeypatch, folder):
     monkeypatch.setattr(token_cache, '_LEAST', sum(map(len, NAMES)) + 1)
     cut(store_of())
@@ -205,5 +212,7 @@ def test_what_was_read_longest_ago_makes_room(monkeypatch, folder):
     os.utime(killed, (0, 0))
     entry('a')  # which is read
     monkeypatch.setattr(token_cache, '_MOST', 3 * 8500)
+    (folder / 'stray').touch()
     fourth = entry('d')
+    (folder / 'stray').unlink()
     assert {*folder.iterdir()} == {first, third, fourth} and not second.exists()

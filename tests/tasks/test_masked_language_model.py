@@ -107,7 +107,7 @@ def test_sums_and_logits_at_the_places():
 def test_the_next_sentence():
     """Half of the rows are the other ones, masked as they are; their losses count as often as a row has chosen tokens."""
     _, task = made(next_sentence=True)
-    own, half = rows(), (jnp.arange(16) > 7).astype(jnp.int32)
+    own, half = rows(), (jnp.arange(16) > 1).astype(jnp.int32)
     batch = {**own, 'segments': jnp.tile(half, (200, 1)), 'other_segments': jnp.tile(1 - half, (200, 1))}
     batch |= {f'other_{name}': own[name][::-1] for name in ('tokens', 'mask')}
     after = dict(jax.jit(task.prepare)(keys(200), batch))
@@ -134,6 +134,9 @@ def test_the_next_sentence():
     mean = (answers * counts.sum(1)).sum() / counts.sum()
     assert float(trained['loss'] / trained['count']) == pytest.approx(metrics['loss'] + mean, rel=1e-5)
     assert float(task.losses(outputs, after, {}).sum()) == pytest.approx(float(trained['loss']), rel=1e-5)
+    assert task.metrics({name: float(value) for name, value in trained.items()}) == pytest.approx(metrics, rel=1e-5)
+    cut = {**after, 'segments': after['segments'].at[:100].set(0)}
+    assert float(task.sums(outputs, cut, {})['next_loss']) == pytest.approx(answers[100:150].sum(), rel=1e-5)
 
 
 def test_packed_texts():
