@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from research.catalogue import ConfigError
+from research.layers import formulation
 from research.layers.example import example_keys
 
 UNITS = ('element', 'channel', 'example')
@@ -59,4 +60,5 @@ class Dropout(nn.Module):
         shape = {'element': x.shape[1:], 'channel': (*ones, x.shape[-1]), 'example': (*ones, 1)}[self.unit]
         share = jnp.float32(1 - self.rate)  # its dtype sets that of the draws: the same mask with float64 enabled
         kept = jax.vmap(lambda k: jax.random.bernoulli(k, share, shape))(keys)
+        kept = jax.lax.optimization_barrier(kept) if formulation.keeps_masks() else kept
         return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)
