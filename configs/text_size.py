@@ -6,6 +6,12 @@ Data: 4,000 names of characters, as in configs/text.py; nothing is downloaded, a
     width (Yang et al. 2021, muP, for Adam), and were tuned for no size.
 
 Cost: an hour on 2 cores.
+
+Result: test balanced accuracy in percent, eight seeds (2 cores of an AMD EPYC with AVX-512, other work beside it, jax 0.10.2);
+    differences with 95 % intervals, p after Holm. BERT-tiny 33.39 ± 3.37 (0.9 M parameters; latency 0.96 ms for one text, 7.3
+    ms for 64). BERT-mini +1.39 (-4.88 to 6.37), no effect shown; 4.2 M, 3.0 and 43 ms, 5.8 times the training time. BERT-small
+    +25.78 (22.64 to 29.47), p 0.016; 14.9 M, 7.7 and 151 ms, 22.6 times. Five epochs: none has finished learning, and rates
+    differ.
 """
 
 from research.config import base
