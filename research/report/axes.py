@@ -83,7 +83,7 @@ def _linear(low: float, high: float, units: Sequence[tuple[float, str]], most: i
 
 
 def _logarithmic(low: float, high: float, units: Sequence[tuple[float, str]], most: int) -> list[list[Any]]:
-    """1, 2 and 5 of each decade of each unit, thinned to whole decades where they would be too many."""
+    """1, 2 and 5 of each decade of each unit, thinned to whole decades where they would be too many; none just below a unit."""
     bounds = [*(2 * size if name in ('min', 'h') else size for size, name in units), math.inf]
     for digits in ((1, 2, 5), (1,)):
         found = [
@@ -91,7 +91,7 @@ def _logarithmic(low: float, high: float, units: Sequence[tuple[float, str]], mo
             for (size, name), start, stop in zip(units, bounds[:-1], bounds[1:], strict=True)
             for decade in range(9)
             for digit in digits
-            if max(low, start) <= digit * 10**decade * size <= high and digit * 10**decade * size < stop
+            if max(low, start) <= digit * 10**decade * size <= high and digit * 10**decade * size < stop / 1.5
         ]
         if len(found) <= most + 2:
             return found
