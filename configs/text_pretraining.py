@@ -8,7 +8,8 @@ Data: WordNet's glosses, of which whole words are masked; configs/text_history.p
 Cost: 24 epochs of the baseline 54 s (NVIDIA H200); on 2 cores a step of 64 rows takes over a second, so shorten the budget.
 
 Result: baseline, 24 epochs, one seed, jax 0.11.2: test loss 3.27 nats a piece of a masked word, where the frequencies of all
-    tokens come to 6.90.
+    tokens come to 6.90. Next sentences: BERT-tiny on the King James Bible, a chapter a document (15,000 pairs of verses, 8
+    epochs, 5 minutes on 2 cores, one seed), tells 67.8 % of those in the test split.
 """
 
 from research.config import base
