@@ -18,7 +18,7 @@ RESERVED = ('valid', 'position')
 NUMBERS = ('counts', 'mean', 'padding', 'std', 'token_counts')
 
 # Fields of a source that are texts.
-TEXTS = ('text', 'pair')
+TEXTS = (tokenizer.TEXT, tokenizer.PAIR)
 
 # Parts that a source may have.
 PARTS = ('train', 'test', 'validation')
@@ -152,7 +152,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     arrays, checksum, saved = store.arrays, store.checksum, ''
     if 'tags' in arrays and arrays['tags'].dtype.kind in 'iu' and len(arrays['tags'].shape) == 2:
         facts['tags'] = max(int(part.max()) for part in arrays['tags'].parts) + 1
-    if 'text' in arrays:
+    if tokenizer.TEXT in arrays:
         tokens, splits, made = token_cache.rows(arrays, splits, config, checksum)
         kept = {name: array for name, array in arrays.items() if name not in tokenizer.read(arrays)}
         arrays = kept | {name: Column(array) for name, array in tokens.items()}

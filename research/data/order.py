@@ -130,6 +130,23 @@ def _count(field: str, n: int, share: float) -> int:
     return count
 
 
+def elsewhere(groups: np.ndarray) -> np.ndarray:
+    """Of each example one of another group, any of them as likely, drawn once: int64 [N].
+
+    Args:
+      groups: whole numbers [N], of two groups at least; or of no examples.
+    """
+    if not len(groups):
+        return np.arange(0)
+    rows = np.argsort(groups, kind='stable')
+    _, first, size = np.unique(groups[rows], return_index=True, return_counts=True)
+    first, size = np.repeat(first, size), np.repeat(size, size)
+    place = indices(0, 0, len(rows), len(rows)) * (len(rows) - size) // len(rows)
+    found = np.empty_like(rows)
+    found[rows] = rows[place + size * (place >= first)]
+    return found
+
+
 def _slice(seed: int, epoch: int, first: int, last: int, n: int) -> np.ndarray:
     """Positions [first, last) inside an epoch, int64."""
     if n <= BLOCK:

@@ -3,7 +3,7 @@
 A path is a file, which is the training part, or a folder with a file or a folder for each part: `train.tsv`, `test.tsv`,
 `validation.tsv`, or `train/`, `test/`, `validation/`, each with a folder of `.txt` files a class, or as `datasets` saves it. A
 `.txt` file, or a folder of them and of nothing else, has no classes: each line with a word in it is a text. For
-`data.pair='next'` lines 1 and 2, 3 and 4 and so on of a document are pairs; an empty line ends it, as the file's end does.
+`data.pair='next'` lines 1 and 2, 3 and 4 and so on of a document are pairs; a blank line ends it, as the file's end does.
 """
 
 import pathlib
@@ -81,9 +81,8 @@ def numbered(
                 f"{where}: the {part} part has {len(unseen)} labels that the training part has not, such as '{unseen[0]}': no "
                 'network can learn them. Leave their rows out, or move some into the training part.'
             )
-    return {part: np.array([numbers[name] for name in values], np.int32) for part, values in labels.items()}, tuple(
-        map(str, names)
-    )
+    found = {part: np.array([numbers[name] for name in values], np.int32) for part, values in labels.items()}
+    return found, tuple(map(str, names))
 
 
 def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -141,7 +140,7 @@ def _lines_of(files: Sequence[pathlib.Path], pair: str, label: str) -> dict[str,
     # No line is in two pairs: one would be in training, the other in a test.
     pairs = [(*two, number) for number, lines in enumerate(documents) for two in zip(lines[::2], lines[1::2], strict=False)]
     if not pairs:
-        raise ConfigError(f"{files[0]}: data.pair is 'next', and no document has two lines; an empty line ends a document.")
+        raise ConfigError(f"{files[0]}: data.pair is 'next', and no document has two lines; a blank line ends a document.")
     first, second, numbers = zip(*pairs, strict=True)
     return {'text': first, 'pair': second, 'document': np.array(numbers, np.int32)}
 

@@ -38,7 +38,7 @@ def rows(
       arrays, splits, config: its own.
       checksum: of the source, which tells other texts apart.
     """
-    if sum(len(text) for name in ('text', 'pair') if name in arrays for text in arrays[name][:]) < _LEAST:
+    if sum(len(text) for name in (tokenizer.TEXT, tokenizer.PAIR) if name in arrays for text in arrays[name][:]) < _LEAST:
         return tokenizer.rows(arrays, splits, config)
     import tokenizers
 
@@ -112,10 +112,9 @@ def _write(entry: pathlib.Path, made: Mapping[str, np.ndarray]) -> None:
 
 def _shrink(folder: pathlib.Path) -> None:
     """Keeps the newest entry and those that were read last; also removes what a kill left, as it grows old."""
+    entries = [entry for entry in folder.iterdir() if entry.is_dir()]
     size = 0
-    for place, entry in enumerate(
-        sorted(filter(pathlib.Path.is_dir, folder.iterdir()), key=lambda entry: -entry.stat().st_mtime)
-    ):
+    for place, entry in enumerate(sorted(entries, key=lambda entry: -entry.stat().st_mtime)):
         size += sum(file.stat().st_size for file in entry.iterdir())
         if place and size > _MOST:
             shutil.rmtree(entry, ignore_errors=True)

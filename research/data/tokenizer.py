@@ -196,7 +196,11 @@ def coded(
         return packed(made, columns[0], splits, config['length'])
     found = encode(made, *columns)
     if DOCUMENT in read(arrays):
-        other = _elsewhere(np.asarray(arrays[DOCUMENT][:]), splits)
+        documents, other = arrays[DOCUMENT][:], np.arange(len(columns[0]))
+        for split, numbers in splits.items():
+            if len(numbers) and len(np.unique(documents[numbers])) == 1:
+                raise ConfigError(f"The {split} split has one document, and a next sentence is told from another's: add texts.")
+            other[numbers] = numbers[order.elsewhere(documents[numbers])]
         others = encode(made, columns[0], [columns[1][row] for row in other])
         found |= {f'other_{name}': values for name, values in others.items()}
     return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, splits
@@ -241,22 +245,6 @@ def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:
         'segments': np.array([row.type_ids for row in coded], np.int32),
         'mask': np.array([row.attention_mask for row in coded], bool),
     }
-
-
-def _elsewhere(documents: np.ndarray, splits: Mapping[str, np.ndarray]) -> np.ndarray:
-    """For each row a row of another document in its split, any of them as likely, int64 [N]; itself outside of the splits."""
-    found = np.arange(len(documents))
-    for split, rows in splits.items():
-        if not len(rows):
-            continue
-        rows = rows[np.argsort(documents[rows], kind='stable')]
-        _, first, size = np.unique(documents[rows], return_index=True, return_counts=True)
-        if len(size) == 1:
-            raise ConfigError(f"The {split} split has one document, and a next sentence is told from another's: add texts.")
-        first, size = np.repeat(first, size), np.repeat(size, size)
-        place = order.indices(0, 0, len(rows), len(rows)) * (len(rows) - size) // len(rows)
-        found[rows] = rows[place + size * (place >= first)]
-    return found
 
 
 def packed(

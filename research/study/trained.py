@@ -20,6 +20,7 @@ from research.layers import formulation
 from research.pretrained import runs
 from research.report import records
 from research.study import blanks
+from research.tasks import masked_language_model
 from research.train import checkpoint, precision
 from research.train.steps import players, supervised
 from research.train.steps.network import Network
@@ -119,11 +120,9 @@ class Trained:
 
     @functools.cached_property
     def _chances(self) -> Callable[[Any, Mapping[str, Any]], jax.Array]:
-        def chances(outputs):
-            logits = outputs[0] if isinstance(outputs, tuple) else outputs
-            return jax.nn.softmax(logits.astype(jnp.float32))
-
-        return self._compiled(chances)
+        return self._compiled(
+            lambda outputs: jax.nn.softmax(masked_language_model.vocabulary_logits(outputs).astype(jnp.float32))
+        )
 
     def _compiled(self, read: Callable[[Any], jax.Array]) -> Callable[[Any, Mapping[str, Any]], jax.Array]:
         """(variables, batch) -> what `read` makes of the network's outputs."""

@@ -117,9 +117,14 @@ def create(
     )
 
 
+def vocabulary_logits(outputs: Any) -> jax.Array:
+    """[B, M, V] of a network that gives these alone, or before those of the next sentence."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
 def _of_tokens(outputs, batch):
     """Losses, whether each is right, and weights, each [B, M]."""
-    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    logits = vocabulary_logits(outputs)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     weights = batch['counts'] * batch['valid'][:, None]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['targets']) * weights
@@ -132,7 +137,7 @@ def _sums(outputs, batch, constants):
 
 
 def _rows(outputs, batch):
-    kept = examples.guesses(outputs[0] if isinstance(outputs, tuple) else outputs, batch)
+    kept = examples.guesses(vocabulary_logits(outputs), batch)
     if 'elsewhere' in batch:  # shown are the data's own texts
         kept['chances'] *= 1 - batch['elsewhere'][:, None, None]
     return kept
