@@ -37,6 +37,7 @@ def pytest_configure(config):
     if not hasattr(config, 'workerinput'):
         xla_cache.shrink(folder)
     xla_cache.use(folder)
+    jax.devices()  # reads the flags now: a test that changes them may be the first to need a device
 
 
 def pytest_collection_finish():

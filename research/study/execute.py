@@ -8,6 +8,7 @@ import json
 import pathlib
 import signal
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -184,7 +185,10 @@ def _keep_examples(path: pathlib.Path, experiment: experiments.Experiment, outco
     """What the report shows of single texts, from what was kept of the test split when it was scored."""
     told = {}
     if outcome.kept and experiment.dataset.tokenizer:  # which alone tells what the tokens say
-        told = experiment.program.step.task.examples(outcome.kept, experiment.dataset)
+        try:
+            told = experiment.program.step.task.examples(outcome.kept, experiment.dataset)
+        except Exception as error:  # of a task of one's own: the run has ended well, and its result stands
+            warnings.warn(f'The report shows no texts of this run: {type(error).__name__}: {error}', stacklevel=1)
     if told:
         record.write_json(path, told)
     else:

@@ -96,6 +96,10 @@ def test_a_run_keeps_what_its_task_tells_and_nothing_of_an_earlier_attempt(tmp_p
         execute._keep_examples(tmp_path / 'examples.json', run, outcome)
         assert (tmp_path / 'examples.json').exists() == there
     assert {} not in asked  # validation decided, or the run diverged
+    (tmp_path / 'examples.json').write_text('{}')
+    with pytest.warns(UserWarning, match="no texts of this run: KeyError: 'told'"):  # and the run's result stands
+        execute._keep_examples(tmp_path / 'examples.json', run, dataclasses.replace(outcome, kept={'other': True}))
+    assert not (tmp_path / 'examples.json').exists()
 
 
 class Last(nn.Module):
