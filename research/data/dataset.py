@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import order, token_cache, tokenizer
+from research.data import order, spans, token_cache, tokenizer
 
 # The trainer adds these to each batch.
 RESERVED = ('valid', 'position')
@@ -88,7 +88,7 @@ class Store:
       checksum: hash of the content of all fields, the same wherever and however they were stored.
       classes: number of classes; None if 'label' is not a class.
       moments: the `moments` of field 'image'; None without images.
-      class_names: of each class its name, for reports alone; () where the source knows none.
+      class_names: of each class or tag its name, for reports alone; () where the source knows none.
     """
 
     name: str
@@ -111,10 +111,10 @@ class Dataset:
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
         [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
         [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. If field 'tags' is
-        whole numbers [N, T]: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the numbers of
-        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_counts' in the training split, 0 of
-        special tokens; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as constants and are
-        not part of its compile key; the others are.
+        whole numbers [N, T], or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the
+        numbers of `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_counts' in the training
+        split, 0 of special tokens; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as
+        constants and are not part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
     """
 
@@ -150,8 +150,9 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         height, width = store.arrays['image'].shape[1:3]
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)
     arrays, checksum, saved = store.arrays, store.checksum, ''
-    if 'tags' in arrays and arrays['tags'].dtype.kind in 'iu' and len(arrays['tags'].shape) == 2:
-        facts['tags'] = max(int(part.max()) for part in arrays['tags'].parts) + 1
+    tags = arrays.get('tags', arrays.get(spans.WORD_TAGS))
+    if tags is not None and tags.dtype.kind in 'iu' and len(tags.shape) == 2:
+        facts['tags'] = max(int(part.max()) for part in tags.parts) + 1
     if tokenizer.TEXT in arrays:
         tokens, splits, made = token_cache.rows(arrays, splits, config, checksum)
         kept = {name: array for name, array in arrays.items() if name not in tokenizer.read(arrays)}

@@ -3,7 +3,8 @@
 A path is a file, which is the training part, or a folder with a file or a folder for each part: `train.tsv`, `test.tsv`,
 `validation.tsv`, or `train/`, `test/`, `validation/`, each with a folder of `.txt` files a class, or as `datasets` saves it. A
 `.txt` file, or a folder of them and of nothing else, has no classes: each line with a word in it is a text. For
-`data.pair='next'` lines 1 and 2, 3 and 4 and so on of a document are pairs; a blank line ends it, as the file's end does.
+`data.pair='next'` lines 1 and 2, 3 and 4 and so on of a document are pairs; a blank line ends it, as the file's end does. A
+table's columns may be words and their tags, or questions, contexts and answers too, see research/data/spans.py.
 """
 
 import pathlib
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research.catalogue import ConfigError, nearest
+from research.data import spans
 from research.data.dataset import PARTS
 
 if TYPE_CHECKING:  # imported where a table is read: 0.2 s
@@ -24,7 +26,7 @@ def load(path: str, text: str, pair: str, label: str) -> tuple[dict[str, dict[st
     """(part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats};
     names of the classes, () where there are none).
 
-    Of pairs of lines 'document', int32 [N], too.
+    Of pairs of lines 'document', int32 [N], too. Columns of words and tags, and of answers, are as of `spans.read`.
 
     Classes are the labels of the training part, in the order of their names or numbers.
 
@@ -41,6 +43,8 @@ def load(path: str, text: str, pair: str, label: str) -> tuple[dict[str, dict[st
         raise ConfigError("data.name is 'texts', and data.path is empty: expected a file or a folder.")
     given = pathlib.Path(path).expanduser()
     tables = {part: _read(where, text, pair, label) for part, where in _files(given).items()}
+    if marked := spans.read(str(given), tables, numbered):
+        return marked
     if bare := [part for part, table in tables.items() if 'label' not in table]:
         if len(bare) < len(tables):
             raise ConfigError(f'{given}: the {bare[0]} part has no labels, and another has: give them to all, or to none.')

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research import files
-from research.data import tokenizer
+from research.data import spans, tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -42,7 +42,7 @@ def rows(
         return tokenizer.rows(arrays, splits, config)
     import tokenizers
 
-    code = _hash(pathlib.Path(file).read_bytes() for file in (tokenizer.__file__, __file__))
+    code = _hash(pathlib.Path(file).read_bytes() for file in (tokenizer.__file__, spans.__file__, __file__))
     source = [code, tokenizers.__version__, checksum]
     read = _hash(splits['train'])
     group = {**config['tokenizer']}

@@ -13,7 +13,7 @@ import numpy as np
 
 from research import catalogue
 from research.catalogue import ConfigError
-from research.data import order
+from research.data import order, spans
 
 if TYPE_CHECKING:  # imported where a text is read: 40 ms that images save
     from tokenizers import Tokenizer
@@ -60,11 +60,9 @@ def bpe(texts: Iterable[str], vocabulary_size: int = 8192) -> 'Tokenizer':
     made = Tokenizer(models.BPE())
     made.normalizer, made.pre_tokenizer = normalizers.NFC(), pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=[*SPECIAL],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocabulary_size, special_tokens=[*SPECIAL], initial_alphabet=alphabet, show_progress=False
     )
     made.train_from_iterator(texts, trainer)
     return made
@@ -106,9 +104,7 @@ def file(texts: Iterable[str], path: str, lowercase: bool = True) -> 'Tokenizer'
     given = pathlib.Path(path).expanduser()
     found = [p for p in (given, given / 'tokenizer.json', given / 'vocab.txt') if p.is_file()]
     if not found:
-        raise ConfigError(
-            f"data.tokenizer.path='{path}': expected a tokenizer.json, a vocab.txt, or a folder with one of them."
-        )
+        raise ConfigError(f"data.tokenizer.path='{path}': expected a tokenizer.json, a vocab.txt, or a folder with either.")
     try:
         if found[0].suffix == '.json':
             return Tokenizer.from_file(str(found[0]))
@@ -194,27 +190,26 @@ def coded(
     columns = _columns(arrays, config)
     if config['pack']:
         return packed(made, columns[0], splits, config['length'])
-    found = encode(made, *columns)
+    found = encode(made, *columns, marks={name: arrays[name][:] for name in spans.FIELDS if name in arrays})
     if DOCUMENT in read(arrays):
         documents, other = arrays[DOCUMENT][:], np.arange(len(columns[0]))
         for split, numbers in splits.items():
             if len(numbers) and len(np.unique(documents[numbers])) == 1:
                 raise ConfigError(f"The {split} split has one document, and a next sentence is told from another's: add texts.")
             other[numbers] = numbers[order.elsewhere(documents[numbers])]
-        others = encode(made, columns[0], [columns[1][row] for row in other])
-        found |= {f'other_{name}': values for name, values in others.items()}
+        found |= {f'other_{name}': a for name, a in encode(made, columns[0], [columns[1][row] for row in other]).items()}
     return {name: a for name, a in found.items() if name != 'segments' or columns[1:]}, splits
 
 
 def read(arrays: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of a source that become rows of tokens: texts, and of pairs the number of their document, if it is there.
+    """The fields of a source that become rows of tokens: texts, their `spans.FIELDS`, and of pairs the numbers of documents.
 
     Raises:
       ConfigError: documents that are no whole numbers [N].
     """
     document = arrays.get(DOCUMENT)
     if document is None or PAIR not in arrays:
-        return tuple(name for name in (TEXT, PAIR) if name in arrays)
+        return tuple(name for name in (TEXT, PAIR, *spans.FIELDS) if name in arrays)
     if document.dtype.kind not in 'iu' or len(document.shape) != 1:
         raise ConfigError(
             f"Pairs of texts have a field '{DOCUMENT}', {document.dtype} {document.shape}: expected whole numbers [N], of each "
@@ -229,21 +224,24 @@ def _columns(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> list[list[
     return [arrays[name][:].tolist() for name in (TEXT, PAIR) if name in arrays]
 
 
-def encode(made: 'Tokenizer', *columns: Sequence[str]) -> dict[str, np.ndarray]:
+def encode(made: 'Tokenizer', *columns: Sequence[str], marks: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
     """Texts, or pairs of them, as rows of one length: the longer are cut behind, the shorter padded.
 
     Args:
       made: as `rows` makes and saves it, which has the length T in it.
       *columns: N texts, and maybe the N that stand behind them.
+      marks: tags or answers of the N texts; what `spans.placed` makes of them is returned too.
 
     Returns:
       {'tokens': int32 [N, T], 'segments': int32 [N, T], 1 on second texts, 'mask': bool [N, T], True on tokens}.
     """
-    coded = made.encode_batch_fast([*zip(*columns, strict=True)] if columns[1:] else columns[0])
+    encode_batch = made.encode_batch if marks else made.encode_batch_fast  # which finds no offsets
+    coded = encode_batch([*zip(*columns, strict=True)] if columns[1:] else columns[0])
     return {
         'tokens': np.array([row.ids for row in coded], np.int32),
         'segments': np.array([row.type_ids for row in coded], np.int32),
         'mask': np.array([row.attention_mask for row in coded], bool),
+        **spans.placed(coded, columns[0], marks),
     }
 
 

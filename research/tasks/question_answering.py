@@ -8,8 +8,10 @@ The answer of the network is the span with the highest sum of both logits, of at
 Exact match and F1 are SQuAD's on places of tokens instead of normalized words: whether both ends are right, and, of the overlap
 of the two spans, the harmonic mean of its shares in both. Both are means over questions, and 1 where rightly none is given.
 
-Data are arrays of a loader function, with the fields 'tokens', 'mask', 'start' and 'end', and 'segments' where the network
-reads them. Config: {'task.name': 'question_answering', 'study.metric': 'test/f1'}, {'model.head': 'question_answering'}.
+Data are files as SQuAD's, {'data.name': 'texts', 'data.text': 'question', 'data.pair': 'context', 'data.label': 'answers'}
+(research/data/spans.py), or arrays of a loader function, with the fields 'tokens', 'mask', 'start' and 'end', and 'segments'
+where the network reads them. Config: {'task.name': 'question_answering', 'study.metric': 'test/f1'},
+{'model.head': 'question_answering'}.
 """
 
 from collections.abc import Mapping

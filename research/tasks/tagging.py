@@ -4,7 +4,9 @@ Field 'tags' is int32 [N, T], -1 where none counts: padding, special tokens, the
 accuracy are those of research.tasks.classification, means over all tags that count, so a long text weighs more than a short
 one. Beside them the macro F1 of single tags, by scikit-learn; spans of several tags are not put together.
 
-Data are arrays of a loader function, with the fields 'tokens', 'mask' and 'tags'. Their largest tag says how many there are.
+Data are columns of words and of their tags in files, {'data.name': 'texts', 'data.text': 'tokens', 'data.label': 'ner_tags'}
+(research/data/spans.py), or arrays of a loader function, with the fields 'tokens', 'mask' and 'tags'. Their largest tag says
+how many there are.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Regression, tagging and answers from texts are learnt, on one's own arrays and by a network of one's own."""
 
 import functools
+import json
 
 import flax.linen as nn
 import jax
@@ -81,6 +82,31 @@ def test_it_is_learnt(session, name, tmp_path):
     outcome = tiny.train(built, tmp_path)
     assert built.num_classes == outputs
     assert outcome.status == 'finished' and outcome.metrics[f'test/{metric}'] > least, outcome.metrics
+
+
+@pytest.mark.parametrize('name', ['tagging', pytest.param('question_answering', marks=pytest.mark.long)])
+def test_files_of_words_and_of_answers_are_learnt(session, name, tmp_path):
+    """A tag is told by its word; the answer is the word behind 'is'. K comes from the files."""
+    draw = np.random.default_rng(0)
+    lines = []
+    for _ in range(200):
+        words = draw.choice([*'abc'], draw.integers(2, 6)).tolist()
+        context = ' '.join(['is', *words, 'b'])
+        answers = {'text': words[:1], 'answer_start': [3]}
+        lines.append(
+            {'words': words, 'tags': [f'of_{word}' for word in words], 'q': 'a', 'context': context, 'answers': answers}
+        )
+    (tmp_path / 'all.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    files = {'data.name': 'texts', 'data.path': str(tmp_path / 'all.jsonl'), 'data.test': 0.2, 'data.length': 12}
+    columns = ('words', '', 'tags') if name == 'tagging' else ('q', 'context', 'answers')
+    files |= {f'data.{field}': column for field, column in zip(('text', 'pair', 'label'), columns, strict=True)}
+    network = {'model.name': 'gru', 'model.head': 'tagging', 'model.dim': 8, 'model.width': 8}
+    base = {key: value for key, value in own(name).items() if not key.startswith('model.')}
+    built = tiny.build(session, base, files, network)
+    outcome = tiny.train(built, tmp_path / 'run')
+    assert built.num_classes == {'tagging': 3, 'question_answering': 2}[name]
+    metric = {'tagging': 'accuracy', 'question_answering': 'exact_match'}[name]
+    assert outcome.metrics[f'test/{metric}'] > 0.95, outcome.metrics
 
 
 @pytest.mark.long
