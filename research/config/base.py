@@ -53,7 +53,7 @@ def get_config(arg: str = '') -> ConfigDict:
             'model': {
                 'name': 'cnn',
                 'num_classes': 0,  # 0 = from the data
-                'init_from': '',  # weights to start from: a .safetensors file or its folder, or a run, 'WORKDIR:VARIANT:SEED'
+                'init_from': '',  # weights from .safetensors or its folder, word vectors, or a run 'WORKDIR:VARIANT:SEED'
             },
             'compress': {'name': 'none'},  # or lora: thin matrices learn beside the weights
             'gradient': {

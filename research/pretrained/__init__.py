@@ -11,7 +11,7 @@ from flax.traverse_util import unflatten_dict
 from research import models
 from research.catalogue import ConfigError, nearest
 from research.models.network import Preprocessing
-from research.pretrained import entries, files, mapping, recognition, runs
+from research.pretrained import entries, files, mapping, recognition, runs, word_vectors
 
 # Where networks over tokens have their word vectors.
 _TABLE = 'params/token_embedding/embedding'
@@ -62,24 +62,31 @@ def arguments(group: Mapping[str, Any]) -> dict[str, Any]:
     name, kwargs = group['name'], {key: value for key, value in group.items() if key not in ('name', *models.OWN)}
     if not group['init_from']:
         return kwargs
+    if _is_file_of_words(name, group['init_from']):
+        return {'dim': word_vectors.dim(group['init_from']), **kwargs}
     stored = _stored(group['init_from'])
     if _of_words(name, stored):
         return {'dim': models.create(**stored.network).dim, **kwargs}
     return recognition.arguments(name, stored, recognition.recognized(name, stored), kwargs)
 
 
-def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...]) -> dict[str, Any]:
+def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...], tokenizer: str = '') -> dict[str, Any]:
     """Weights for a network, float32 `{'params': ..., 'batch_stats': ...}`, without a head that has to be drawn; of a run of
-    'word2vec' the word vectors alone, for a network that says `WORD_VECTORS`.
+    'word2vec', or a file in word2vec's formats, the word vectors alone, for a network that says `WORD_VECTORS`. Of a file they
+    are `word_vectors.Rows`: a token that it lacks, special ones too, keeps the vector that the network draws for it.
 
     Args:
       module: the network, made with the `arguments` that the weights need.
-      name, path: as in `load`.
+      name, path: as in `load`; a file of word vectors ends in `.txt`, `.vec` or `.bin`.
       image: shape of the images [B, H, W, C]; for one channel, kernels are summed over three.
+      tokenizer: of the data, as the text of a `tokenizer.json`: which token has which word; '' without one.
 
     Raises:
-      ConfigError: what does not fit, by its name.
+      ConfigError: what does not fit, by its name; a file that has none of the tokens.
     """
+    if _is_file_of_words(name, path):
+        rows = word_vectors.of_tokens(path, tokenizer, (module.vocabulary_size, module.dim))
+        return unflatten_dict({tuple(_TABLE.split('/')): rows})
     stored = _stored(path)
     if _of_words(name, stored):
         table, expected = stored.read()[_TABLE], (module.vocabulary_size, module.dim)
@@ -95,10 +102,16 @@ def _of_words(name: str, stored: files.Stored) -> bool:
     return (stored.network or {}).get('name') == 'word2vec' and getattr(models.create(name), 'WORD_VECTORS', False)
 
 
+def _is_file_of_words(name: str, path: str) -> bool:
+    """Whether a path is of word vectors in a file, for a network that begins with such."""
+    return pathlib.Path(path).suffix in word_vectors.SUFFIXES and getattr(models.create(name), 'WORD_VECTORS', False)
+
+
 def tokenizer(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The group `data.tokenizer` of a whole config: that of the weights, where any lies beside them, unless a file is named."""
     path, group = config['model']['init_from'], config['data']['tokenizer']
-    if not path or group['name'] == 'file':
+    # word2vec.c itself leaves a list of words and their counts beside the vectors, which may be called vocab.txt.
+    if not path or group['name'] == 'file' or _is_file_of_words(config['model']['name'], path):
         return group
     run, given = runs.parse(path), pathlib.Path(path).expanduser()
     folder = runs.find(run) if run else given if given.is_dir() else given.parent

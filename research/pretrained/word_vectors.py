@@ -4,14 +4,27 @@ Both begin with a line 'V D'. Then come each word, a space and its numbers: as t
 first. Source: the authors' program, word2vec.c.
 """
 
+import contextlib
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from research.catalogue import ConfigError, nearest
+
+# How files in either format end.
+SUFFIXES = ('.txt', '.vec', '.bin')
+
+
+class Rows(NamedTuple):
+    """Rows of a table, float32 `[T, D]`, that are `known`, bool `[T]`; the others are to be drawn."""
+
+    table: np.ndarray
+    known: np.ndarray
 
 
 def load(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
@@ -21,12 +34,26 @@ def load(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
       ConfigError: no such file, or another format.
     """
     file = pathlib.Path(path).expanduser()
-    try:
+    with _explained(file):
         content = file.read_bytes()
         head, _, body = content.partition(b'\n')
         count, size = map(int, head.split())
         first = body.partition(b'\n')[0].rstrip().split(b' ')[1:]
         return (_text if len(first) == size and all(map(_is_number, first)) else _binary)(body, count, size)
+
+
+def dim(path: str | os.PathLike) -> int:
+    """D of a file, by its first line alone; raises as `load` does."""
+    file = pathlib.Path(path).expanduser()
+    with _explained(file), file.open('rb') as opened:
+        _, size = map(int, opened.readline(64).split())
+        return size
+
+
+@contextlib.contextmanager
+def _explained(file: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(f"No word vectors at '{file}': {error.strerror}.") from error
     except ValueError as error:
@@ -61,6 +88,44 @@ def _binary(body: bytes, count: int, size: int) -> tuple[list[str], np.ndarray]:
         vectors[row] = np.frombuffer(body, '<f4', size, end + 1)
         place = end + 1 + 4 * size
     return words, vectors
+
+
+def of_tokens(path: str | os.PathLike, tokenizer: str, shape: tuple[int, int]) -> Rows:
+    """The vectors of a tokenizer's tokens, as far as a file has them; warns of how many it has.
+
+    Args:
+      path: of the file.
+      tokenizer: as the text of a `tokenizer.json`; '' of data without one.
+      shape: (T, D) of the table.
+
+    Raises:
+      ConfigError: as `load` does; no tokenizer, vectors of another length than D, or no vector of any token.
+    """
+    from tokenizers import Tokenizer
+
+    if not tokenizer:
+        raise ConfigError(
+            f"'{path}' has vectors of words, and the data have no tokenizer that says which token is which word: take data of "
+            'texts, or start from a run of word2vec.'
+        )
+    words, vectors = load(path)
+    if vectors.shape[1] != shape[1]:
+        raise ConfigError(
+            f"'{path}' has vectors of {vectors.shape[1]} numbers, and model.dim is {shape[1]}: leave model.dim out, or take "
+            'another file.'
+        )
+    tokens, numbers = Tokenizer.from_str(tokenizer).get_vocab(), {word: number for number, word in enumerate(words)}
+    table, known = np.zeros(shape, np.float32), np.zeros(shape[0], bool)
+    for token, row in tokens.items():
+        if token in numbers:
+            table[row], known[row] = vectors[numbers[token]], True
+    if not known.any():
+        raise ConfigError(
+            f"'{path}' has a vector of none of the {len(tokens)} tokens. Check that data.tokenizer.name is 'words', as the "
+            'file has no pieces of words, and that data.tokenizer.lowercase is as in the file.'
+        )
+    warnings.warn(f"'{path}' has vectors of {known.sum()} of the {len(tokens)} tokens; the others are drawn.", stacklevel=3)
+    return Rows(table, known)
 
 
 def save(path: str | os.PathLike, words: Sequence[str], vectors: np.ndarray, binary: bool = False) -> None:

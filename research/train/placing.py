@@ -99,14 +99,14 @@ def background(experiment: Any) -> Background:
 
 
 def weights(experiment: Any, session: Session) -> dict[str, Any]:
-    """Weights to start from, read once a process for a network and an engine."""
-    config, program = experiment.config, experiment.program
+    """Weights to start from, read once a process for a network, a tokenizer and an engine."""
+    config, program, tokenizer = experiment.config, experiment.program, experiment.dataset.tokenizer
     path = config['model']['init_from']
     if not path:
         return {}
     shape, engine = program.step.inputs(1)[0][0].shape, program.engine
-    key = f'{sorted(config["model"].items())} {shape} {type(engine).__name__} {len(engine.devices)}'
+    key = f'{sorted(config["model"].items())} {shape} {type(engine).__name__} {len(engine.devices)}', tokenizer
     if key not in session.placed:
-        loaded = pretrained.weights(program.step.module, config['model']['name'], path, shape)
+        loaded = pretrained.weights(program.step.module, config['model']['name'], path, shape, tokenizer)
         session.placed[key] = engine.replicate(loaded)
     return session.placed[key]

@@ -21,7 +21,7 @@ def test_what_is_written_comes_back(tmp_path, binary):
     vectors[0, :2] = np.frombuffer(b' \n \n \n  ', np.float32)
     word_vectors.save(tmp_path / 'vectors', WORDS, vectors, binary)
     words, found = word_vectors.load(tmp_path / 'vectors')
-    assert words == WORDS
+    assert words == WORDS and word_vectors.dim(tmp_path / 'vectors') == 9
     np.testing.assert_array_equal(found, vectors)
 
 

@@ -12,10 +12,15 @@ import pytest
 import research.study
 from research import models, pretrained, tasks
 from research.catalogue import ConfigError
+from research.config import overrides
 from research.models.word2vec import Word2Vec
+from research.pretrained import word_vectors as vectors_in_files
 from research.pretrained.files import Stored
-from research.study import launch
+from research.study import identity, launch
 from research.tasks import word_vectors
+from research.train import experiment as experiments
+from research.train.clock import Clock
+from research.train.program import Session
 
 # Of 0 are the special tokens.
 COUNTS = (0, 0, 0, 0, 0, 9, 1, 4, 4, 30, 2)
@@ -231,3 +236,80 @@ def test_other_networks_start_from_word_vectors(monkeypatch):
         pretrained.weights(module.clone(vocabulary_size=12), 'lstm', 'a run', (1, 1))
     with pytest.raises(ConfigError, match="is a 'word2vec', not a 'bert'"):
         pretrained.arguments({**group, 'name': 'bert'})
+
+
+class TestFile:
+    """Word vectors in a file of word2vec's: 'cat' and 'sat' among the data's words, 'whale' of none of them."""
+
+    WORDS = ['sat', 'whale', 'cat']
+    VECTORS = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+
+    @pytest.fixture
+    def config(self, tmp_path):
+        """(changes of a config) -> a config of texts that starts from the file."""
+        rows = ['text\tlabel', *(f'the {animal} sat\t{i % 2}' for i, animal in enumerate(('cat', 'Dog') * 20))]
+        (tmp_path / 'texts.tsv').write_text('\n'.join(rows))
+        (tmp_path / 'vocab.txt').write_text('sat 40\nwhale 2\ncat 20\n')  # as word2vec.c leaves it
+
+        def made(file='vectors.vec', words=self.WORDS, **changes):
+            if file:
+                vectors_in_files.save(tmp_path / file, words, self.VECTORS, binary=file.endswith('.bin'))
+            given = {
+                'task.name': 'text_classification',
+                'data.name': 'texts',
+                'data.path': str(tmp_path / 'texts.tsv'),
+                'data.test': 0.2,
+                'data.batch_size': 8,
+                'data.tokenizer.name': 'words',
+                'model.name': 'word_average',
+                'model.init_from': str(tmp_path / file) if file else '',
+                'study.budget': '2st',
+            }
+            return overrides.apply(overrides.defaults(), given | changes)
+
+        return made
+
+    @staticmethod
+    def built(config):
+        return experiments.build(config, Session(), identity.compile_key(config))
+
+    @pytest.mark.parametrize('file', ['vectors.vec', 'vectors.txt', 'vectors.bin'])
+    def test_words_take_their_vectors_and_the_others_are_drawn(self, config, file):
+        with pytest.warns(UserWarning, match=r'has vectors of 2 of the 9 tokens; the others are drawn'):
+            started = self.built(config(file))
+        drawn = self.built(config('', **{'model.dim': 5})).init(Clock()).params
+        params = started.init(Clock()).params
+        tokens = json.loads(started.dataset.tokenizer)['model']['vocab']
+        expected = np.array(drawn['token_embedding']['embedding'])
+        expected[[tokens['sat'], tokens['cat']]] = self.VECTORS[[0, 2]]
+        np.testing.assert_array_equal(params['token_embedding']['embedding'], expected)
+        chex.assert_trees_all_equal(params['head'], drawn['head'])
+
+    @pytest.mark.filterwarnings('ignore:.*has vectors of')
+    def test_another_tokenizer_of_as_many_words_is_another_table(self, config):
+        """In one process, which keeps what it has read."""
+        session, known = Session(), []
+        for lowercase in (True, False):
+            asked = config(words=['sat', 'whale', 'Dog'], **{'data.tokenizer.lowercase': lowercase})
+            built = experiments.build(asked, session, identity.compile_key(asked))
+            known.append(int(built.weights['params']['token_embedding']['embedding'].known.sum()))
+        assert known == [1, 2]
+
+    @pytest.mark.parametrize(
+        ('asked', 'message'),
+        [
+            ({'words': ['Sat', 'whale', 'Cat']}, "a vector of none of the 9 tokens.*name is 'words'.*lowercase"),
+            ({'model.dim': 6}, 'vectors of 5 numbers, and model.dim is 6: leave model.dim out'),
+        ],
+    )
+    def test_one_that_does_not_fit_is_refused(self, config, asked, message):
+        with pytest.raises(ConfigError, match=message):
+            self.built(config(**asked))
+
+    def test_words_mean_nothing_to_other_tokens(self, config):
+        group = config()['model']
+        module = models.create('word_average', 2, vocabulary_size=9, dim=5)
+        with pytest.raises(ConfigError, match='the data have no tokenizer'):
+            pretrained.weights(module, 'word_average', group['init_from'], (1, 1))
+        with pytest.raises(ConfigError, match='is not a safetensors file'):
+            pretrained.arguments({**group, 'name': 'bert'})

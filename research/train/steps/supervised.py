@@ -70,7 +70,11 @@ class Supervised:
         """The state before the first step."""
         args, kwargs = self.inputs(2)
         drawn = flatten_dict(self.module.init(key_of(rng, 'init'), *args, **kwargs))
-        variables = unflatten_dict(drawn | flatten_dict(weights))
+        given = flatten_dict(weights)
+        for path, leaf in given.items():
+            if isinstance(leaf, pretrained.word_vectors.Rows):
+                given[path] = jnp.where(leaf.known[:, None], leaf.table, drawn[path])
+        variables = unflatten_dict(drawn | given)
         params, split = variables['params'], self.compression.split
         params, masks = split(rng, params) if split else (params, {})
         return State(
