@@ -51,12 +51,18 @@ def get_config(arg: str = ''):
     config.study.seeds = 8
     lstm = {'name': 'lstm', 'head': 'classification', 'dropout': 0.3, 'num_classes': 0, 'init_from': ''}
     of_words = {'num_classes': 0, 'init_from': f'{vectors}:baseline:0'}
+    features = {
+        'model': lstm | {'name': 'bert_lstm', 'init_from': f'{pretrained}:baseline:0'},
+        'optimizer.learning_rate': 2e-3,
+        'optimizer.rate_multipliers': (('encoder/*', 0.0),),
+    }
     config.study.variants = {
         **({'average': {'model': {'name': 'word_average', **of_words}, 'optimizer.learning_rate': 1e-2}} if vectors else {}),
         'lstm': {'model': lstm, 'optimizer.learning_rate': 2e-3},
         **({'lstm_vectors': {'model': lstm | of_words, 'optimizer.learning_rate': 2e-3}} if vectors else {}),
         'bert': _bert('bert_mini', max_length=64),
         **({'bert_pretrained': _bert('bert_mini', max_length=64, init_from=f'{pretrained}:baseline:0')} if pretrained else {}),
+        **({'lstm_features': features} if pretrained else {}),
         **({'minilm': _bert('bert', init_from=minilm)} if minilm else {}),
     }
     return config

@@ -70,7 +70,7 @@ MARK = '<!-- Below: python docs/write.py -->\n\n'
 FIRST = (
     {'cnn': 'cnn'}
     | {family: names[0] for family, names in models.FAMILIES.items()}
-    | {'text_cnn': 'text_cnn', 'word_average': 'word_average', 'word2vec': 'word2vec', 'dcgan': 'dcgan'}
+    | {name: name for name in ('bert_lstm', 'text_cnn', 'word_average', 'word2vec', 'dcgan')}
 )
 
 

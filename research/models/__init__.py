@@ -1,7 +1,7 @@
 """Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images.
 
-BERT, the recurrent networks, the text CNN and the average of word vectors read tokens, int `[B, T]`; a `head` says what they
-give. So does word2vec, which gives products of vectors.
+BERT, the recurrent networks, alone or over a BERT, the text CNN and the average of word vectors read tokens, int `[B, T]`; a
+`head` says what they give. So does word2vec, which gives products of vectors.
 """
 
 import inspect
@@ -41,6 +41,7 @@ MODELS = {
     'cnn': 'research.models.cnn:CNN',
     'vit': 'research.models.vit:ViT',
     'bert': 'research.models.bert:BERT',
+    'bert_lstm': 'research.models.bert_lstm:BertLSTM',
     'text_cnn': 'research.models.text_cnn:TextCNN',
     'word_average': 'research.models.word_average:WordAverage',
     'word2vec': 'research.models.word2vec:Word2Vec',

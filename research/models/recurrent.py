@@ -85,6 +85,33 @@ class Direction(nn.Module):
         return outputs if flipped is None else jnp.take_along_axis(outputs, flipped, 1), last
 
 
+def read(net: nn.Module, x: jax.Array, mask: jax.Array | None, train: bool) -> Any:
+    """What the head of `net` gives of features `[B, T, D]`, by layers that are added to it while it runs.
+
+    Args:
+      net: a module with the fields of `Recurrent` but for the tokens'.
+      x: the features.
+      mask: bool `[B, T]`, True on real ones, which come first; None for all.
+      train: whether dropout is on.
+
+    Raises:
+      ConfigError: an unknown head or cell.
+    """
+    for what, given, valid in (('head', net.head, HEADS), ('cell', net.cell, CELLS)):
+        if given not in valid:
+            raise ConfigError(f"Unknown {what} '{given}'.{nearest(given, valid)}")
+    lengths = jnp.full(len(x), x.shape[1]) if mask is None else mask.sum(1)
+    ways = {'forward': False, **({'backward': True} if net.bidirectional else {})}
+    for i in range(1, net.depth + 1):
+        x = Dropout(net.dropout, name=f'dropout{i}')(x, train)
+        both = [Direction(net.cell, net.width, back, name=f'{name}{i}')(x, lengths) for name, back in ways.items()]
+        x, last = (jnp.concatenate(parts, -1) for parts in zip(*both, strict=True))
+    if net.head == 'none':
+        return x, last
+    x = Dropout(net.dropout, name='head_dropout')(last if net.head == 'classification' else x, train)
+    return nn.Dense(net.num_classes, name='head')(x)
+
+
 class Recurrent(nn.Module):
     """A recurrent network over tokens, and a head.
 
@@ -132,21 +159,9 @@ class Recurrent(nn.Module):
           ConfigError: no tokens, an unknown head or cell.
         """
         del segments
-        for what, given, valid in (('head', self.head, HEADS), ('cell', self.cell, CELLS)):
-            if given not in valid:
-                raise ConfigError(f"Unknown {what} '{given}'.{nearest(given, valid)}")
         check_tokens('A recurrent network', tokens)
-        lengths = jnp.full(len(tokens), tokens.shape[1]) if mask is None else mask.sum(1)
-        x = nn.Embed(self.vocabulary_size, self.dim, name='token_embedding')(tokens)
-        ways = {'forward': False, **({'backward': True} if self.bidirectional else {})}
-        for i in range(1, self.depth + 1):
-            x = Dropout(self.dropout, name=f'dropout{i}')(x, train)
-            both = [Direction(self.cell, self.width, back, name=f'{name}{i}')(x, lengths) for name, back in ways.items()]
-            x, last = (jnp.concatenate(parts, -1) for parts in zip(*both, strict=True))
-        if self.head == 'none':
-            return x, last
-        x = Dropout(self.dropout, name='head_dropout')(last if self.head == 'classification' else x, train)
-        return nn.Dense(self.num_classes, name='head')(x)
+        vectors = nn.Embed(self.vocabulary_size, self.dim, name='token_embedding')(tokens)
+        return read(self, vectors, mask, train)
 
 
 rnn = functools.partial(Recurrent, cell='rnn')

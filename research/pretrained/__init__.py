@@ -67,6 +67,11 @@ def arguments(group: Mapping[str, Any]) -> dict[str, Any]:
     stored = _stored(group['init_from'])
     if _of_words(name, stored):
         return {'dim': models.create(**stored.network).dim, **kwargs}
+    if theirs := _of_encoder(name, stored):
+        inside = recognition.arguments(theirs, stored, recognition.recognized(theirs, stored), kwargs.get('encoder', {}))
+        whole, said = models.create(name), mapping.arguments(models.create(theirs, **inside))
+        vocabulary = {key: said[key] for key in ('vocabulary_size',) if key in said}
+        return {**vocabulary, **kwargs, 'encoder': {key: value for key, value in said.items() if key not in whole.FIXED}}
     return recognition.arguments(name, stored, recognition.recognized(name, stored), kwargs)
 
 
@@ -74,6 +79,7 @@ def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...], tok
     """Weights for a network, float32 `{'params': ..., 'batch_stats': ...}`, without a head that has to be drawn; of a run of
     'word2vec', or a file in word2vec's formats, the word vectors alone, for a network that says `WORD_VECTORS`. Of a file they
     are `word_vectors.Rows`: a token that it lacks, special ones too, keeps the vector that the network draws for it.
+    Of a BERT, for a network with an `ENCODER`, they are the encoder's.
 
     Args:
       module: the network, made with the `arguments` that the weights need.
@@ -93,13 +99,32 @@ def weights(module: nn.Module, name: str, path: str, image: tuple[int, ...], tok
         if table.shape != expected:
             raise ConfigError(f"'{path}' has word vectors {list(table.shape)}, and '{name}' takes {list(expected)}.")
         return unflatten_dict({tuple(_TABLE.split('/')): table})
-    source = recognition.recognized(name, stored)
-    return unflatten_dict(mapping.into(name, module, source, stored, mapping.tensors_of(source, stored), image).leaves)
+    theirs = _of_encoder(name, stored)
+    network, part = (theirs, module.part()) if theirs else (name, module)
+    source = recognition.recognized(network, stored)
+    leaves = mapping.into(network, part, source, stored, mapping.tensors_of(source, stored), image).leaves
+    at = (module.ENCODER,) if theirs else ()
+    return unflatten_dict({(kind, *at, *path): leaf for (kind, *path), leaf in leaves.items()})
 
 
 def _of_words(name: str, stored: files.Stored) -> bool:
     """Whether weights are word vectors, for a network that begins with such and draws the rest."""
     return (stored.network or {}).get('name') == 'word2vec' and getattr(models.create(name), 'WORD_VECTORS', False)
+
+
+def _of_encoder(name: str, stored: files.Stored) -> str:
+    """The network that weights are of, where they are for the encoder of a network that has one, and not for all of it.
+
+    Raises:
+      ConfigError: a run of a network that is no encoder of its kind.
+    """
+    module = models.create(name)
+    theirs = 'bert' if stored.network is None else stored.network.get('name', name)
+    if not hasattr(module, 'ENCODER') or theirs == name:
+        return ''
+    if not isinstance(models.create(theirs), kind := type(module.part())):
+        raise ConfigError(f"'{stored.where}' is a '{theirs}', and '{name}' starts from a {kind.__name__} or a '{name}'.")
+    return theirs
 
 
 def _is_file_of_words(name: str, path: str) -> bool:

@@ -253,7 +253,7 @@ def out_of(module: nn.Module, variables: Mapping[str, Any], source: str) -> tupl
     leaves = flatten_dict({kind: tree for kind, tree in variables.items() if kind != 'foreign'})
     texts = json.loads(bytes(np.asarray(foreign.pop(_TEXTS)))) if _TEXTS in foreign else {}
     if is_own(family):
-        tensors, texts = {}, {**texts, files.NETWORK: json.dumps(_arguments(module))}
+        tensors, texts = {}, {**texts, files.NETWORK: json.dumps(arguments(module))}
     else:
         tensors, texts = foreign, {**files.FORMAT, **texts}
     for entry in entries(module, family, {path: np.shape(leaf) for path, leaf in leaves.items()}):
@@ -261,7 +261,7 @@ def out_of(module: nn.Module, variables: Mapping[str, Any], source: str) -> tupl
     return tensors, texts
 
 
-def _arguments(module: nn.Module) -> dict[str, Any]:
+def arguments(module: nn.Module) -> dict[str, Any]:
     """What a network's constructor was given beside its class's defaults."""
     fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in _GIVEN}
     defaults = {field.name: field.default for field in dataclasses.fields(module)}

@@ -15,6 +15,11 @@ MASK = np.arange(7) < np.array(LENGTHS)[:, None]
 SMALL = {'vocabulary_size': 11, 'dim': 5}
 PLAIN = ('text_cnn', 'word_average')
 RECURRENT = {'width': 6, 'depth': 2, **SMALL}
+HEADED = {
+    **dict.fromkeys(('rnn', 'gru', 'lstm'), {**RECURRENT, 'head': 'classification'}),
+    'bert_lstm': {'vocabulary_size': 11, 'encoder': {'dim': 8, 'depth': 1, 'width': 12}, 'width': 6, 'head': 'classification'},
+    **dict.fromkeys(PLAIN, SMALL),
+}
 
 
 def made(name, **kwargs):
@@ -77,9 +82,11 @@ def test_the_text_cnn_is_torchs():
     np.testing.assert_allclose(module.apply(variables, TOKENS[:1]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', [*(pytest.param(name, marks=pytest.mark.long) for name in ('rnn', 'gru')), 'lstm', *PLAIN])
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.long if name in ('rnn', 'gru') else ()) for name in HEADED]
+)
 def test_neither_padding_nor_neighbours_change_a_text(name):
-    module, variables = made(name, **(SMALL if name in PLAIN else {**RECURRENT, 'head': 'classification'}))
+    module, variables = made(name, **HEADED[name])
     apply = jax.jit(module.apply)
     together = apply(variables, TOKENS, mask=MASK)
     other = apply(variables, np.where(MASK, TOKENS, 3), mask=MASK)

@@ -149,3 +149,24 @@ def test_a_folder_of_transformers_is_read_and_written_back(head, tmp_path):
     pretrained.save(module, variables, tmp_path / 'new' / 'model.safetensors', 'huggingface')
     old, new = (load_file(p / 'model.safetensors') for p in (tmp_path, tmp_path / 'new'))
     same(new, {(name if head != 'none' else f'bert.{name}'): a for name, a in old.items()})
+
+
+@pytest.mark.parity
+def test_a_folder_of_transformers_is_read_beneath_a_recurrent_network(tmp_path):
+    torch, *_ = references.libraries()
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**{key: value for key, value in CONFIG.items() if key != 'model_type'})
+    network = transformers.BertModel(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        network.save_pretrained(tmp_path)
+        expected = network(torch.tensor(TOKENS)).last_hidden_state.numpy()
+    group = {'name': 'bert_lstm', 'num_classes': 0, 'init_from': str(tmp_path), 'width': 3}
+    module = models.create('bert_lstm', **pretrained.arguments(group))
+    variables = pretrained.weights(module, 'bert_lstm', str(tmp_path), (1, 1))
+    assert set(variables['params']) == {'encoder'}
+    found, _ = jax.jit(module.part().apply)({'params': variables['params']['encoder']}, TOKENS)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
