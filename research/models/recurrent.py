@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from research.catalogue import ConfigError, nearest
+from research.layers.dense import Dense
 from research.layers.dropout import Dropout
 from research.models.network import check_tokens
 
@@ -62,7 +63,7 @@ class Direction(nn.Module):
         there = places < lengths[:, None]
         flipped = jnp.where(there, lengths[:, None] - 1 - places, places)[..., None] if self.backward else None
         x = x if flipped is None else jnp.take_along_axis(x, flipped, 1)
-        x = nn.Dense(gates * self.width, name='input')(x)
+        x = Dense(gates * self.width, name='input')(x)
         square = nn.initializers.orthogonal()
         kernel = self.param(
             'recurrent',
@@ -109,7 +110,7 @@ def read(net: nn.Module, x: jax.Array, mask: jax.Array | None, train: bool) -> A
     if net.head == 'none':
         return x, last
     x = Dropout(net.dropout, name='head_dropout')(last if net.head == 'classification' else x, train)
-    return nn.Dense(net.num_classes, name='head')(x)
+    return Dense(net.num_classes, name='head')(x)
 
 
 class Recurrent(nn.Module):

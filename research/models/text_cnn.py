@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from research.layers import initializers
+from research.layers.conv import Conv
+from research.layers.dense import Dense
 from research.layers.dropout import Dropout
 from research.models.network import check_tokens
 
@@ -57,10 +59,9 @@ class TextCNN(nn.Module):
         lengths, places = mask.sum(1, keepdims=True), jnp.arange(tokens.shape[1])[None]
         found = []
         for width in self.widths:
-            conv = nn.Conv(
-                self.filters, (width,), padding=[(0, width - 1)], kernel_init=initializers.he_normal(), name=f'conv{width}'
-            )
+            ahead = ((0, width - 1), (0, 0))
+            conv = Conv(self.filters, (width, 1), padding=ahead, kernel_init=initializers.he_normal(), name=f'conv{width}')
             whole = places <= jnp.maximum(lengths - width, 0)  # a text shorter than a filter is seen once
-            found.append((nn.relu(conv(x)) * whole[..., None]).max(1))
+            found.append((nn.relu(conv(x[:, :, None])[:, :, 0]) * whole[..., None]).max(1))
         x = Dropout(self.dropout, name='head_dropout')(jnp.concatenate(found, -1), train)
-        return nn.Dense(self.num_classes, name='head')(x)
+        return Dense(self.num_classes, name='head')(x)

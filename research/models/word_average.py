@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from research.layers.dense import Dense
 from research.layers.dropout import Dropout
 from research.models.network import check_tokens
 
@@ -50,4 +51,4 @@ class WordAverage(nn.Module):
         vectors = nn.Embed(self.vocabulary_size, self.dim, name='token_embedding')(tokens)
         there = jnp.ones((*tokens.shape, 1), vectors.dtype) if mask is None else mask[..., None].astype(vectors.dtype)
         mean = (vectors * there).sum(1) / jnp.maximum(there.sum(1), 1)
-        return nn.Dense(self.num_classes, name='head')(Dropout(self.dropout, name='head_dropout')(mean, train))
+        return Dense(self.num_classes, name='head')(Dropout(self.dropout, name='head_dropout')(mean, train))
