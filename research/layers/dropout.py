@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from research.catalogue import ConfigError
-from research.layers import formulation
+from research.layers import draws, formulation
 from research.layers.example import example_keys
 
 UNITS = ('element', 'channel', 'example')
@@ -59,6 +59,6 @@ class Dropout(nn.Module):
         ones = (1,) * (x.ndim - 2)
         shape = {'element': x.shape[1:], 'channel': (*ones, x.shape[-1]), 'example': (*ones, 1)}[self.unit]
         share = jnp.float32(1 - self.rate)  # its dtype sets that of the draws: the same mask with float64 enabled
-        kept = jax.vmap(lambda k: jax.random.bernoulli(k, share, shape))(keys)
+        kept = draws.bernoulli(keys, share, shape)
         kept = jax.lax.optimization_barrier(kept) if formulation.keeps_masks() else kept
         return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)

@@ -1,3 +1,4 @@
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,27 @@ def test_every_initializer_that_is_offered_is_compared():
     assert offered == set(PAIRS)
 
 
-def test_dense_is_flax_dense():
-    x = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
-    ours, theirs = Dense(3, name='head'), nn.Dense(3, name='head')
+@pytest.mark.parametrize('shape', [(4, 6), (2, 3, 6), (2, 1, 3, 6), (0, 3, 6)])
+def test_dense_is_flax_dense(shape):
+    """On more than one axis of rows the product is over one: equal, and with a gradient of the same numbers."""
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    ours, theirs = Dense(3, name='head'), nn.Dense(3, name='head', kernel_init=initializers.lecun_normal())
     variables, expected = (jax.jit(layer.init)(jax.random.key(0), x) for layer in (ours, theirs))
     jax.tree.map(np.testing.assert_array_equal, variables, expected)
-    np.testing.assert_array_equal(*(jax.jit(layer.apply)(variables, x) for layer in (ours, theirs)))
+
+    def both(layer):
+        def output(variables, x):
+            y = layer.apply(variables, x)
+            return jnp.sin(y).sum(), y
+
+        return jax.jit(jax.value_and_grad(output, (0, 1), has_aux=True))(variables, x)
+
+    chex.assert_trees_all_close(both(ours), both(theirs), rtol=1e-6, atol=1e-6)
+
+
+def test_the_gradient_of_a_kernel_sums_over_one_axis():
+    """Over two, XLA transposes an array first."""
+    x, layer = jnp.ones((2, 3, 6)), Dense(3)
+    variables = layer.init(jax.random.key(0), x)
+    gradient = str(jax.make_jaxpr(jax.grad(lambda variables: layer.apply(variables, x).sum()))(variables))
+    assert 'dimension_numbers=(([0], [0])' in gradient and '([0, 1], [0, 1])' not in gradient
