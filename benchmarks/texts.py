@@ -288,9 +288,12 @@ def measure(row: Row, rounds: int, device: str, check: bool) -> None:
 
 def of_attention(device: str) -> None:
     """Prints forward and backward of attention alone, a text of T tokens, 12 heads of 64 features: MiB and ms by path."""
-    blocks = mock.patch.object(formulation, 'queries_at_once', lambda queries, keys: 256)
-    whole = mock.patch.object(formulation, 'queries_at_once', lambda queries, keys: queries)
-    paths = {'ours, all at once': (whole, attentions.attention), 'ours, 256 queries at a time': (blocks, attentions.attention)}
+    blocks = mock.patch.object(formulation, 'queries_at_once', lambda queries, keys: 512)
+    whole = mock.patch.object(formulation, 'queries_at_once', lambda queries, keys: 0)
+    paths = {
+        'ours, all at once': (whole, attentions.attention),
+        'ours, 512 queries of a head at a time': (blocks, attentions.attention),
+    }
     paths |= {name: (contextlib.nullcontext(), path) for name, path in PATHS.items()}
     for dtype in ('float32',) if device == 'cpu' else ('float32', 'bfloat16'):
         for length in (1024, 2048) if device == 'cpu' else (1024, 2048, 4096, 8192):

@@ -4,6 +4,7 @@ B examples, T queries, S keys, N heads of H features, K heads of keys and values
 Masks are boolean, True where a query may see a key, broadcast to `[B, N, T, S]`, and combined by `&`.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,7 +28,7 @@ def attention(
     """Weighted means of values, with the softmax in float32 or wider.
 
     remat does not keep the scores, T x S per head: much memory, few FLOPs (Korthikanti et al. 2022). On CPU, without dropout,
-    long sequences go by blocks of queries, and memory is linear in T (Rabe and Staats 2021).
+    long sequences go head by head and by blocks of queries, and memory is linear in T (Rabe and Staats 2021).
 
     Args:
       query: `[B, T, N, H]`, floating.
@@ -42,46 +43,66 @@ def attention(
     Raises:
       ConfigError: K does not divide N.
     """
-    length, heads = query.shape[1:3]
+    batch, length, heads, features = query.shape
     keys, shared = key.shape[1:3]
     if heads % shared:
         raise ConfigError(f'{heads} heads cannot share {shared} heads of keys and values evenly: choose a divisor.')
-    block = length if dropout else formulation.queries_at_once(length, keys)
-    if block == length:
-        return _of_all(query, key, value, mask, bias, dropout)
+    groups = heads // shared
+    # Queries of a group are rows beside each other, [B, K, R, H]: they share keys and values without copies of these.
+    rows = query.reshape(batch, length, shared, groups, features).transpose(0, 2, 3, 1, 4)
+    arrays = {
+        'query': rows.reshape(batch, shared, groups * length, features),
+        'key': key.swapaxes(1, 2),
+        'value': value.swapaxes(1, 2),
+        **{name: _of_rows(a, shared, groups, length) for name, a in (('mask', mask), ('bias', bias)) if a is not None},
+    }
+    block = 0 if dropout else formulation.queries_at_once(groups * length, keys)
+    if block:
+        mixed = _in_turn(functools.partial(_in_turn, functools.partial(_by_blocks, block)), arrays)
+    else:
+        by_heads = dropout and (lambda weights: dropout(weights.reshape(batch, heads, length, keys)).reshape(weights.shape))
+        mixed = _of_all(**arrays, dropout=by_heads)
+    return mixed.reshape(rows.shape).transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * features)
 
-    def blocks(a, axis):
-        return jnp.moveaxis(a.reshape(*a.shape[:axis], -1, block, *a.shape[axis + 1 :]), axis, 0)
 
-    same = {name: a for name, a in (('mask', mask), ('bias', bias)) if a is not None and a.shape[2] == 1}
-    cut = {name: blocks(a, 2) for name, a in (('mask', mask), ('bias', bias)) if a is not None and a.shape[2] > 1}
-    mixed = lax.map(
-        jax.checkpoint(lambda given: _of_all(key=key, value=value, **same, **given)), {'query': blocks(query, 1), **cut}
-    )
-    return jnp.moveaxis(mixed, 0, 1).reshape(query.shape[0], length, -1)
+def _of_rows(a, shared, groups, length):
+    """A mask or a bias by rows, `[B, K, R, S]`; what is 1 stays 1."""
+    batch, heads, queries, keys = a.shape
+    if heads == queries == 1:
+        return a
+    outer = batch, 1 if heads == 1 else shared
+    a = a.reshape(*outer, heads // outer[1], queries, keys)
+    return jnp.broadcast_to(a, (*outer, groups, length, keys)).reshape(*outer, groups * length, keys)
+
+
+def _in_turn(function, arrays):
+    """`function` of one row of named arrays after the other; an array of 1 row has the same for all."""
+    cut = {name: a for name, a in arrays.items() if len(a) != 1}
+    same = {name: a[0] for name, a in arrays.items() if len(a) == 1}
+    return lax.map(lambda part: function(same | part), cut) if cut else function(same)[None]
+
+
+def _by_blocks(block, arrays):
+    """One head of keys, a block of rows after the other."""
+
+    def blocks(name, a):
+        return a[None] if name in ('key', 'value') or len(a) == 1 else a.reshape(-1, block, a.shape[1])
+
+    mixed = _in_turn(jax.checkpoint(lambda part: _of_all(**part)), {name: blocks(name, a) for name, a in arrays.items()})
+    return mixed.reshape(arrays['query'].shape)
 
 
 def _of_all(query, key, value, mask=None, bias=None, dropout=None):
-    batch, length, heads, features = query.shape
-    keys, shared = key.shape[1:3]
-    groups = heads // shared
-    # Queries of a group are rows beside each other: they share keys and values without copies of these.
-    rows = query / jnp.sqrt(features).astype(query.dtype)  # there are fewer of these than scores
-    rows = rows.reshape(batch, length, shared, groups, features).transpose(0, 3, 1, 2, 4)
-    rows = rows.reshape(batch, groups * length, shared, features)
-    scores = jnp.einsum('brkh,bskh->bkrs', rows, key)
-    scores = scores.reshape(batch, heads, length, keys).astype(jnp.promote_types(scores.dtype, jnp.float32))
+    """Of queries `[..., R, H]`, keys and values `[..., S, H]`; mask and bias broadcast to `[..., R, S]`."""
+    # There are fewer queries than scores: they are divided.
+    scores = (query / jnp.sqrt(query.shape[-1]).astype(query.dtype)) @ key.swapaxes(-1, -2)
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     scores = scores if bias is None else scores + bias
     # A selection takes 0.6 of the time and memory of a masked softmax (CPU, T 512); queries that see nothing get 0 below.
     scores = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(scores).astype(value.dtype)
-    weights = weights if dropout is None else dropout(weights)
-    mixed = jnp.einsum('bkrs,bskh->brkh', weights.reshape(batch, shared, groups * length, keys), value)
-    mixed = remat.product(mixed).reshape(batch, groups, length, shared, features)
-    mixed = mixed.transpose(0, 2, 3, 1, 4).reshape(batch, length, heads, features)
-    if mask is not None:
-        mixed = jnp.where(mask.any(-1).swapaxes(1, 2)[..., None], mixed, 0)
-    return mixed.reshape(batch, length, heads * features)
+    mixed = remat.product((dropout(weights) if dropout else weights) @ value)
+    return mixed if mask is None else jnp.where(mask.any(-1)[..., None], mixed, 0)
 
 
 def padding_mask(valid: jax.Array) -> jax.Array:

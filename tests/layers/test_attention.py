@@ -158,13 +158,15 @@ def test_dropout_of_weights_belongs_to_the_position():
     assert np.abs(whole - apply(query, key, value)).max() > 0.1
 
 
-@pytest.mark.parametrize('masked', ['causal', 'padding'])
+@pytest.mark.parametrize('masked', ['causal', 'padding', 'segments'])
 def test_blocks_of_queries_give_what_all_give_at_once(masked, monkeypatch):
     arrays, at = drawn(0, queries=6, keys=6, shared=2), np.arange(6)[None]
-    mask = causal_mask(6, 6) if masked == 'causal' else padding_mask(at < np.array([[6], [4]]))
+    mask = {'causal': causal_mask(6, 6), 'padding': padding_mask(at < np.array([[6], [4]]))}.get(masked)
+    mask = segment_mask(*(jnp.array([[1, 1, 1, 2, 2, 2], [1, 2, 2, 2, 2, 3]]),) * 2) if mask is None else mask
+    bias = alibi(4, at, at) if masked != 'segments' else jnp.arange(24.0).reshape(1, 4, 1, 6)  # of a head and a key alone
 
     def result(arrays):
-        mixed = attention(*arrays, mask, alibi(4, at, at))
+        mixed = attention(*arrays, mask, bias)
         return jnp.sin(mixed).sum(), mixed
 
     expected = jax.jit(jax.value_and_grad(result, has_aux=True))(arrays)
