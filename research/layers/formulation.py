@@ -104,8 +104,8 @@ def queries_at_once(queries: int, keys: int) -> int:
     """How many queries of one head an attention takes at once, each block computed again for its gradient; 0 for all heads and
     queries.
 
-    With 12 heads of 64 features a gradient at 2048 tokens takes 48 MiB instead of 774 and 0.42 of the time, at 1024 24 instead
-    of 195 and 0.69; eight texts of 512 take 0.77, of 384 1.07 of the time (jaxlib 0.10.2, two cores).
+    With 12 heads of 64 features a gradient at 2048 tokens takes 48 MiB instead of 588 and 0.45 of the time, at 1024 24 instead
+    of 150 and 0.72; eight texts of 512 take 0.77, of 384 1.07 of the time (jaxlib 0.10.2, two cores).
     """
     if not _fast() or queries * keys < 512**2:
         return 0
