@@ -28,8 +28,8 @@ def get_config(arg: str = '') -> ConfigDict:
                     'coupling': 'none',  # of the learning rate to the size: 'none', 'linear' or 'sqrt'
                 },
                 'eval_batch_size': 256,  # examples an evaluation step
-                'label': '',  # which column of classes, tags or answers to learn, where data have several; '' = the usual one
-                'text': 'text',  # the column of texts, or of words, in a table of one's own or of TFDS, where it has several
+                'label': '',  # the column of classes, of tags or of answers, where data have several; '' = the usual one
+                'text': 'text',  # the column of texts, in a table of one's own or of TFDS, where it has several
                 'pair': '',  # the column of second texts, of a .txt 'next', every second line; '' = none
                 'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, words, or a file
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded

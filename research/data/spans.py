@@ -4,6 +4,7 @@ Words and tags are two columns of lists, as Hugging Face has CoNLL and Universal
 `{'text': [...], 'answer_start': [...]}`, as it has SQuAD: the first counts, empty lists are no answer.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ def read(
       numbered: `research.data.texts.numbered`, for the tags.
 
     Returns:
-      (part -> {'text': N texts, words joined by spaces, `WORD_TAGS`: int32 [N, W], -1 behind the last word}, or {'text': N
+      (part -> {'text': N texts, words joined by spaces, `WORD_TAGS`: int32 [N, W], -1 behind the last word and for a tag
+      below 0, which does not count}, or {'text': N
       questions, 'pair': N contexts, `ANSWER`: int32 [N, 2], the first character in the context and the one behind the last,
       -1 for none}; the names of the tags).
 
@@ -55,12 +57,16 @@ def read(
                 "and {'text': [...], 'answer_start': [...]} as data.label."
             )
         _check_words(f'{where}: the {part} part', tables[part])
-    numbers, names = numbered(where, {part: [tag for tags in table['label'] for tag in tags] for part, table in tables.items()})
+    of_words = {part: [tag for tags in table['label'] for tag in tags] for part, table in tables.items()}
+    counts = {part: np.array([isinstance(tag, str) or tag >= 0 for tag in tags], bool) for part, tags in of_words.items()}
+    told = {part: [tag for tag, one in zip(tags, counts[part], strict=True) if one] for part, tags in of_words.items()}
+    numbers, names = numbered(where, told)
     width = max(len(tags) for table in tables.values() for tags in table['label'])
     made = {}
     for part, table in tables.items():
         there = np.arange(width) < np.array([len(tags) for tags in table['label']])[:, None]
         tags = np.full(there.shape, -1, np.int32)
+        there[there] = counts[part]
         tags[there] = numbers[part]
         made[part] = {'text': [' '.join(words) for words in table['text']], WORD_TAGS: tags}
     return made, names
@@ -116,7 +122,11 @@ def placed(coded: Sequence['Encoding'], texts: Sequence[str], marks: Mapping[str
 
     Returns:
       With `WORD_TAGS` {'tags': int32 [N, T], the tag of a word at its first token, -1 elsewhere}; with `ANSWER` {'start',
-      'end': int32 [N], the tokens that hold its first and its last character, -1 where it is not whole among the tokens}.
+      'end': int32 [N], the tokens that hold its first and its last character, -1 where it is not whole among the tokens,
+      with a warning}.
+
+    Raises:
+      ConfigError: there are answers, and none is whole among the tokens.
     """
     if not marks:
         return {}
@@ -137,4 +147,9 @@ def placed(coded: Sequence['Encoding'], texts: Sequence[str], marks: Mapping[str
             answer = context[(behind[context] > begin) & (begins[context] < end)]
             if answer.size and (behind[context[-1]] >= end or not one.overflowing):
                 made['start'][row], made['end'][row] = answer[[0, -1]]
+    if ANSWER in marks and (cut := int(((marks[ANSWER][:, 0] >= 0) & (made['start'] < 0)).sum())):
+        said = f'{cut} of {int((marks[ANSWER][:, 0] >= 0).sum())} answers are not whole among {len(coded[0].ids)} tokens'
+        if (made['start'] < 0).all():
+            raise ConfigError(f'{said}, and there are no others: raise data.length.')
+        warnings.warn(f'{said} and count as no answer: raise data.length.', stacklevel=2)
     return made

@@ -28,7 +28,8 @@ def attention(
     """Weighted means of values, with the softmax in float32 or wider.
 
     remat does not keep the scores, T x S per head: much memory, few FLOPs (Korthikanti et al. 2022). On CPU, without dropout,
-    long sequences go head by head and by blocks of queries, and memory is linear in T (Rabe and Staats 2021).
+    long sequences go head by head and, where 128 divides them, by blocks of queries: memory is linear in T (Rabe and Staats
+    2021).
 
     Args:
       query: `[B, T, N, H]`, floating.
@@ -58,7 +59,7 @@ def attention(
     }
     block = 0 if dropout else formulation.queries_at_once(groups * length, keys)
     if block:
-        mixed = _in_turn(functools.partial(_in_turn, functools.partial(_by_blocks, block)), arrays)
+        mixed = _of_each(functools.partial(_in_turn, functools.partial(_by_blocks, block)), arrays)
     else:
         by_heads = dropout and (lambda weights: dropout(weights.reshape(batch, heads, length, keys)).reshape(weights.shape))
         mixed = _of_all(**arrays, dropout=by_heads)
@@ -66,7 +67,7 @@ def attention(
 
 
 def _of_rows(a, shared, groups, length):
-    """A mask or a bias by rows, `[B, K, R, S]`; what is 1 stays 1."""
+    """A mask or a bias by rows, `[B, K, R, S]`, copied for the queries of a group; what is 1 for heads and queries stays 1."""
     batch, heads, queries, keys = a.shape
     if heads == queries == 1:
         return a
@@ -75,18 +76,23 @@ def _of_rows(a, shared, groups, length):
     return jnp.broadcast_to(a, (*outer, groups, length, keys)).reshape(*outer, groups * length, keys)
 
 
-def _in_turn(function, arrays):
+def _in_turn(function, arrays, over=lax.map):
     """`function` of one row of named arrays after the other; an array of 1 row has the same for all."""
-    cut = {name: a for name, a in arrays.items() if len(a) != 1}
-    same = {name: a[0] for name, a in arrays.items() if len(a) == 1}
-    return lax.map(lambda part: function(same | part), cut) if cut else function(same)[None]
+    cut = {name: a for name, a in arrays.items() if a.shape[0] != 1}
+    same = {name: a[0] for name, a in arrays.items() if a.shape[0] == 1}
+    return over(lambda part: function(same | part), cut) if cut else function(same)[None]
+
+
+def _of_each(function, arrays):
+    """The same for all rows at once: devices may have some each. One row alone is no axis, with which XLA is slower."""
+    return _in_turn(function, arrays, lambda each, cut: jax.vmap(each)(cut))
 
 
 def _by_blocks(block, arrays):
     """One head of keys, a block of rows after the other."""
 
     def blocks(name, a):
-        return a[None] if name in ('key', 'value') or len(a) == 1 else a.reshape(-1, block, a.shape[1])
+        return a[None] if name in ('key', 'value') or a.shape[0] == 1 else a.reshape(-1, block, a.shape[1])
 
     mixed = _in_turn(jax.checkpoint(lambda part: _of_all(**part)), {name: blocks(name, a) for name, a in arrays.items()})
     return mixed.reshape(arrays['query'].shape)

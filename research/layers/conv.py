@@ -60,7 +60,7 @@ def conv(
     _check(x, kernel, strides, groups, dilation)
     extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True))
     padding = _pairs(padding, x.shape[1:3], extent, strides)
-    if formulation.small_maps() == 'cut':
+    if formulation.small_maps(x.shape[1:3]) == 'cut':
         kernel, padding = cut(x, kernel, strides, padding, dilation)
     match formulation.convolution(x, kernel, strides, padding, groups, dilation):
         case 'pointwise':

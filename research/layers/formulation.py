@@ -39,6 +39,11 @@ def _fast() -> bool:
     return not _plain.value and jax.default_backend() == 'cpu'
 
 
+def _known(sizes: Sequence[int]) -> bool:
+    """Not so where a program for sizes of any number is exported."""
+    return all(isinstance(size, int) for size in sizes)
+
+
 def convolution(
     x: jax.Array | jax.ShapeDtypeStruct,
     kernel: jax.Array | jax.ShapeDtypeStruct,
@@ -62,7 +67,7 @@ def convolution(
       'channels_last': convolutions in channels-last order, both gradients too.
     """
     (kh, kw, channels, features), size = kernel.shape, x.shape[1:3]
-    if not _fast() or x.shape[0] == 0 or _empty(size, (kh, kw), strides, padding, dilation):
+    if not _fast() or not _known(x.shape) or x.shape[0] == 0 or _empty(size, (kh, kw), strides, padding, dilation):
         return 'plain'
     if groups > 1:
         alone = channels == 1 and features == groups
@@ -88,9 +93,9 @@ def _empty(size, kernel_size, strides, padding, dilation) -> bool:
     return min((n + low + high - d * (k - 1) - 1) // s + 1 for n, k, s, (low, high), d in sides) < 1
 
 
-def small_maps() -> str:
+def small_maps(size: Sequence[int]) -> str:
     """'cut' (a kernel loses the taps that only see padding) or 'plain'."""
-    return 'cut' if _fast() else 'plain'
+    return 'cut' if _fast() and _known(size) else 'plain'
 
 
 def max_pooling(dtype: jnp.dtype, window: Sequence[int], strides: Sequence[int]) -> str:
@@ -107,7 +112,7 @@ def queries_at_once(queries: int, keys: int) -> int:
     With 12 heads of 64 features a gradient at 2048 tokens takes 48 MiB instead of 588 and 0.45 of the time, at 1024 24 instead
     of 150 and 0.72; eight texts of 512 take 0.77, of 384 1.07 of the time (jaxlib 0.10.2, two cores).
     """
-    if not _fast() or queries * keys < 512**2:
+    if not _fast() or not _known((queries, keys)) or queries * keys < 512**2:
         return 0
     return next((block for block in (512, 256, 128) if queries % block == 0), queries)
 

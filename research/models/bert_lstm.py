@@ -1,7 +1,7 @@
 """A recurrent network over vectors of a BERT that does not learn: feature-based BERT (Devlin et al. 2019, section 5.3).
 
 The encoder's weights come with `model.init_from`: a Hugging Face folder of BERT's, or a run of one. No gradient enters it.
-Where weights decay, which moves a parameter without any gradient, the config names it too:
+Where weights decay, or the optimizer moves a parameter without any gradient (yogi, fromage), the config names it too:
 {'optimizer.rate_multipliers': (('encoder/*', 0.0),)}.
 
 Claim: with a BiLSTM of two layers, 768 wide, and BERT-base 94.9 F1 on the names of CoNLL-2003 from the last block's vectors, as

@@ -2,13 +2,14 @@
 
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 from flax.traverse_util import unflatten_dict
 
-from research import models
+from research import catalogue, models
 from research.catalogue import ConfigError, nearest
 from research.models.network import Preprocessing
 from research.pretrained import entries, files, mapping, recognition, runs, word_vectors
@@ -60,6 +61,12 @@ def arguments(group: Mapping[str, Any]) -> dict[str, Any]:
       ConfigError: no such weights, or not this model's.
     """
     name, kwargs = group['name'], {key: value for key, value in group.items() if key not in ('name', *models.OWN)}
+    if hasattr(whole := models.create(name), 'ENCODER'):
+        if not isinstance(kwargs.get('encoder', {}), Mapping):
+            raise ConfigError(f"model.encoder is '{kwargs['encoder']}', expected its fields, such as {{'dim': 256}}.")
+        catalogue.check('model.encoder', 'bert', type(whole.part()), kwargs.get('encoder', {}), given=whole.FIXED)
+        if not group['init_from']:
+            warnings.warn(f"'{name}' learns over an encoder that is drawn and stays so: model.init_from is ''.", stacklevel=2)
     if not group['init_from']:
         return kwargs
     if _is_file_of_words(name, group['init_from']):
@@ -69,7 +76,7 @@ def arguments(group: Mapping[str, Any]) -> dict[str, Any]:
         return {'dim': models.create(**stored.network).dim, **kwargs}
     if theirs := _of_encoder(name, stored):
         inside = recognition.arguments(theirs, stored, recognition.recognized(theirs, stored), kwargs.get('encoder', {}))
-        whole, said = models.create(name), mapping.arguments(models.create(theirs, **inside))
+        said = mapping.arguments(models.create(theirs, **inside))
         vocabulary = {key: said[key] for key in ('vocabulary_size',) if key in said}
         return {**vocabulary, **kwargs, 'encoder': {key: value for key, value in said.items() if key not in whole.FIXED}}
     return recognition.arguments(name, stored, recognition.recognized(name, stored), kwargs)
@@ -119,8 +126,11 @@ def _of_encoder(name: str, stored: files.Stored) -> str:
       ConfigError: a run of a network that is no encoder of its kind.
     """
     module = models.create(name)
-    theirs = 'bert' if stored.network is None else stored.network.get('name', name)
-    if not hasattr(module, 'ENCODER') or theirs == name:
+    if not hasattr(module, 'ENCODER'):
+        return ''
+    whole = any(tensor.startswith(f'params/{module.ENCODER}/') for tensor in stored.names)
+    theirs = (stored.network or {}).get('name', name if whole else 'bert')
+    if theirs == name:
         return ''
     if not isinstance(models.create(theirs), kind := type(module.part())):
         raise ConfigError(f"'{stored.where}' is a '{theirs}', and '{name}' starts from a {kind.__name__} or a '{name}'.")

@@ -37,7 +37,9 @@ def load(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
     with _explained(file):
         content = file.read_bytes()
         head, _, body = content.partition(b'\n')
-        count, size = map(int, head.split())
+        count, size = _head(head)
+        if count * size > len(body):
+            raise ValueError(f'its first line says {count} words of {size} numbers, more than it holds')
         first = body.partition(b'\n')[0].rstrip().split(b' ')[1:]
         return (_text if len(first) == size and all(map(_is_number, first)) else _binary)(body, count, size)
 
@@ -46,8 +48,14 @@ def dim(path: str | os.PathLike) -> int:
     """D of a file, by its first line alone; raises as `load` does."""
     file = pathlib.Path(path).expanduser()
     with _explained(file), file.open('rb') as opened:
-        _, size = map(int, opened.readline(64).split())
-        return size
+        return _head(opened.readline(64))[1]
+
+
+def _head(line: bytes) -> tuple[int, int]:
+    count, size = map(int, line.split())
+    if count < 1 or size < 1:
+        raise ValueError(f'its first line says {count} words of {size} numbers')
+    return count, size
 
 
 @contextlib.contextmanager
@@ -99,7 +107,7 @@ def of_tokens(path: str | os.PathLike, tokenizer: str, shape: tuple[int, int]) -
       shape: (T, D) of the table.
 
     Raises:
-      ConfigError: as `load` does; no tokenizer, vectors of another length than D, or no vector of any token.
+      ConfigError: as `load` does; no tokenizer, vectors of another length than D, not finite, or of no token.
     """
     from tokenizers import Tokenizer
 
@@ -114,7 +122,10 @@ def of_tokens(path: str | os.PathLike, tokenizer: str, shape: tuple[int, int]) -
             f"'{path}' has vectors of {vectors.shape[1]} numbers, and model.dim is {shape[1]}: leave model.dim out, or take "
             'another file.'
         )
-    tokens, numbers = Tokenizer.from_str(tokenizer).get_vocab(), {word: number for number, word in enumerate(words)}
+    if bad := np.flatnonzero(~np.isfinite(vectors).all(1)).tolist():
+        raise ConfigError(f"'{path}' has a vector of '{words[bad[0]]}' that is not finite: leave the word out.")
+    tokens = Tokenizer.from_str(tokenizer).get_vocab()
+    numbers = {word: number for number, word in reversed([*enumerate(words)])}  # the first of several counts
     table, known = np.zeros(shape, np.float32), np.zeros(shape[0], bool)
     for token, row in tokens.items():
         if token in numbers:

@@ -107,8 +107,12 @@ def test_an_answer_is_from_its_first_to_its_last_character(tmp_path, name):
         assert made.decode(inner['tokens'][-1, inner['start'][-1] : inner['end'][-1] + 1].tolist()) == 'house'
     start, end = rows['start'][2], rows['end'][2]
     for length, expected in ((end + 2, (start, end)), (end + 1, (-1, -1))):
-        _, short, _ = loaded(path, COLUMNS[1], name, length=int(length))
+        with pytest.warns(UserWarning, match=rf'of 7 answers are not whole among {length} tokens and count as no answer'):
+            _, short, _ = loaded(path, COLUMNS[1], name, length=int(length))
         assert (short['start'][2], short['end'][2]) == expected
+    last = {'answers': [{'text': [CONTEXT[-3:]], 'answer_start': [len(CONTEXT) - 3]}] * len(ASKED['answers'])}
+    with pytest.raises(ConfigError, match='8 of 8 answers are not whole among 9 tokens, and there are no others: raise'):
+        loaded(write(tmp_path / 'c.parquet', ASKED | last), COLUMNS[1], name, length=9)
 
 
 @pytest.mark.parametrize('name', ['a.jsonl', 'saved'])
@@ -131,6 +135,9 @@ def test_numbers_are_tags_too_and_all_parts_are_of_the_training_part(tmp_path):
     dataset, rows, _ = loaded(tmp_path, COLUMNS[0], 'words', test=0, length=6)
     assert rows['tags'][-1].tolist() == [-1, 2, 0, 0, 1, -1] and rows['tags'][:-1].max() == 1
     assert dataset.facts['tags'] == 3 and dataset.class_names == ('3', '7', '20')
+    write(tmp_path / 'test.parquet', {'tokens': WORDS[1:2], 'tags': [[20, -100, 3, 7]]})
+    dataset, rows, _ = loaded(tmp_path, COLUMNS[0], 'words', test=0, length=6)
+    assert rows['tags'][-1].tolist() == [-1, 2, -1, 0, 1, -1] and dataset.class_names == ('3', '7', '20')
     write(tmp_path / 'test.parquet', {'tokens': WORDS[1:2], 'tags': [[20, 3, 3, 8]]})
     with pytest.raises(ConfigError, match="the test part has 1 labels that the training part has not, such as '8'"):
         loaded(tmp_path, COLUMNS[0], 'words', test=0)

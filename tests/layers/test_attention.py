@@ -176,6 +176,22 @@ def test_blocks_of_queries_give_what_all_give_at_once(masked, monkeypatch):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), found, expected)
 
 
+def test_examples_on_several_devices_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr(formulation, 'queries_at_once', lambda queries, keys: 4)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), 'd')
+    x = jax.device_put(np.ones((8, 8, 2, 4), np.float32), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('d')))
+    gradient = jax.jit(jax.grad(lambda x: attention(x, x, x).sum())).lower(x).compile()
+    assert 'all-gather' not in gradient.as_text() and gradient(x).sharding.is_equivalent_to(x.sharding, 4)
+
+
+def test_a_program_for_any_size_is_exported():
+    batch, length = jax.export.symbolic_shape('b, t')
+    for shape in ((batch, 512, 2, 8), (2, length, 2, 8)):
+        given = jax.ShapeDtypeStruct(shape, jnp.float32)
+        exported = jax.export.export(jax.jit(attention))(given, given, given)
+        assert exported.out_avals[0].shape == (*shape[:2], 16)
+
+
 def test_memory_grows_with_the_length_not_with_its_square():
     def temporaries(length):
         shape = jax.ShapeDtypeStruct((1, length, 4, 8), jnp.float32)

@@ -77,7 +77,7 @@ def test_the_text_cnn_is_torchs():
     found = []
     for width in (2, 3):
         kernel, bias = (torch.tensor(np.array(params[f'conv{width}'][part])) for part in ('kernel', 'bias'))
-        found.append(torch.relu(torch.nn.functional.conv1d(x, kernel[:, 0].permute(2, 1, 0), bias)).amax(2))
+        found.append(torch.relu(torch.nn.functional.conv1d(x, kernel.permute(2, 1, 0), bias)).amax(2))
     expected = torch.cat(found, 1) @ torch.tensor(params['head']['kernel']) + torch.tensor(params['head']['bias'])
     np.testing.assert_allclose(module.apply(variables, TOKENS[:1]), expected, atol=1e-5)
 

@@ -60,6 +60,8 @@ def test_an_analogy_leaves_its_own_words_out():
         (b'2 2\nthe 0.1 0.2\nof 0.3\n', "'of' has 1 numbers, not 2"),
         (b'3 2\nthe 0.1 0.2\nof 0.3 0.4\n', 'it has 2 words, not 3'),
         (b'2 2\nthe \0\0', 'buffer is smaller'),
+        (b'2 0\nthe\nof\n', 'its first line says 2 words of 0 numbers'),
+        (b'99999999999 300\nthe 1 2\n', 'says 99999999999 words of 300 numbers, more than it holds'),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):

@@ -253,7 +253,8 @@ class TestFile:
 
         def made(file='vectors.vec', words=self.WORDS, **changes):
             if file:
-                vectors_in_files.save(tmp_path / file, words, self.VECTORS, binary=file.endswith('.bin'))
+                vectors = np.where(np.array(words)[:, None] == 'nan', np.nan, self.VECTORS)
+                vectors_in_files.save(tmp_path / file, words, vectors, binary=file.endswith('.bin'))
             given = {
                 'task.name': 'text_classification',
                 'data.name': 'texts',
@@ -286,6 +287,12 @@ class TestFile:
         chex.assert_trees_all_equal(params['head'], drawn['head'])
 
     @pytest.mark.filterwarnings('ignore:.*has vectors of')
+    def test_of_two_vectors_of_a_word_the_first_counts(self, config):
+        built = self.built(config(words=['sat', 'cat', 'cat']))
+        row = json.loads(built.dataset.tokenizer)['model']['vocab']['cat']
+        np.testing.assert_array_equal(built.weights['params']['token_embedding']['embedding'].table[row], self.VECTORS[1])
+
+    @pytest.mark.filterwarnings('ignore:.*has vectors of')
     def test_another_tokenizer_of_as_many_words_is_another_table(self, config):
         """In one process, which keeps what it has read."""
         session, known = Session(), []
@@ -299,6 +306,7 @@ class TestFile:
         ('asked', 'message'),
         [
             ({'words': ['Sat', 'whale', 'Cat']}, "a vector of none of the 9 tokens.*name is 'words'.*lowercase"),
+            ({'words': ['sat', 'whale', 'nan']}, "a vector of 'nan' that is not finite"),
             ({'model.dim': 6}, 'vectors of 5 numbers, and model.dim is 6: leave model.dim out'),
         ],
     )

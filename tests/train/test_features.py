@@ -91,6 +91,27 @@ def test_what_a_config_says_of_the_encoder_is_over_what_its_weights_say(folder):
     assert not {'head', 'dropout', 'vocabulary_size'} & set(given['encoder'])
 
 
+def test_a_bert_of_our_own_file_is_the_encoders(tmp_path, session):
+    module, theirs = drawn('bert', width=12, **SIZES)
+    pretrained.save(module, {'params': theirs}, tmp_path / 'a.safetensors', 'frugal')
+    built = tiny.build(session, TEXTS, {'model.init_from': str(tmp_path / 'a.safetensors')})
+    before = built.init(Clock()).params
+    tiny.assert_same_bits(before['encoder'], {name: theirs[name] for name in before['encoder']})
+
+
+def test_an_encoder_without_weights_is_told(folder):
+    with pytest.warns(UserWarning, match="'bert_lstm' learns over an encoder that is drawn and stays so"):
+        pretrained.arguments({'name': 'bert_lstm', 'num_classes': 0, 'init_from': ''})
+
+
+@pytest.mark.parametrize(
+    ('encoder', 'message'), [({'dropout': 0.5}, "takes no argument 'dropout'"), ('bert_mini', 'expected its fields')]
+)
+def test_what_is_no_field_of_the_encoder_is_refused_with_weights_too(folder, encoder, message):
+    with pytest.raises(ConfigError, match=message):
+        pretrained.arguments({'name': 'bert_lstm', 'num_classes': 0, 'init_from': str(folder[0]), 'encoder': encoder})
+
+
 def test_a_run_of_another_kind_is_refused(tmp_path):
     path = run_of(tmp_path, 'cnn', {'head': np.zeros(3, np.float32)})
     with pytest.raises(ConfigError, match="is a 'cnn', and 'bert_lstm' starts from a BERT or a 'bert_lstm'"):
