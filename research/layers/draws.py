@@ -4,6 +4,7 @@ jax unrolls Threefry (Salmon et al. 2011, Parallel random numbers: as easy as 1,
 whose every turn writes two arrays.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -29,9 +30,9 @@ def bernoulli(keys: jax.Array, share: jax.Array, shape: Sequence[int]) -> jax.Ar
       bool [B, *shape].
     """
     threefry = str(jax.random.key_impl(keys)) == 'threefry2x32' and jax.config.jax_threefry_partitionable
-    if not threefry or not formulation.unrolls_draws() or np.prod(shape) >= 2**32:
+    if not threefry or not formulation.unrolls_draws() or math.prod(shape) >= 2**32:
         return jax.vmap(lambda key: jax.random.bernoulli(key, share, shape))(keys)
-    numbers = jnp.arange(np.prod(shape), dtype=jnp.uint32).reshape(1, *shape)
+    numbers = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(1, *shape)
     words = jnp.split(jax.random.key_data(keys).reshape(len(keys), 2, *(1 for _ in shape)), 2, axis=1)
     bits = _threefry(*(word[:, 0] for word in words), numbers)
     # As jax.random.uniform: 23 bits are the fraction of a number in [1, 2).
