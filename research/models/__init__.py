@@ -95,6 +95,11 @@ def reads_tokens(name: str) -> bool:
     return 'vocabulary_size' in inspect.signature(catalogue.resolve('model', name, MODELS | GENERATORS)).parameters
 
 
+def has_encoder(name: str) -> bool:
+    """Whether a network has a part that begins with another network's weights and does not learn."""
+    return hasattr(catalogue.resolve('model', name, MODELS | GENERATORS), 'ENCODER')
+
+
 def create(
     name: str, num_classes: int = 1000, *, axis_name: str | None = None, remat: str = 'none', **kwargs: Any
 ) -> nn.Module:

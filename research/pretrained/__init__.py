@@ -61,7 +61,8 @@ def arguments(group: Mapping[str, Any]) -> dict[str, Any]:
       ConfigError: no such weights, or not this model's.
     """
     name, kwargs = group['name'], {key: value for key, value in group.items() if key not in ('name', *models.OWN)}
-    if hasattr(whole := models.create(name), 'ENCODER'):
+    if models.has_encoder(name):
+        whole = models.create(name)
         if not isinstance(kwargs.get('encoder', {}), Mapping):
             raise ConfigError(f"model.encoder is '{kwargs['encoder']}', expected its fields, such as {{'dim': 256}}.")
         catalogue.check('model.encoder', 'bert', type(whole.part()), kwargs.get('encoder', {}), given=whole.FIXED)
@@ -125,9 +126,9 @@ def _of_encoder(name: str, stored: files.Stored) -> str:
     Raises:
       ConfigError: a run of a network that is no encoder of its kind.
     """
-    module = models.create(name)
-    if not hasattr(module, 'ENCODER'):
+    if not models.has_encoder(name):
         return ''
+    module = models.create(name)
     whole = any(tensor.startswith(f'params/{module.ENCODER}/') for tensor in stored.names)
     theirs = (stored.network or {}).get('name', name if whole else 'bert')
     if theirs == name:
