@@ -64,9 +64,15 @@ class TextCNN(nn.Module):
         lengths, places = mask.sum(1, keepdims=True), jnp.arange(tokens.shape[1])[None]
         found = []
         for width in self.widths:
-            ahead, init = [(0, width - 1)], initializers.he_normal()
-            given = {'padding': ahead, 'kernel_init': init, 'name': f'conv{width}', 'conv_general_dilated': _over_tokens}
+            filters = nn.Conv(
+                self.filters,
+                (width,),
+                padding=[(0, width - 1)],
+                kernel_init=initializers.he_normal(),
+                conv_general_dilated=_over_tokens,
+                name=f'conv{width}',
+            )
             whole = places <= jnp.maximum(lengths - width, 0)  # a text shorter than a filter is seen once
-            found.append((nn.relu(nn.Conv(self.filters, (width,), **given)(x)) * whole[..., None]).max(1))
+            found.append((nn.relu(filters(x)) * whole[..., None]).max(1))
         x = Dropout(self.dropout, name='head_dropout')(jnp.concatenate(found, -1), train)
         return Dense(self.num_classes, name='head')(x)

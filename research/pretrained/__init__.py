@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 from flax.traverse_util import unflatten_dict
 
-from research import catalogue, models
+from research import models
 from research.catalogue import ConfigError, nearest
 from research.models.network import Preprocessing
 from research.pretrained import entries, files, mapping, recognition, runs, word_vectors
@@ -62,10 +62,10 @@ def arguments(group: Mapping[str, Any]) -> dict[str, Any]:
     """
     name, kwargs = group['name'], {key: value for key, value in group.items() if key not in ('name', *models.OWN)}
     if models.has_encoder(name):
-        whole = models.create(name)
         if not isinstance(kwargs.get('encoder', {}), Mapping):
             raise ConfigError(f"model.encoder is '{kwargs['encoder']}', expected its fields, such as {{'dim': 256}}.")
-        catalogue.check('model.encoder', 'bert', type(whole.part()), kwargs.get('encoder', {}), given=whole.FIXED)
+        whole = models.create(name, encoder=kwargs.get('encoder', {}))
+        whole.part()  # refuses what is no field of it
         if not group['init_from']:
             warnings.warn(f"'{name}' learns over an encoder that is drawn and stays so: model.init_from is ''.", stacklevel=2)
     if not group['init_from']:
