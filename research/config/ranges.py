@@ -49,6 +49,7 @@ FIELDS = {
     'data.length': Range(least=3, most=2**20),
     'data.examples': _FROM_0,
     'data.reference_size': _FROM_1,
+    'data.repeats': Range(least=1, most=2**10),
     'data.workers': Range(least=0, most=2**10),
     'data.split_seed': Range(least=0, most=2**64 - 1),
     'data.redraw': _FROM_0,

@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from research.data import order
+from research import catalogue
+from research.data import order, repeated
 from research.data.dataset import Dataset
 
 Sampler: TypeAlias = Callable[[int, int, int], np.ndarray]
@@ -16,6 +17,13 @@ Rows are int64 [stop - start], or [stop - start, k] if a position takes k rows; 
 split. A row depends only on the seed and the position, so hosts, readers and restarts may ask for any part. A sampler is
 picklable, for reader processes, and made for each run.
 """
+
+
+SAMPLERS = {
+    'shuffled': 'research.data.sampling:shuffled',
+}
+# What a config may not set: a sampler gets the data set, and the examples of the first step over all hosts.
+GIVEN = ('dataset', 'batch_size')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,6 +41,12 @@ class Shuffled:
         return self.rows[order.indices(seed, start, stop, len(self.rows))]
 
 
+def shuffled(dataset: Dataset, batch_size: int) -> Shuffled:
+    """Every example of the training split once an epoch, in a new order each."""
+    del batch_size
+    return Shuffled(dataset.splits['train'])
+
+
 def create(config: Mapping[str, Any], dataset: Dataset, batch_size: int) -> Sampler:
     """The sampler of a run.
 
@@ -41,8 +55,8 @@ def create(config: Mapping[str, Any], dataset: Dataset, batch_size: int) -> Samp
       dataset: its training split is sampled.
       batch_size: examples of the first step, over all hosts.
     """
-    del config, batch_size
-    return Shuffled(dataset.splits['train'])
+    sampler = catalogue.build('sampler', config['sampling'], SAMPLERS, dataset=dataset, batch_size=batch_size)
+    return repeated.Repeated(sampler, config['repeats'], batch_size) if config['repeats'] > 1 else sampler
 
 
 def batches(sampler: Sampler, seed: int, start: int, steps: int, batch_size: int, host: int = 0, hosts: int = 1) -> np.ndarray:

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from research import data
 from research.catalogue import ConfigError
-from research.data import order, sampling
+from research.data import order, repeated, sampling
 
+SHUFFLED = {'sampling': {'name': 'shuffled'}, 'repeats': 1}
 SEEDS = st.integers(0, 2**40)
 ROWS = st.sampled_from([np.arange(97) * 3 + 1, np.arange(194).reshape(97, 2) - 1])
 
 
 def test_a_run_reads_its_training_split_in_the_order_also_in_another_process():
     dataset = data.load({**synthetic.BASE, 'name': 'synthetic:load', 'validation': 6})
-    sampler = pickle.loads(pickle.dumps(sampling.create({}, dataset, 8)))
+    sampler = pickle.loads(pickle.dumps(sampling.create(SHUFFLED, dataset, 8)))
     train = dataset.splits['train']
     rows = sampler(7, 40, 140)
     np.testing.assert_array_equal(rows, train[order.indices(7, 40, 140, len(train))])
@@ -47,3 +48,16 @@ def test_a_batch_size_changed_inside_an_epoch_leaves_the_order(seed, sizes):
 def test_a_batch_that_hosts_cannot_share_is_refused():
     with pytest.raises(ConfigError, match='batch_size=10'):
         sampling.batches(sampling.Shuffled(np.arange(97)), 0, 0, 1, 10, host=0, hosts=4)
+
+
+@given(batch=st.integers(1, 40), repeats=st.integers(2, 5), seed=SEEDS, epochs=st.integers(1, 3))
+def test_copies_share_a_batch_and_are_no_neighbours(batch, repeats, seed, epochs):
+    sampler = repeated.Repeated(sampling.Shuffled(np.arange(101)), repeats, batch)
+    distinct = max(1, batch // repeats)
+    whole = sampler(seed, 0, distinct * repeats * 20 * epochs)
+    blocks = whole.reshape(-1, repeats, distinct)
+    assert (blocks == blocks[:, :1]).all()
+    np.testing.assert_array_equal(blocks[:, 0].ravel(), order.indices(seed, 0, distinct * 20 * epochs, 101))
+    np.testing.assert_array_equal(np.concatenate([sampler(seed, p, p + 1) for p in range(30)]), whole[:30])
+    np.testing.assert_array_equal(sampler(seed, 7, 31), whole[7:31])
+    assert not len(sampler(seed, 5, 5))

@@ -38,6 +38,8 @@ MATTERS = {
     'data.reference_size': 32,
     'data.split_seed': 1,
     'data.redraw': 1,
+    'data.sampling.name': 'my:sampler',
+    'data.repeats': 2,
     'augment.name': 'my:flip',
     'augment.strength': 0.5,
     'augment.resize.name': 'progressive',
