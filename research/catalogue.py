@@ -153,6 +153,11 @@ def resolve(kind: str, name: str, entries: Mapping[str, str]) -> Callable[..., A
     return target
 
 
+def key_of(name: str) -> str:
+    """Where a config has the arguments of one of several names: 'cutout' for itself, 'flip' for 'my_paper.augment:flip'."""
+    return name.rpartition(':')[2].rpartition('.')[2]
+
+
 def parameters(constructor: Callable[..., Any], given: Iterable[str] = ()) -> tuple[dict[str, inspect.Parameter], bool]:
     """What a config may hand to `constructor` beside `given`: the named parameters, and whether it takes any others too."""
     try:

@@ -362,7 +362,12 @@ TECHNIQUES = (
         neutral={'schedule.timescale': '1run'},
     ),
     *(
-        Technique(name, on={'augment.name': name, 'augment.share': 0.2}, neutral={'augment.share': 0.0}, beside=_TEXT)
+        Technique(
+            name,
+            on={'augment.names': (name,), f'augment.{name}.share': 0.2},
+            neutral={f'augment.{name}.share': 0.0},
+            beside=_TEXT,
+        )
         for name in ('token_mask', 'token_dropout', 'token_swap', 'span_deletion')
     ),
     Technique(

@@ -2,35 +2,87 @@
 
 An augmentation of images only is a function `(keys, images) -> images`, applied to the field 'image' [B, H, W, C]; one
 that changes other fields too takes the `batch`: {field: [B, ...]}, with 'valid' and 'position'. Keys are typed, one per
-example.
+example. Each is also `research.augment.NAME`, to be called alone.
+
+Config: {'augment.names': ('pad_crop', 'flip_horizontal'), 'augment.pad_crop.padding': 4}. They are applied in this order, and
+each has draws of its own, which stay the same whatever else is in the list.
 """
 
 import functools
+import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from research import catalogue
+import jax
 
-AUGMENTATIONS = {
-    'none': 'research.augment:none',
+from research import catalogue
+from research.config.files import Misfit
+
+IMAGES = {
+    'augmix': 'research.augment.policies:augmix',
+    'blur': 'research.augment.blurring:blur',
+    'brightness': 'research.augment.colors:brightness',
+    'color_jitter': 'research.augment.colors:color_jitter',
+    'contrast': 'research.augment.colors:contrast',
+    'cutmix': 'research.augment.mixing:cutmix',
+    'cutout': 'research.augment.erasing:cutout',
+    'flip_horizontal': 'research.augment.flips:flip_horizontal',
+    'flip_vertical': 'research.augment.flips:flip_vertical',
+    'gaussian_noise': 'research.augment.noises:gaussian_noise',
+    'hue': 'research.augment.colors:hue',
+    'mixup': 'research.augment.mixing:mixup',
+    'pad_crop': 'research.augment.crops:pad_crop',
+    'randaugment': 'research.augment.policies:randaugment',
+    'random_erasing': 'research.augment.erasing:random_erasing',
+    'random_resized_crop': 'research.augment.crops:random_resized_crop',
+    'rotate': 'research.augment.affine:rotate',
+    'salt_and_pepper': 'research.augment.noises:salt_and_pepper',
+    'saturation': 'research.augment.colors:saturation',
+    'scale': 'research.augment.affine:scale',
+    'shear': 'research.augment.affine:shear',
+    'translate': 'research.augment.affine:translate',
+    'trivialaugment': 'research.augment.policies:trivialaugment',
+}
+TEXTS = {
     'span_deletion': 'research.augment.tokens:span_deletion',
     'token_dropout': 'research.augment.tokens:token_dropout',
     'token_mask': 'research.augment.tokens:token_mask',
     'token_swap': 'research.augment.tokens:token_swap',
 }
-OWN = ('resize',)
+AUGMENTATIONS = IMAGES | TEXTS
+# Those that mix the examples at positions 2k and 2k + 1, which have to be on one device.
+PAIRED = ('cutmix', 'mixup')
+OWN = ('names', 'resize')
 # What a config may not set: what each step hands over, and facts of the data (research.data.Dataset.facts) if asked for.
 GIVEN = ('keys', 'images', 'batch', 'facts')
 
 
-def none(keys, batch):
-    """The batch as it is."""
-    del keys
-    return batch
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name in AUGMENTATIONS:
+        return catalogue.resolve('augmentation', name, AUGMENTATIONS)
+    raise AttributeError(f"module 'research.augment' has no attribute '{name}'")
+
+
+def groups(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`config.augment` as {key: {'name': name, **arguments}}, in the order in which they are applied."""
+    named = {catalogue.key_of(name): name for name in config['names']}
+    return {key: {'name': name, **config.get(key, {})} for key, name in named.items()}
+
+
+def check_pairs(config: Mapping[str, Any], size: int, devices: int) -> None:
+    """Raises Misfit where partners of `PAIRED` would not share a device: `size` examples of a (micro-)batch on all of them."""
+    if (paired := [name for name in config['names'] if name in PAIRED]) and (
+        size % 2 or size % devices == 0 and size // devices % 2
+    ):
+        raise Misfit(
+            'augment.names',
+            f"augmentation '{paired[0]}' mixes neighbours on one device, and {devices} of them share {size} examples of a step "
+            f'(or of a micro-batch): expected a multiple of {2 * devices}.',
+        )
 
 
 def create(config: Mapping[str, Any], facts: Mapping[str, Any], reads: Collection[str] | None = None) -> Callable[..., Any]:
-    """The augmentation (keys [B], batch) -> batch named by `config.augment`, its keyword arguments bound.
+    """The augmentation (keys [B], batch) -> batch that applies those of `config.augment.names` in their order.
 
     Args:
       config: the group.
@@ -40,24 +92,38 @@ def create(config: Mapping[str, Any], facts: Mapping[str, Any], reads: Collectio
     Raises:
       ConfigError: arguments that do not fit; while a step is traced, a result that is no such batch.
     """
-    group = {k: v for k, v in config.items() if k not in OWN}
+    stages = {key: _stage(group, facts, reads) for key, group in groups(config).items()}
+
+    def augment(keys, batch):
+        for key, stage in stages.items():
+            purpose = zlib.crc32(key.encode())
+            batch = stage(jax.vmap(lambda k, purpose=purpose: jax.random.fold_in(k, purpose))(keys), batch)
+        return batch
+
+    return augment
+
+
+def _stage(group: Mapping[str, Any], facts: Mapping[str, Any], reads: Collection[str] | None) -> Callable[..., Any]:
+    """One augmentation of batches."""
     function = catalogue.bind('augmentation', group, AUGMENTATIONS, GIVEN)
     named = catalogue.parameters(function)[0]
     if 'facts' in named:
         function = functools.partial(function, facts=facts)
-    if 'images' in named:
+    if 'images' not in named:
+        expected = "the batch with the same fields, shapes and dtypes, such as {**batch, 'label': labels}"
+        return lambda keys, batch: _checked(group['name'], batch, function(keys, batch), reads, expected)
 
-        def augment(keys, batch):
-            augmented = {**batch, 'image': function(keys, batch['image'])}
-            return _checked(config['name'], batch, augmented, reads, 'images of the same shape and dtype')
+    def of_images(keys, batch):
+        if 'image' not in batch:
+            has = ', '.join(sorted(set(batch) - {'valid', 'position'}))
+            raise catalogue.ConfigError(
+                f"augmentation '{group['name']}' changes the field 'image', and the data has {has}: "
+                f'choose one for these ({", ".join(TEXTS)}), or write your own.'
+            )
+        augmented = {**batch, 'image': function(keys, batch['image'])}
+        return _checked(group['name'], batch, augmented, reads, 'images of the same shape and dtype')
 
-    else:
-
-        def augment(keys, batch):
-            expected = "the batch with the same fields, shapes and dtypes, such as {**batch, 'label': labels}"
-            return _checked(config['name'], batch, function(keys, batch), reads, expected)
-
-    return augment
+    return of_images
 
 
 def _checked(

@@ -7,7 +7,7 @@ dropout as in Bowman et al. 2016 (Generating sentences from a continuous space, 
 (EDA, random swap), of neighbours as in Artetxe et al. 2018 (Unsupervised neural machine translation, denoising);
 `span_deletion` Wu et al. 2020 (CLEAR: contrastive learning for sentence representation).
 
-Config: {'augment.name': 'token_mask', 'augment.share': 0.15}, and likewise for the others.
+Config: {'augment.names': ('token_mask',), 'augment.token_mask.share': 0.15}, and likewise for the others.
 
 Cost: draws and moves of whole numbers, next to nothing. Claim: 0.8 points over five data sets, 3.0 with 500 examples each, of
 four operations together (EDA).
@@ -82,7 +82,7 @@ def _ordinary(batch: Mapping[str, Any], facts: Mapping[str, Any]) -> jax.Array:
     if 'other_tokens' in batch:
         raise ConfigError(
             'An augmentation of tokens leaves the second texts from elsewhere as they are, which tells them from next '
-            "sentences. Set data.pair to '', or augment.name to 'none'."
+            "sentences. Set data.pair to '', or augment.names to ()."
         )
     pad, _, start, end, _ = facts['special_tokens']
     return ~jnp.isin(batch['tokens'], jnp.array([pad, start, end]))

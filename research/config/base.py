@@ -1,8 +1,8 @@
 """Every field of every config: its default, unit and meaning. The only place where a default lives.
 
 A group with a `name` describes a thing: its other keys are the fields below, which stay when the name is overridden, and
-keyword arguments of the thing's constructor, which do not. Durations are strings: '500st' steps, '5ep' epochs of the
-training split, '1000ex' examples, '0.3run' of the budget. A `name` with a colon is an import path: 'my_paper.nets:Net'.
+keyword arguments of the thing's constructor, which do not. A name with a colon is an import path: 'my_paper.nets:Net'.
+Durations are strings: '500st' steps, '5ep' epochs of the training split, '1000ex' examples, '0.3run' of the budget.
 """
 
 from ml_collections import ConfigDict
@@ -49,7 +49,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'redraw': 0,  # another draw of the data order alone; the null variant sets it to 1
             },
             'augment': {
-                'name': 'none',  # or of texts token_mask, token_dropout, token_swap, span_deletion
+                'names': (),  # applied in this order, of research.augment; arguments such as augment.pad_crop.padding = 4
                 'resize': {'name': 'constant'},  # or 'progressive': smaller images (shorter sequences) at first
             },
             'model': {

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from research.catalogue import ConfigError, nearest, nearest_key
+from research.catalogue import ConfigError, key_of, nearest, nearest_key
 from research.config import base, files, ranges
 from research.config.files import ConfigFile, Misfit
 
@@ -216,7 +216,8 @@ def seeds_of(study: Mapping[str, Any]) -> tuple[int, ...]:
 def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `config` with dotted overrides applied.
 
-    Overriding `GROUP.name` with another name drops the keyword arguments of the old one; fields of base.py stay.
+    Overriding `GROUP.name` with another name drops the keyword arguments of the old one; fields of base.py stay. Likewise
+    `augment.names` drops those of what it no longer names.
     Names are applied first, so the order of the dict does not matter. Keyword arguments of named groups are not checked
     here but in `research.config.signatures`.
 
@@ -225,7 +226,7 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     """
     config, valid = copy.deepcopy(dict(config)), defaults()
     flat = flatten(overrides)
-    for key in sorted(flat, key=lambda k: (k.rpartition('.')[2] != 'name', k.count('.'))):
+    for key in sorted(flat, key=lambda k: (k != 'augment.names', k.rpartition('.')[2] != 'name', k.count('.'))):
         value, (*parents, leaf) = files.plain(key, flat[key]), key.split('.')
         node, fields, named = config, valid, False
         for depth, part in enumerate(key.split('.')):
@@ -241,12 +242,16 @@ def apply(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
                 # A keyword argument given as a string ('batch') becomes a group with that name.
                 node[part] = {'name': node[part]} if isinstance(node.get(part), str) else {}
             node, fields = node[part], fields.get(part, {})
-            named = not fields or 'name' in fields and part != 'study'
+            named = not fields or not {'name', 'names'}.isdisjoint(fields) and part != 'study'
         if leaf in fields:
             value = _coerce(fields[leaf], value)
             _check_type(key, fields[leaf], value)
         if leaf == 'name' and node.get('name') != value:
             for old in [k for k in node if k not in fields and named]:
+                del node[old]
+        if key == 'augment.names':
+            kept = {key_of(name) for name in value if isinstance(name, str)}
+            for old in [k for k in node if k not in fields and k not in kept]:
                 del node[old]
         node[leaf] = value
     return config
@@ -265,7 +270,10 @@ def _check_type(key: str, default: Any, value: Any) -> None:
 
 
 def _coerce(default: Any, value: Any) -> Any:
-    """Turns 1e3 into 1000 for an int field and 1 into 1.0 for a float field; `_check_type` handles the rest."""
+    """Turns 1e3 into 1000 for an int field, 1 into 1.0 for a float field, and 'a,b' into names for a field that has none by
+    default; `_check_type` handles the rest."""
+    if default == () and isinstance(value, str):
+        return tuple(filter(None, value.split(',')))
     if isinstance(default, bool) or isinstance(value, bool):
         return value
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():

@@ -90,7 +90,7 @@ _ARGUMENTS = {
     'batch size': {'patience': _FROM_1, 'floor': _FROM_1, 'ceiling': _FROM_0, 'min_delta': _NOT_NEGATIVE},
     'batch size shrink': {'factor': Range(above=0, below=1)},
     'batch size grow': {'factor': Range(above=1, most=_INT32)},
-    **{f'augmentation {name}': {'share': _SHARE} for name in ('token_mask', 'token_dropout', 'token_swap', 'span_deletion')},
+    'augmentation': {'share': _SHARE},
     'model': {
         **dict.fromkeys(('dropout', 'auxiliary_dropout', 'stochastic_depth'), _BELOW_1),
         **dict.fromkeys(('low_rank', 'squeeze_excite'), _SHARE),

@@ -51,7 +51,6 @@ GROUPS = {
     'data.batch': Group('batch size', batch_sizes.SIZES, batch_sizes.GIVEN, ('coupling',)),
     'data.sampling': Group('sampler', sampling.SAMPLERS, sampling.GIVEN),
     'data.tokenizer': Group('tokenizer', tokenizer.TOKENIZERS, tokenizer.GIVEN),
-    'augment': Group('augmentation', augment.AUGMENTATIONS, augment.GIVEN, augment.OWN),
     'augment.resize': Group('resize', resize.RESIZES, resize.GIVEN),
     'model': Group('model', models.MODELS, ('axis_name', 'remat'), ('init_from',)),
     'compress': Group('compression', compress.COMPRESSIONS, ('params', 'masks')),
@@ -62,6 +61,8 @@ GROUPS = {
     'optimizer.average': Group('average', averaging.AVERAGES, averaging.GIVEN),
     'schedule': Group('schedule', schedules.SCHEDULES, ('position', 'total', 'convert'), ('warmup',)),
 }
+
+_AUGMENTATION = Group('augmentation', augment.AUGMENTATIONS, augment.GIVEN)
 
 # Arguments of a network that name a layer, with what the network supplies itself.
 _NORM = Group('norm layer', norm.NORMS, ('use_running_average', 'axis_name'))
@@ -92,6 +93,7 @@ def check(config: Mapping[str, Any]) -> None:
     groups = _groups(config)
     for path, group in groups.items():
         _check_group(path, _node(config, path.split('.')), group)
+    _check_augmentations(config['augment'])
     if config['model']['name'] in groups['model'].entries:  # arguments of a fork's own model are not layers of ours
         for key, group in _LAYERS.items():
             if (layer := config['model'].get(key)) is not None:
@@ -118,6 +120,12 @@ def as_called(config: Mapping[str, Any]) -> dict[str, Any]:
         layers = _LAYERS if config['model']['name'] in group.entries else {}
         parent = _node(called, above)
         parent[last] = _call(parent[last], group, layers)
+    calls = {key: _call(call, _AUGMENTATION, {}) for key, call in augment.groups(config['augment']).items()}
+    called['augment'] = {
+        **{key: value for key, value in called['augment'].items() if key in augment.OWN},
+        **calls,
+        'names': tuple(call['name'] for call in calls.values()),
+    }
     return called
 
 
@@ -155,6 +163,29 @@ def _groups(config: Mapping[str, Any]) -> dict[str, Group]:
 
 def _node(config: Mapping[str, Any], path: Sequence[str]) -> Any:
     return functools.reduce(operator.getitem, path, config)
+
+
+def _check_augmentations(config: Mapping[str, Any]) -> None:
+    """The names, and what stands beside them: the arguments of each."""
+    names = config['names']
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise Misfit(
+            'augment.names', f"'augment.names' has {wrong[0]!r} in it, expected names, such as ('pad_crop', 'cutout')."
+        )
+    for name in names:
+        _resolve('augment.names', _AUGMENTATION.kind, name, _AUGMENTATION.entries)
+    keys = [catalogue.key_of(name) for name in names]
+    if twice := next((key for key in keys if keys.count(key) > 1), ''):
+        raise Misfit(
+            'augment.names', f"'augment.names' has '{twice}' twice, whose arguments would be the same: expected it once."
+        )
+    for key in config:
+        if key not in (*augment.OWN, *keys):
+            known = [f'augment.{known}' for known in (*augment.OWN, *keys)]
+            named = " Add it to 'augment.names'." if key in augment.AUGMENTATIONS else nearest_key(f'augment.{key}', known)
+            raise Misfit(f'augment.{key}', f"'augment.{key}': 'augment.names' does not name '{key}'.{named}")
+    for key, group in augment.groups(config).items():
+        _check_group(f'augment.{key}', group, _AUGMENTATION)
 
 
 def _check_data(config: Mapping[str, Any]) -> None:

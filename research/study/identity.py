@@ -116,7 +116,8 @@ def fingerprint(config: Mapping[str, Any], checksum: str) -> dict[str, Any]:
       versions: of the libraries that compute; data: `checksum`; weights: digest of those that it starts from.
     """
     flat, package = flatten(config), pathlib.Path(__file__).parents[1]
-    own = {v.partition(':')[0] for k, v in flat.items() if _is_import_path(k, v)}
+    texts = [(k, text) for k, v in flat.items() for text in (v if isinstance(v, tuple | list) else (v,))]
+    own = {text.partition(':')[0] for k, text in texts if _is_import_path(k, text)}
     return {
         'code': closure.package(_EXECUTED, _texts(config), package.parent),
         'fork': closure.fork(own),

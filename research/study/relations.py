@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from research import catalogue, durations, optim, tasks
+from research import augment, catalogue, durations, optim, tasks
 from research.augment import resize
 from research.catalogue import nearest
 from research.config.files import Misfit
@@ -19,7 +19,7 @@ _MANY = 10**12
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Checks the metric, micro-batches, the memory budget, and what follows the position in the run.
+    """Checks the metric, micro-batches, mixed neighbours, the memory budget, and what follows the position in the run.
 
     Args:
       config: resolved; its fields, names and arguments checked (research.config.signatures).
@@ -30,6 +30,11 @@ def check(config: Mapping[str, Any]) -> None:
     if ':' not in config['task']['name']:
         _check_metric(config)
     _check_batches(config)
+    if config['gradient']['name'] == 'selective_backprop' and (paired := {*augment.PAIRED} & {*config['augment']['names']}):
+        raise Misfit(
+            'augment.names',
+            f"augmentation '{min(paired)}' mixes neighbours, which selective backpropagation parts: leave one of the two out.",
+        )
     if text := config['train']['memory_budget']:
         memory.parse(text)
     _check_lengths(config)

@@ -73,7 +73,7 @@ def _check_built(experiment: Experiment, key: str, known: dict[str, list[str]]) 
     if key not in known:
         known[key] = program.step.metric_names(program.shapes)
         own = any(':' in config[group]['name'] for group in ('task', 'model', 'compress', 'gradient'))
-        if own or config['augment']['name'] != 'none':
+        if own or config['augment']['names']:
             # Code of the user's own, and augmentations, are traced once here, so that mistakes show before anything compiles.
             flops.train(config, experiment.dataset, experiment.batch_size, experiment.total)
     metrics = known[key]

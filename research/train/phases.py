@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from research import catalogue, data, durations, gradients, models
+from research import augment, catalogue, data, durations, gradients, models
 from research.augment import resize
 from research.data import batch_sizes
 from research.gradients import freezing
@@ -125,7 +125,9 @@ def check(experiment: Any) -> None:
         gradients.create(config['gradient'], phase.micro_batches)
         if experiment.averaging is not None:
             experiment.averaging(0, 0, phase.batch_size)
-        parallel.check_shares(program.engine, -(-phase.batch_size // phase.micro_batches))
+        size = -(-phase.batch_size // phase.micro_batches)
+        parallel.check_shares(program.engine, size)
+        augment.check_pairs(config['augment'], size, len(program.engine.devices))
         if phase.batch_size % phase.micro_batches and 'batch_stats' in program.shapes.collections:
             raise catalogue.ConfigError(
                 f'gradient.micro_batch {config["gradient"]["micro_batch"]} does not divide a batch of {phase.batch_size}: its '

@@ -29,7 +29,7 @@ def next_class(keys, batch, facts, step=1):
 
 
 def made(name, reads=None, **kwargs):
-    function = augment.create({'name': f'test_stage:{name}', 'resize': {}, **kwargs}, FACTS, reads)
+    function = augment.create({'names': (f'test_stage:{name}',), 'resize': {}, name: kwargs}, FACTS, reads)
     return function(jax.random.split(jax.random.key(0), 2), batch())
 
 

@@ -1,6 +1,7 @@
 """Augmentation of tokens, against NumPy with the same draws, and what every draw must leave."""
 
 import functools
+import zlib
 
 import jax
 import numpy as np
@@ -39,12 +40,20 @@ def texts(seed=0):
 
 
 KEYS = jax.random.split(jax.random.key(0), B)
-UNIFORM = np.array(jax.vmap(lambda key: jax.random.uniform(key, (T,)))(KEYS))
+
+
+def keys(name):
+    """What an augmentation in a list draws with."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, zlib.crc32(name.encode())))(KEYS)
+
+
+def uniform(name):
+    return np.array(jax.vmap(lambda key: jax.random.uniform(key, (T,)))(keys(name)))
 
 
 @functools.cache
 def function(name, share):
-    return augment.create({'name': name, 'share': share, 'resize': {}}, {'special_tokens': SPECIAL})
+    return augment.create({'names': (name,), name: {'share': share}}, {'special_tokens': SPECIAL})
 
 
 def augmented(name, share, batch=None):
@@ -58,15 +67,17 @@ def ordinary(batch):
 @pytest.mark.parametrize(('name', 'share', 'special'), [('token_mask', 0.3, MASK), ('token_dropout', 0.3, UNKNOWN)])
 def test_a_share_is_replaced_by_the_special_token(name, share, special):
     batch, found = texts(), augmented(name, share)
-    drawn = (share > UNIFORM) & ordinary(batch)
+    drawn = (share > uniform(name)) & ordinary(batch)
     np.testing.assert_array_equal(found['tokens'], np.where(drawn, special, batch['tokens']))
 
 
 def test_neighbours_are_swapped_pair_by_pair():
     """Fails where pairs overlap, a special token moves, or one parity alone is drawn."""
     batch, found = texts(), augmented('token_swap', 0.4)
-    odds = np.array(jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1)))(KEYS)).astype(int)
-    for row, may, drawn, odd, after in zip(batch['tokens'], ordinary(batch), UNIFORM < 0.4, odds, found['tokens'], strict=True):
+    odds = np.array(jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1)))(keys('token_swap'))).astype(int)
+    for row, may, drawn, odd, after in zip(
+        batch['tokens'], ordinary(batch), uniform('token_swap') < 0.4, odds, found['tokens'], strict=True
+    ):
         row = row.copy()
         for t in range(odd, T - 1, 2):
             if drawn[t] and may[t] and may[t + 1]:
@@ -82,7 +93,9 @@ def test_a_span_is_cut_out_and_the_rest_closes_up(share):
     batch, found = texts(), augmented('span_deletion', share)
     counts = ordinary(batch).sum(1)
     lengths = np.round(np.float32(share) * counts.astype(np.float32)).astype(int)
-    starts = jax.vmap(lambda key, ends: jax.random.randint(key, (), 0, ends))(KEYS, counts - lengths + 1).tolist()
+    starts = jax.vmap(lambda key, ends: jax.random.randint(key, (), 0, ends))(
+        keys('span_deletion'), counts - lengths + 1
+    ).tolist()
     for i, (length, start) in enumerate(zip(lengths, starts, strict=True)):
         places = np.flatnonzero(ordinary(batch)[i])
         kept = np.setdiff1d(np.arange(T), places[start : start + length])
@@ -111,7 +124,7 @@ def test_what_no_draw_may_change(name):
 
 def test_what_cannot_be_augmented_is_refused():
     with pytest.raises(ConfigError, match='only data with texts have a tokenizer'):
-        augment.create({'name': 'token_mask', 'resize': {}}, {})(KEYS, texts())
+        augment.create({'names': ('token_mask',)}, {})(KEYS, texts())
     for name in NAMES:
         with pytest.raises(ConfigError, match='which tells them from next'):
             augmented(name, 0.1, {**texts(), 'other_tokens': texts()['tokens']})

@@ -81,16 +81,16 @@ def with_nan(path):
         ({'model.name': 'Pair'}, r'Pair gives a tuple for 2 examples, expected logits \[2, 10\]'),
         ({'model.name': 'OnlyInference'}, 'building it failed with AssertionError: nothing to train'),
         (
-            {'augment.name': 'nothing'},
+            {'augment.names': 'nothing'},
             "'test_own_parts:nothing' made 'image' a NoneType.*Expected images of the same shape",
         ),
         (
-            {'augment.name': 'cropped'},
+            {'augment.names': 'cropped'},
             r"made 'image' uint8 \(100, 4, 8, 1\), which was uint8 \(100, 8, 8, 1\)",
         ),
-        ({'augment.name': 'scaled'}, "'test_own_parts:scaled' made 'image' float32 .*, which was uint8"),
+        ({'augment.names': 'scaled'}, "'test_own_parts:scaled' made 'image' float32 .*, which was uint8"),
         (
-            {'augment.name': 'no_batch'},
+            {'augment.names': 'no_batch'},
             "'test_own_parts:no_batch' returned a NoneType. Expected the batch with the same fields",
         ),
         ({'data.name': 'with_nan'}, '1 of 60 train images hold NaN or infinite values, the first is at index 7'),

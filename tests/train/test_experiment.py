@@ -81,7 +81,7 @@ def test_units_of_checkpoint_every(every, expected):
         ('model.norm.name', 'bach', "Did you mean 'batch'"),
         ('optimizer.name', 'adaam', "Did you mean 'adam'"),
         ('optimizer.clip.name', 'global', "Did you mean 'global_norm'"),
-        ('augment.name', 'nothing', 'Unknown augmentation'),
+        ('augment.names', ('nothing',), 'Unknown augmentation'),
         ('compress.name', 'nothing', 'Unknown compression'),
         ('gradient.name', 'plane', "Did you mean 'plain'"),
         ('task.name', 'clasification', "Did you mean 'classification'"),
