@@ -33,8 +33,9 @@ def uniform(keys: Any, count: int) -> jax.Array:
     return jax.vmap(lambda key: jax.random.uniform(key, (count,), jnp.float32))(keys)
 
 
-def check(argument: str, value: float, least: float = 0, most: float = float('inf')) -> None:
-    """Refuses a strength outside [least, most]; `argument` is its name below `augment`."""
-    if not least <= value <= most:
-        expected = f'from {least} to {most}' if most < float('inf') else f'{least} or more'
-        raise ConfigError(f'augment.{argument} is {value}, expected a number {expected}.')
+def check(argument: str, value: float, least: float = 0, most: float = float('inf'), whole: bool = False) -> None:
+    """Refuses a strength outside [least, most], or one that is not whole; `argument` is its name below `augment`."""
+    if not least <= value <= most or (whole and value != int(value)):
+        expected = f'from {least} to {most}' if most < float('inf') else f'of {least} or more'
+        kind = 'a whole number' if whole else 'a number'
+        raise ConfigError(f'augment.{argument} is {value}, expected {kind} {expected}.')
