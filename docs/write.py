@@ -6,12 +6,12 @@ import re
 import sys
 from typing import Any
 
-from research import catalogue, models
+from research import augment, catalogue, models
 from research.config.signatures import GROUPS, Group
 from research.layers import conv, norm
 from research.layers.activation import ACTIVATIONS
 
-# Fields with a catalogue -> heading, and the card of entries that come from a library.
+# Fields with a catalogue, or groups of `AUGMENTATIONS` -> heading, and the card of entries that come from a library.
 CHOICES = {
     'optimizer': ('Optimizers', 'optim/optimizers.py'),
     'schedule': ('Learning-rate schedules', ''),
@@ -20,11 +20,16 @@ CHOICES = {
     'gradient': ('Gradients', ''),
     'gradient.freeze': ('Layers that stop learning', ''),
     'data.batch': ('Batch sizes that change', ''),
-    'augment': ('Augmentations', ''),
+    'images': ('Augmentations of images', ''),
+    'texts': ('Augmentations of texts', ''),
     'augment.resize': ('Image sizes that change', ''),
     'compress': ('Compression', ''),
     'model.norm': ('Normalization', 'layers/norm.py'),
     'model.conv': ('Convolutions', ''),
+}
+AUGMENTATIONS = {
+    'images': Group('augmentation', augment.IMAGES, augment.GIVEN),
+    'texts': Group('augmentation', augment.TEXTS, augment.GIVEN),
 }
 LAYERS = {
     'model.norm': Group('norm layer', norm.NORMS, ('use_running_average', 'axis_name')),
@@ -77,7 +82,7 @@ FIRST = (
 def technique_table(field: str) -> str:
     """The section of a field with a catalogue; '' if there is nothing to choose."""
     heading, shared = CHOICES[field]
-    group = (GROUPS | LAYERS)[field]
+    group = (GROUPS | LAYERS | AUGMENTATIONS)[field]
     homes = {n: entry.partition(':')[0] for n, entry in group.entries.items() if n not in ('constant', 'plain')}
     homes = {n: home for n, home in homes.items() if not group.entries[n].endswith((':none', ':identity', ':asks_for_more'))}
     rows, libraries = [], []
@@ -93,7 +98,10 @@ def technique_table(field: str) -> str:
         takes = ', '.join(f'`{p.name}={p.default!r}`' for p in parameters if isinstance(p.default, int | float | str | tuple))
         card = home.removeprefix('research.').replace('.', '/') + '.py' if ours else shared
         rows.append((f'[`{name}`](../research/{card})', needs, takes or '–' if ours else f'as in {home}', text))
-    where = f"`{field}.name = '...'`. Networks: {networks_with(field)}. Tasks: {tasks(field)}.\n"
+    line = f"{field}.name = '...'"
+    if field in AUGMENTATIONS:
+        line = "augment.names = ('...', '...')`, in their order; arguments as `augment.NAME.ARGUMENT = ..."
+    where = f'`{line}`. Networks: {networks_with(field)}. Tasks: {tasks(field)}.\n'
     more = f'\nFrom optax, with the arguments of its documentation: {", ".join(libraries)}.\n' if libraries else ''
     return f'## {heading}\n\n{where}\n{table("name", "needs", "takes", "what it does", rows=rows)}\n{more}' if rows else ''
 
@@ -124,8 +132,9 @@ def networks() -> str:
 
 def taken_by(field: str) -> list[str]:
     """The families of networks that a field is for."""
-    if field == 'augment':  # what is there is for texts; a function of one's own is for any
-        return [family for family, name in FIRST.items() if family != 'dcgan' and models.reads_tokens(name)]
+    if field in AUGMENTATIONS:
+        texts = [family for family, name in FIRST.items() if family != 'dcgan' and models.reads_tokens(name)]
+        return texts if field == 'texts' else [family for family in FIRST if family not in texts]
     if not field.startswith('model.') and field != 'train.remat' or field == 'model.init_from':
         return list(FIRST)
     arguments = {f: catalogue.parameters(catalogue.resolve('model', name, ENTRIES))[0] for f, name in FIRST.items()}
@@ -141,8 +150,8 @@ def networks_with(field: str) -> str:
 
 def tasks(field: str) -> str:
     """The tasks that a field is for."""
-    if field == 'augment':
-        return 'of texts'
+    if field in AUGMENTATIONS:
+        return f'of {field}'
     return 'classification' if field in ONE_NETWORK or 'dcgan' not in taken_by(field) else 'all'
 
 

@@ -76,8 +76,11 @@ def run(arguments: Sequence[str]) -> int:
 def _study(arguments: Sequence[str]) -> int:
     known, rest = _parser().parse_known_args(arguments)
     changes = dict(map(_change, rest))
-    if known.plan not in (None, True, 'runs'):
-        raise ConfigError(f'--plan={known.plan}: expected --plan, a row a variant, or --plan=runs, a row a run.')
+    if known.plan not in (None, True, 'runs', 'examples'):
+        raise ConfigError(
+            f'--plan={known.plan}: expected --plan, a row a variant, --plan=runs, a row a run, or '
+            '--plan=examples, pictures of what augmentation does.'
+        )
     if known.report == '':
         raise ConfigError('--report= names no folder: --report writes into DIR, --report=FOLDER elsewhere.')
     mode = next((name for name in ('plan', 'report', 'prepare') if getattr(known, name)), 'run')
@@ -92,7 +95,9 @@ def _study(arguments: Sequence[str]) -> int:
     if not pathlib.Path(name).is_file() and name in (along := examples.paths()):
         print(f'--config={name} means {along[name]}')
     into = known.report if isinstance(known.report, str) else ''
-    return launch(known.config, known.workdir, changes, mode, known.stale, known.plan == 'runs', into)
+    return launch(
+        known.config, known.workdir, changes, mode, known.stale, known.plan if isinstance(known.plan, str) else '', into
+    )
 
 
 def _list(arguments: Sequence[str]) -> int:
@@ -155,7 +160,7 @@ def _parser() -> _Parser:
     parser.add_argument('--stale', default='', choices=('rerun', 'keep'), help='finished runs whose code has changed')
     mode = parser.add_mutually_exclusive_group()
     for name, value, text in (
-        ('plan', 'runs', 'print costs and programs, =runs a row a run; train nothing'),
+        ('plan', 'runs|examples', 'print costs and programs, =runs a row a run, =examples draw augmentation; train nothing'),
         ('report', 'FOLDER', 'rebuild the report from the records, into DIR or FOLDER'),
     ):
         mode.add_argument(f'--{name}', nargs='?', const=True, metavar=value, help=text)

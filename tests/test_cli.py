@@ -51,20 +51,21 @@ def test_a_wrong_flag_is_named(said, flags, message):
 
 
 @pytest.mark.parametrize(
-    ('flags', 'mode', 'runs', 'into'),
+    ('flags', 'mode', 'plan', 'into'),
     [
-        ([], 'run', False, ''),
-        (['--plan'], 'plan', False, ''),
-        (['--plan=runs'], 'plan', True, ''),
-        (['--report'], 'report', False, ''),
-        (['--report=there'], 'report', False, 'there'),
-        (['--prepare'], 'prepare', False, ''),
+        ([], 'run', '', ''),
+        (['--plan'], 'plan', '', ''),
+        (['--plan=runs'], 'plan', 'runs', ''),
+        (['--plan=examples'], 'plan', 'examples', ''),
+        (['--report'], 'report', '', ''),
+        (['--report=there'], 'report', '', 'there'),
+        (['--prepare'], 'prepare', '', ''),
     ],
 )
-def test_flags_reach_the_launch(monkeypatch, flags, mode, runs, into):
+def test_flags_reach_the_launch(monkeypatch, flags, mode, plan, into):
     monkeypatch.setattr(cli, 'launch', lambda *given: given)
     given = cli.run(['--config=a.py:x', '--workdir', 'd', '--config.study.seeds=3', '--config.a.b=c=d', *flags])
-    assert given == ('a.py:x', 'd', {'study.seeds': '3', 'a.b': 'c=d'}, mode, '', runs, into)
+    assert given == ('a.py:x', 'd', {'study.seeds': '3', 'a.b': 'c=d'}, mode, '', plan, into)
 
 
 @pytest.mark.parametrize(('program', 'status'), [(['launch.py', '--help'], 0), (['-m', 'research'], 2)])

@@ -161,17 +161,18 @@ def samples(workdir: Path, study: Mapping[str, Any], home: Path) -> list[dict[st
         folder = workdir / 'runs' / runs.get(seed, '') / 'samples'
         pictures = sorted(folder.glob('*.png'), key=lambda file: (len(file.stem), file.stem)) if seed in runs else []
         picked = sorted({round(i) for i in np.linspace(0, len(pictures) - 1, min(len(pictures), _MOST_GRIDS))})
-        grids = [
-            {
-                'label': pictures[i].stem,
-                'path': urllib.parse.quote(os.path.relpath(pictures[i], home)),
-                'data': base64.b64encode(pictures[i].read_bytes()).decode(),
-            }
-            for i in picked
-        ]
+        grids = [{'label': pictures[i].stem, **embedded(pictures[i], home)} for i in picked]
         if grids:
             drawn.append({'name': name, 'seed': seed, 'grids': grids})
     return drawn
+
+
+def embedded(file: Path, home: Path) -> dict[str, str]:
+    """A picture for a page: its path relative to `home`, and its data in base64."""
+    return {
+        'path': urllib.parse.quote(os.path.relpath(file, home)),
+        'data': base64.b64encode(file.read_bytes()).decode(),
+    }
 
 
 def pareto(chart: Mapping[str, Any], workdir: Path) -> None:

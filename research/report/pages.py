@@ -13,6 +13,7 @@ import jinja2
 from research import files
 from research.config import overrides
 from research.report import (
+    augmented,
     earlier,
     examples,
     figures,
@@ -131,6 +132,7 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
         'tuning': trials.table(summary),
         'observed': training.observed(summary),
         'rates': figures.rates(study.get('schedules', {})),
+        'augmented': augmented.read(read.workdir, study, folder),
         'samples': figures.samples(read.workdir, study, folder),
         'examples': examples.read(read),
         'latex': tables.latex(summary),

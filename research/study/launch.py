@@ -21,7 +21,7 @@ def launch(
     changes: Mapping[str, str],
     mode: str = 'run',
     stale: str = '',
-    runs: bool = False,
+    plan: str = '',
     into: str = '',
 ) -> int:
     """Runs, plans, prepares or reports a study.
@@ -32,14 +32,14 @@ def launch(
       changes: dotted key -> text, from --config.KEY=VALUE.
       mode: 'run', 'plan', 'prepare' or 'report'.
       stale: '', 'rerun' or 'keep': what to do with finished runs whose code has changed.
-      runs: whether mode 'plan' prints a line a run in place of a variant.
+      plan: in mode 'plan', 'runs' prints a line a run in place of a variant, 'examples' draws what augmentation does instead.
       into: the folder that mode 'report' writes into; '' = `workdir`.
 
     Returns:
       The exit status: 0, 1 if a run failed, 2 for bad input, 128 + signal number if stopped by a signal.
     """
     try:
-        return _launch(config, pathlib.Path(workdir), changes, mode, stale, runs, into)
+        return _launch(config, pathlib.Path(workdir), changes, mode, stale, plan, into)
     except ConfigError as error:
         print(f'error: {error}', file=sys.stderr)
         return REFUSED
@@ -100,12 +100,12 @@ def command(spec: str, workdir: pathlib.Path, changes: Mapping[str, Any]) -> str
     return shlex.join([*program, f'--config={spec}', f'--workdir={workdir}', *flags])
 
 
-def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str, runs: bool, into: str) -> int:
+def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: str, stale: str, plan: str, into: str) -> int:
     parsed = {key: overrides.parse_flag(key, text) for key, text in changes.items()}
     if mode == 'report':
         return _report(spec, workdir, parsed, into)
     study, before = planned(spec, parsed)
-    from research.study import budget, execute, folder, preview, tuning, verify
+    from research.study import budget, contact_sheet, execute, folder, preview, tuning, verify
     from research.train import compilation
     from research.train.program import Session
 
@@ -126,17 +126,23 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     folder.own_study(workdir, study)
     compilation.enable_cache()
     verify.load(stages, session)
+    if plan == 'examples':
+        drawn = contact_sheet.write(workdir, study, verify.verify(budget.settle(study, workdir, session), session))
+        if not drawn:
+            raise ConfigError("No variant augments images: set 'augment.names', such as ('pad_crop', 'flip_horizontal').")
+        print(*drawn, sep='\n')
+        return OK
     if before is not None:
         before = budget.settle(before, workdir, session)
         tuned = tuning.after(study, before, preview.recorded(before, workdir))
         study = tuned if tuned.runs else study
-    preview.show(budget.settle(study, workdir, session), before, workdir, session, console.Terminal(140), runs)
+    preview.show(budget.settle(study, workdir, session), before, workdir, session, console.Terminal(140), plan == 'runs')
     return OK
 
 
 def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: str, command: str) -> int:
     """Tunes if the study asks for it, then trains; returns how many runs failed."""
-    from research.study import budget, execute, folder, identity, latency, plan, tuning, verify
+    from research.study import budget, contact_sheet, execute, folder, identity, latency, plan, tuning, verify
     from research.train.experiment import load_data
 
     def standing(stage: plan.Plan) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -172,7 +178,9 @@ def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: 
     fingerprints, done, more = standing(study)
     folder.write_study(workdir, study, built, command, notes + more, environment)
     failed = execute.execute(workdir, study, session, done, fingerprints, environment)
-    latency.measure(workdir, study, session, anew=len(done) < len(study.runs))
+    anew = len(done) < len(study.runs)
+    latency.measure(workdir, study, session, anew)
+    contact_sheet.write(workdir, study, built, anew)
     return failed
 
 
