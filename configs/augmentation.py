@@ -1,0 +1,41 @@
+"""Question: which augmentation pays off on Fashion-MNIST, with 600, 6,000 and all training images?
+
+Run: python launch.py --config=configs/augmentation.py --workdir=runs/augmentation  # 600 images
+     python launch.py --config=configs/augmentation.py:10 --workdir=runs/augmentation_10  # 6,000
+     python launch.py --config=configs/augmentation.py:100 --workdir=runs/augmentation_100  # 55,000
+     Offline, idx files are taken from --config.data.path=DIR (Debian: dataset-fashion-mnist).
+"""
+
+from research.config import base
+
+EXAMPLES = {'1': 600, '10': 6000, '100': 0}
+BUDGET = {'1': '100ep', '10': '12ep', '100': '3ep'}
+
+
+def get_config(arg: str = '1'):
+    """A small CNN; eight augmentations and a combination, ten paired seeds; of all images two, and eight seeds."""
+    if arg not in EXAMPLES:
+        raise ValueError(f"'{arg}' is no share of the training data: expected '1', '10' or '100', in percent.")
+    config = base.get_config()
+    config.study.name = f'augmentation_{arg}'
+    base.small_data(config, 'fashion_mnist')
+    config.data.examples = EXAMPLES[arg]
+    config.optimizer.learning_rate = 0.05
+    config.schedule.name = 'cosine'
+    config.study.budget = BUDGET[arg]
+    config.study.seeds = 10
+    config.study.variants = {
+        'flip': {'augment.names': ('flip_horizontal',)},
+        'pad_crop': {'augment.names': ('pad_crop',), 'augment.pad_crop.padding': 2},
+        'rotate': {'augment.names': ('rotate',), 'augment.rotate.degrees': 10.0},
+        'resized_crop': {'augment.names': ('random_resized_crop',), 'augment.random_resized_crop.area': (0.6, 1.0)},
+        'cutout': {'augment.names': ('cutout',)},
+        'mixup': {'augment.names': ('mixup',)},
+        'cutmix': {'augment.names': ('cutmix',)},
+        'randaugment': {'augment.names': ('randaugment',)},
+        'combined': {'augment.names': ('flip_horizontal', 'pad_crop'), 'augment.pad_crop.padding': 2},
+    }
+    if arg == '100':
+        config.study.seeds = 8
+        config.study.variants = {name: config.study.variants[name] for name in ('combined', 'randaugment')}
+    return config
