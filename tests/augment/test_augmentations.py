@@ -1,5 +1,6 @@
 """What holds for every augmentation of images, whatever it does. Another one needs a line in `CASES` and no new test."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ CASES = {
     'random_erasing': Case(erasing.random_erasing, {'share': 0.9, 'fill': 0.5}, {'share': 0}, {'share': -1, 'area': (0.5, 2)}),
 }
 # Names that share a program, which is compiled in less time than one a name.
-GROUPS = [list(CASES)[i : i + 5] for i in range(0, len(CASES), 5)]
+GROUPS = [tuple(CASES)[i : i + 5] for i in range(0, len(CASES), 5)]
 
 B, H, W = 16, 8, 7
 KEYS = jax.random.split(jax.random.key(0), B)
@@ -67,6 +68,13 @@ def together(names, setting):
         }
 
     return augmented
+
+
+@functools.cache
+def strong(names):
+    """Compiled once for the batches of this file."""
+    chex.clear_trace_counter()  # which counts by a function's name
+    return jax.jit(chex.assert_max_traces(together(names, 'strong'), n=1))
 
 
 def test_every_augmentation_of_images_has_a_case():
@@ -108,9 +116,7 @@ def test_the_default_changes_images_by_their_keys(names):
 @pytest.mark.parametrize('names', GROUPS, ids='-'.join)
 def test_a_row_depends_on_its_key_and_its_image_alone(names):
     """The same bits in any order, beside any neighbours, in a batch of any size, and by vmap."""
-    chex.clear_trace_counter()  # which counts by the name of a function, over tests
-    function = together(names, 'strong')
-    one_program = jax.jit(chex.assert_max_traces(function, n=1))
+    function, one_program = together(names, 'strong'), strong(names)
     arrays, others = inputs(), inputs(seed=1)
     expected = one_program(KEYS, arrays)
 
@@ -137,7 +143,7 @@ def test_a_row_depends_on_its_key_and_its_image_alone(names):
 @pytest.mark.parametrize('names', GROUPS, ids='-'.join)
 def test_grey_stays_grey(names):
     arrays = {dtype: np.repeat(array, 3, -1) for dtype, array in inputs(channels=1).items()}
-    for name, array in jax.jit(together(names, 'strong'))(KEYS, arrays).items():
+    for name, array in strong(names)(KEYS, arrays).items():
         np.testing.assert_array_equal(array, np.repeat(array[..., :1], 3, -1), err_msg=name)
 
 

@@ -1,5 +1,7 @@
 """Rotations, crops, noise, blur and erasing against PIL, SciPy and torchvision, with the same draws."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,10 @@ def agree(found, expected, dtype='float32'):
     """Floats within 1e-4; integers, which are rounded, within 1."""
     atol = 1 if dtype == 'uint8' else 1e-4
     np.testing.assert_allclose(np.asarray(found, float), np.asarray(expected, float), rtol=0, atol=atol)
+
+
+def boxes(keys, area, ratio):
+    return np.asarray(jax.jit(crops.boxes, static_argnums=(1, 2))(keys, area, ratio))
 
 
 def signed(count):
@@ -77,7 +83,7 @@ def test_flips_are_those_of_numpy_in_a_share_of_the_rows():
     x = images('uint8', batch=400)
     keys = jax.random.split(jax.random.key(0), 400)
     for flip, axis in ((flips.flip_horizontal, 2), (flips.flip_vertical, 1)):
-        found = np.asarray(flip(keys, x, share=0.3))
+        found = np.asarray(jax.jit(partial(flip, share=0.3))(keys, x))
         turned = (found != x).any((1, 2, 3))
         np.testing.assert_array_equal(found[turned], np.flip(x, axis)[turned])
         assert abs(turned.mean() - 0.3) < 0.07  # three deviations
@@ -88,11 +94,12 @@ def test_padded_and_cropped_as_with_numpy_from_every_place():
     starts = np.stack(np.meshgrid(np.arange(5), np.arange(5)), -1).reshape(-1, 2)
     padded = np.pad(x[0], ((2, 2), (2, 2), (0, 0)), constant_values=9)
     expected = [padded[row : row + H, column : column + W] for row, column in starts]
-    found = np.asarray(crops.pad_and_crop(np.repeat(x, 25, 0), starts, padding, fill=9))
+    found = np.asarray(jax.jit(crops.pad_and_crop, static_argnums=2)(np.repeat(x, 25, 0), starts, padding, fill=9))
     np.testing.assert_array_equal(found, expected)
 
     count = 2000
-    drawn = crops.pad_crop(jax.random.split(jax.random.key(1), count), np.repeat(x, count, 0), padding, fill=9)
+    keys = jax.random.split(jax.random.key(1), count)
+    drawn = jax.jit(partial(crops.pad_crop, padding=padding, fill=9))(keys, np.repeat(x, count, 0))
     places = {crop.tobytes(): i for i, crop in enumerate(found)}
     counts = np.bincount([places[crop.tobytes()] for crop in np.asarray(drawn)], minlength=25)
     assert scipy.stats.chisquare(counts).pvalue > 0.01
@@ -100,23 +107,23 @@ def test_padded_and_cropped_as_with_numpy_from_every_place():
 
 @pytest.mark.parametrize('dtype', ['float32', 'uint8'])
 def test_a_resized_crop_is_that_of_pil(dtype):
-    x, boxes = images(dtype, channels=1), np.asarray(crops.boxes(KEYS, (0.05, 1.0), (0.5, 2.0)))
+    x, drawn = images(dtype, channels=1), boxes(KEYS, (0.05, 1.0), (0.5, 2.0))
     sides = np.array([H, W, H, W])
     expected = []
-    for row, (top, left, height, width) in zip(x, boxes * sides, strict=True):
+    for row, (top, left, height, width) in zip(x, drawn * sides, strict=True):
         box = (left, top, min(left + width, W), min(top + height, H))
         picture = Image.fromarray(row[..., 0])
         expected.append(np.asarray(picture.resize((W, H), Image.Resampling.BILINEAR, box))[..., None])
-    agree(jax.jit(crops.resized_crop)(x, boxes), expected, dtype)
+    agree(jax.jit(crops.resized_crop)(x, drawn), expected, dtype)
 
 
 def test_boxes_lie_inside_and_have_the_areas_and_ratios_asked_for():
-    top, left, height, width = np.asarray(crops.boxes(jax.random.split(jax.random.key(0), 1000), (0.1, 0.5), (0.5, 3))).T
+    top, left, height, width = boxes(jax.random.split(jax.random.key(0), 1000), (0.1, 0.5), (0.5, 3)).T
     assert (top >= 0).all() and (left >= 0).all() and (top + height <= 1 + 1e-6).all() and (left + width <= 1 + 1e-6).all()
     assert 0.1 <= (height * width).min() < 0.11 and 0.48 < (height * width).max() <= 0.5 + 1e-6
     assert 0.5 - 1e-6 <= (width / height).min() < 0.51 and 2.9 < (width / height).max() <= 3 + 1e-6
     # None of these fits: the sides are cut to the image's.
-    wide = np.asarray(crops.boxes(KEYS, (0.9, 0.9), (2, 2)))
+    wide = boxes(KEYS, (0.9, 0.9), (2, 2))
     np.testing.assert_allclose(wide, np.stack([wide[:, 0], 0 * wide[:, 0], 0 * wide[:, 0] + 0.45**0.5, 0 * wide[:, 0] + 1], 1))
 
 
@@ -128,7 +135,7 @@ def test_boxes_are_distributed_as_in_torchvision():
     canvas = torch.empty(1).expand(1, side, side)
     get = torchvision.transforms.RandomResizedCrop.get_params
     theirs = np.array([get(canvas, area, ratio) for _ in range(2000)]) / side
-    ours = np.asarray(crops.boxes(jax.random.split(jax.random.key(0), 2000), area, ratio))
+    ours = boxes(jax.random.split(jax.random.key(0), 2000), area, ratio)
     for measure in (lambda b: b[:, 2] * b[:, 3], lambda b: b[:, 3] / b[:, 2], lambda b: b[:, 0], lambda b: b[:, 1]):
         assert scipy.stats.ks_2samp(measure(ours), measure(theirs)).pvalue > 0.01
 
@@ -148,7 +155,7 @@ def test_blur_is_that_of_scipy(dtype):
 def test_a_single_row_of_pixels_is_blurred_along_itself():
     x = images()[:, :1]
     expected = scipy.ndimage.gaussian_filter1d(x, 2.0, axis=2, mode='mirror', radius=6)
-    agree(blurring.smooth(x, jnp.full(B, 2.0), 6), expected)
+    agree(jax.jit(blurring.smooth, static_argnums=2)(x, np.full(B, 2.0, np.float32), 6), expected)
 
 
 def test_gaussian_noise_is_normal_and_of_its_deviation():
@@ -171,7 +178,7 @@ def test_cutout_is_a_square_with_its_centre_anywhere(size):
     count = 600
     x = np.full((count, H, W, 2), 7, np.uint8)
     keys = jax.random.split(jax.random.key(0), count)
-    found = np.asarray(erasing.cutout(keys, x, size=size, fill=3))
+    found = np.asarray(jax.jit(partial(erasing.cutout, size=size, fill=3))(keys, x))
     centres = np.floor(np.asarray(pixels.uniform(keys, 2)) * [H, W]).astype(int)
     expected = x.copy()
     for image, (row, column) in zip(expected, centres - size // 2, strict=True):
@@ -183,7 +190,9 @@ def test_cutout_is_a_square_with_its_centre_anywhere(size):
 def test_random_erasing_paints_a_box_in_a_share_of_the_images():
     count = 600
     keys = jax.random.split(jax.random.key(0), count)
-    found = np.asarray(erasing.random_erasing(keys, np.zeros((count, 100, 90, 1), np.uint8), share=0.4, fill=1))[..., 0]
+    found = np.asarray(
+        jax.jit(partial(erasing.random_erasing, share=0.4, fill=1))(keys, np.zeros((count, 100, 90, 1), np.uint8))
+    )[..., 0]
     erased = found.any((1, 2))
     assert abs(erased.mean() - 0.4) < 0.06  # three deviations
     rows, columns = found[erased].any(2), found[erased].any(1)
