@@ -6,15 +6,11 @@ because decoding 70,000 PNG files takes ten seconds per launch. Training reads t
 """
 
 import contextlib
-import fcntl
-import functools
 import importlib
 import io
-import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +18,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from research.catalogue import ConfigError, nearest
-from research.data import arrays, dataset, idx, images, prepared_texts, without_tensorflow
+from research.data import arrays, dataset, decoded, idx, images, prepared_texts, without_tensorflow
 
 # Where a system package may have put idx files.
 _IDX_FOLDERS = {'fashion_mnist': '/usr/share/datasets/fashion-mnist', 'mnist': '/usr/share/datasets/mnist'}
@@ -36,9 +32,6 @@ _ELSE = (
 
 # TFDS imports its older builders group by group, up to the first that lacks a package (h5py); these come behind it.
 _GROUPS = ('question_answering', 'summarization', 'text', 'text_simplification', 'translate')
-
-# Examples whose content is compared with what was written, at every launch.
-_SAMPLE = 64
 
 
 def load(config: Mapping[str, Any], beside: Iterable[str] = (), whole: bool = False) -> dataset.Store:
@@ -59,17 +52,13 @@ def load(config: Mapping[str, Any], beside: Iterable[str] = (), whole: bool = Fa
     version = pathlib.Path(builder.data_dir)
     texts = prepared_texts.columns(builder.info.features, builder.info.supervised_keys, config)
     told = texts or {field: config[field] for field in ('label', 'resize', 'crop')}
-    decoded = version / '-'.join(['decoded', *(f'{field}={value}' for field, value in told.items() if value)])
-    if not decoded.exists():
-        with _alone(pathlib.Path(_data_dir()) / f'.{name.replace("/", "_")}.lock'):
-            if not decoded.exists():  # unless another process has prepared it meanwhile
+    folder = version / '-'.join(['decoded', *(f'{field}={value}' for field, value in told.items() if value)])
+    if not folder.exists():
+        with decoded.alone(decoded.home() / f'.{name.replace("/", "_")}.lock'):
+            if not folder.exists():  # unless another process has prepared it meanwhile
                 _generate(builder, name, path)
-                _decode(version, config, texts, decoded)
-    return _read_texts(decoded, name) if texts else _read(decoded, name, whole)
-
-
-def _data_dir() -> str:
-    return os.path.expanduser(os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+                _decode(version, config, texts, folder)
+    return _read_texts(folder, name) if texts else _read(folder, name, whole)
 
 
 def _find(name: str, path: str, beside: Iterable[str]) -> tfds.core.DatasetBuilder:
@@ -79,7 +68,7 @@ def _find(name: str, path: str, beside: Iterable[str]) -> tfds.core.DatasetBuild
     if name in _IDX_FOLDERS:
         parts = idx.find(pathlib.Path(path or _IDX_FOLDERS[name]))
         if parts:
-            return idx.Builder(name, parts, _data_dir())
+            return idx.Builder(name, parts, str(decoded.home()))
         if path:
             names = [name for pair in idx.FILES.values() for name in pair]
             raise ConfigError(f"data.path='{path}' holds none of {', '.join(names)} (or the same with .gz).")
@@ -87,7 +76,7 @@ def _find(name: str, path: str, beside: Iterable[str]) -> tfds.core.DatasetBuild
         with contextlib.suppress(ImportError):
             importlib.import_module(f'tensorflow_datasets.{group}')
     try:
-        return tfds.builder(name, data_dir=_data_dir(), file_format='array_record')
+        return tfds.builder(name, data_dir=str(decoded.home()), file_format='array_record')
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ConfigError(
             f"Unknown data '{name}'.{nearest(name, {*beside, *tfds.core.registered.list_imported_builders()})} "
@@ -125,15 +114,13 @@ def _decode(version: pathlib.Path, config: Mapping[str, Any], texts: Mapping[str
             f"'{name}' is stored in {version} in a format that needs TensorFlow. Remove it and prepare it "
             'again, or set another TFDS_DATA_DIR.'
         ) from error
-    aside = folder.with_name(f'{folder.name}.incomplete')
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    if texts:
-        content = prepared_texts.write(name, builder.info.features, records, texts, aside)
-    else:
-        content = _write_images(builder.info.features, records, image, label, config, aside)
-    (aside / 'content.json').write_text(json.dumps(content))
-    aside.rename(folder)
+
+    def fill(aside: pathlib.Path) -> dict[str, Any]:
+        if texts:
+            return prepared_texts.write(name, builder.info.features, records, texts, aside)
+        return _write_images(builder.info.features, records, image, label, config, aside)
+
+    decoded.write(folder, fill)
 
 
 def _write_images(
@@ -183,56 +170,27 @@ def _columns(info: tfds.core.DatasetInfo, name: str, label: str) -> tuple[str, s
     return image, label
 
 
-def _damaged(folder: pathlib.Path, name: str, what: str) -> ConfigError:
-    return ConfigError(
-        f"{folder / what}. Remove {folder} and give the same command again: '{name}' is then decoded anew from the records "
-        'beside it.'
-    )
-
-
 def _read_texts(folder: pathlib.Path, name: str) -> dataset.Store:
     try:
         return prepared_texts.read(folder, name)
     except ValueError as error:
-        raise _damaged(folder, name, str(error)) from error
+        raise decoded.damaged(folder, name, str(error)) from error
 
 
 def _read(folder: pathlib.Path, name: str, whole: bool) -> dataset.Store:
     """What `_decode` wrote, memory-mapped and compared with what it noted."""
-    damaged = functools.partial(_damaged, folder, name)
+    content, read = decoded.read(folder, name, ('image', 'label', 'moments'))
+    count, sums = len(read['label']), np.asarray(read.pop('moments'))
     try:
-        content = json.loads((folder / 'content.json').read_text())
-        sizes = content.get('parts') or {'train': content['train'], 'test': None}
-    except (OSError, ValueError, KeyError) as error:
-        raise damaged(f'content.json is damaged: {error}') from error
-    read = {}
-    for field in ('image', 'label', 'moments'):
-        try:
-            read[field] = np.load(folder / f'{field}.npy', mmap_mode='r')
-        except (OSError, ValueError, EOFError) as error:
-            raise damaged(f'{field}.npy is damaged: {error}') from error
-    sums, count = np.asarray(read.pop('moments')), len(read['label'])
-    ends = np.cumsum([0, *(count - content['train'] if size is None else size for size in sizes.values())]).tolist()
-    sample = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
-    if not count == len(read['image']) == len(sums) == ends[-1]:
-        raise damaged('image.npy, label.npy and moments.npy hold other numbers of examples than were written')
-    if not np.array_equal(arrays.moments(read['image'][sample]), sums[sample]):
-        raise damaged('image.npy is damaged: its pixels are others than were written')
+        sizes = content.get('parts') or {'train': content['train'], 'test': count - content['train']}
+        ends = np.cumsum([0, *sizes.values()]).tolist()
+        classes = content['num_classes']
+    except (KeyError, TypeError, AttributeError) as error:
+        raise decoded.damaged(folder, name, f'content.json is damaged: {error}') from error
+    if count != ends[-1]:
+        raise decoded.damaged(folder, name, 'label.npy holds another number of examples than were written')
     columns = {field: dataset.Column(array) for field, array in read.items()}
     if whole and arrays.checksum(columns) != content['checksum']:
-        raise damaged('image.npy or label.npy is damaged: its content is another than was written')
+        raise decoded.damaged(folder, name, 'image.npy or label.npy is damaged: its content is another than was written')
     parts = {part: range(*ends[i : i + 2]) for i, part in enumerate(sizes)}
-    return dataset.Store(name, columns, parts, content['checksum'], content['num_classes'], sums)
-
-
-@contextlib.contextmanager
-def _alone(lock: pathlib.Path) -> Iterator[None]:
-    """One process at a time; the kernel frees the lock of one that dies."""
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open('w')
-    except OSError as error:
-        raise ConfigError(f'Cannot write {lock}: {error}. Set TFDS_DATA_DIR to a folder that can be written.') from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return dataset.Store(name, columns, parts, content['checksum'], classes, sums)

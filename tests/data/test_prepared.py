@@ -20,7 +20,7 @@ from tensorflow_datasets.image_classification import mnist
 
 from research import data
 from research.catalogue import ConfigError
-from research.data import images, prepared
+from research.data import decoded, images, prepared
 
 
 @pytest.fixture(autouse=True)
@@ -144,8 +144,8 @@ def test_a_lock_is_free_once_its_holder_is_killed(tmp_path, data_dir):
             sys.executable,
             '-c',
             (
-                'import pathlib, sys, time\nfrom research.data import images, prepared\n'
-                'with prepared._alone(pathlib.Path(sys.argv[1])):\n    print(1, flush=True)\n    time.sleep(100)'
+                'import pathlib, sys, time\nfrom research.data import decoded\n'
+                'with decoded.alone(pathlib.Path(sys.argv[1])):\n    print(1, flush=True)\n    time.sleep(100)'
             ),
             str(data_dir / '.mnist.lock'),
         ],
@@ -294,7 +294,7 @@ def one_bit(path):
 def test_a_damaged_file_names_itself_and_its_cure(tmp_path, data_dir, monkeypatch, harm, name):
     asked = config(synthetic.write_folder(tmp_path / 'raw'))
     whole = data.read(asked).checksum
-    monkeypatch.setattr(prepared, '_SAMPLE', 3)
+    monkeypatch.setattr(decoded, 'SAMPLE', 3)
     file = next(data_dir.rglob(name))
     harm(file)
     with pytest.raises(ConfigError) as caught:
