@@ -19,7 +19,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
             'data': {
-                'name': 'digits',  # digits, mnist, fashion_mnist, any TFDS name; unicode_names, or texts of your own
+                'name': 'digits',  # digits, mnist, fashion_mnist, any TFDS name; unicode_names; of your own images, texts
                 'checksum': '',  # expected hash of the data ('data' in a fingerprint); filled in for data of your own
                 'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
                 'batch_size': 64,  # examples a step, over all devices; 0 = the whole training split
@@ -36,6 +36,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'pack': False,  # several texts without labels in a row, none cut: less padding
                 'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are
                 'crop': 0,  # side of the square that is kept of their middle; 0 = resize
+                'bad_files': 0.01,  # share of image files that may be broken; they are left out, more of them are an error
                 'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on
                 'official_validation': False,  # take the data's own validation split; then nothing is cut for one
                 'test': 0.0,  # cut out of the training data, as validation is, before it; 0 = the data's own test split

@@ -46,6 +46,7 @@ FIELDS = {
     'data.test': Range(least=0, most=_INT32),
     'data.resize': Range(least=0, most=2**13),
     'data.crop': Range(least=0, most=2**13),
+    'data.bad_files': _SHARE,
     'data.length': Range(least=3, most=2**20),
     'data.examples': _FROM_0,
     'data.reference_size': _FROM_1,

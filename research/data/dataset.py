@@ -89,6 +89,7 @@ class Store:
       classes: number of classes; None if 'label' is not a class.
       moments: the `moments` of field 'image'; None without images.
       class_names: of each class or tag its name, for reports alone; () where the source knows none.
+      keys: uint64 [N], hashes of the examples' content, by which splits are cut; None: they are cut by position.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Store:
     classes: int | None
     moments: np.ndarray | None
     class_names: tuple[str, ...] = ()
+    keys: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +177,10 @@ def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
             f"data.official_validation is True, but '{store.name}' has only the parts {has}: set it to False, and "
             'data.validation cuts a validation split out of the training data.'
         )
+    keys, seed = store.keys, config['split_seed']
     if config['test']:
-        training, test = order.cut_test(len(training), config['test'], config['split_seed'])
+        rest, cut_off = order.cut_test(len(training), config['test'], seed, None if keys is None else keys[training])
+        training, test = training[rest], training[cut_off]
     elif 'test' in parts:
         test = parts['test']
     elif 'validation' in parts and not official:
@@ -187,9 +191,25 @@ def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
             'training data.'
         )
     train, validation = order.split(
-        len(training), 0 if official else config['validation'], config['examples'], config['split_seed']
+        *(len(training), 0 if official else config['validation'], config['examples'], seed),
+        None if keys is None else keys[training],
     )
-    return {'train': training[train], 'validation': parts['validation'] if official else training[validation], 'test': test}
+    splits = {'train': training[train], 'validation': parts['validation'] if official else training[validation], 'test': test}
+    if keys is not None:
+        _refuse_single(store.name, splits, config)
+    return splits
+
+
+def _refuse_single(name: str, splits: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a split that was asked for has one example or none, which says nothing about others."""
+    for split, rows in splits.items():
+        wanted = split != 'validation' or config['validation'] or config['official_validation']
+        if len(rows) < 2 and wanted:
+            sizes = ', '.join(f'{len(of_split)} {kind}' for kind, of_split in splits.items())
+            raise ConfigError(
+                f"The {split} split of '{name}' has {len(rows)} examples ({sizes}), expected at least 2. Add some, or change "
+                'data.test, data.validation or data.examples.'
+            )
 
 
 def _refuse_hidden(store: Store, split: str, rows: np.ndarray) -> None:

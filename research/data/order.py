@@ -77,7 +77,9 @@ def redrawn(seed: int, redraw: int) -> int:
     return operator.index(seed) + (operator.index(redraw) << 32)
 
 
-def split(n: int, validation: float, examples: int, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    n: int, validation: float, examples: int, split_seed: int, keys: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Splits the training data, the same for every seed of a study.
 
     Subsets nest: fewer `examples` are a subset of more, and the validation part does not depend on `examples`.
@@ -87,6 +89,7 @@ def split(n: int, validation: float, examples: int, split_seed: int) -> tuple[np
       validation: a fraction of n if below 1, else a count.
       examples: training examples to use; 0 for all but the validation part.
       split_seed: 0 <= split_seed < 2**64; which permutation is split.
+      keys: see `cut_test`.
 
     Returns:
       (train, validation): sorted int64 arrays of examples, disjoint.
@@ -94,20 +97,23 @@ def split(n: int, validation: float, examples: int, split_seed: int) -> tuple[np
     Raises:
       ConfigError: no training examples left, or fewer than `examples`.
     """
-    count = _count('data.validation', n, validation)
+    order, count = _order(_SPLIT, 'data.validation', n, validation, split_seed, keys)
     if not 0 <= examples <= n - count:
         raise ConfigError(f'data.examples={examples}: expected 0 (all) to {n - count}, {n} less {count} of validation.')
-    order = _permutation(split_seed, 0, n, _SPLIT)
     return np.sort(order[count : count + examples] if examples else order[count:]), np.sort(order[:count])
 
 
-def cut_test(n: int, test: float, split_seed: int) -> tuple[np.ndarray, np.ndarray]:
+def cut_test(n: int, test: float, split_seed: int, keys: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Cuts a test split out of training data that come without one; the draw is another than that of `split`.
+
+    With keys an example is cut by its own key, whatever other examples there are: a fraction is a chance, and a count takes the
+    smallest draws. Equal keys are never parted, so a count may take a few more.
 
     Args:
       n: examples in the training data.
       test: a fraction of n if below 1, else a count.
       split_seed: 0 <= split_seed < 2**64.
+      keys: uint64 [n], hashes of the examples' content; None: the draw is by position.
 
     Returns:
       (train, test): sorted int64 arrays of examples, disjoint.
@@ -115,9 +121,33 @@ def cut_test(n: int, test: float, split_seed: int) -> tuple[np.ndarray, np.ndarr
     Raises:
       ConfigError: no training examples left.
     """
-    count = _count('data.test', n, test)
-    order = _permutation(split_seed, 0, n, _TEST)
+    order, count = _order(_TEST, 'data.test', n, test, split_seed, keys)
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def _order(stream: int, field: str, n: int, share: float, split_seed: int, keys: np.ndarray | None) -> tuple[np.ndarray, int]:
+    """(int64 [n], examples in the order in which they are cut; how many of the first are)."""
+    count = _count(field, n, share)
+    if keys is None:
+        return _permutation(split_seed, 0, n, stream), count
+    draws = _draws(keys, split_seed, stream)
+    order = np.argsort(draws, kind='stable')
+    if share < 1:
+        count = int((draws < int(share * 2.0**64)).sum())
+    elif count:
+        count = int((draws <= draws[order[count - 1]]).sum())
+    if count == n:
+        raise ConfigError(f'{field}={share} leaves none of {n} training examples. Cut fewer, or change data.split_seed.')
+    return order, count
+
+
+def _draws(keys: np.ndarray, split_seed: int, stream: int) -> np.ndarray:
+    """uint64 [n]: for each seed and stream another draw of the same key, by the mixer of SplitMix64 (Steele et al. 2014)."""
+    first = np.random.Philox(key=np.array([split_seed, 0], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
+    mixed = keys.astype(np.uint64) + first.random_raw(1)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _count(field: str, n: int, share: float) -> int:

@@ -1,8 +1,8 @@
 """The data sets by name.
 
-A name is `digits`, `unicode_names`, `spam_assassin`, `wordnet`, `texts` (files of texts, see research/data/texts.py), one in
-TFDS's catalogue (images: `fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`; texts: `glue/sst2`, `imdb_reviews`), or the
-import path `my_paper.data:load` of a function
+A name is `digits`, `unicode_names`, `spam_assassin`, `wordnet`, `images` (a folder by class, see research/data/folders.py),
+`texts` (files of texts, see research/data/texts.py), one in TFDS's catalogue (images: `fashion_mnist`, `mnist`, `cifar10`,
+`emnist/balanced`; texts: `glue/sst2`, `imdb_reviews`), or the import path `my_paper.data:load` of a function
 
     def load(path):
         return {'train': (images, labels), 'test': (images, labels)}
@@ -29,7 +29,7 @@ from unicodedata import ucd_3_2_0 as database
 import numpy as np
 
 from research import catalogue
-from research.data import arrays, dataset, order, texts, wordnet
+from research.data import arrays, dataset, folders, order, texts, wordnet
 
 ARRAYS = {
     'digits': 'research.data.sources:digits',
@@ -38,6 +38,9 @@ ARRAYS = {
     'wordnet': 'research.data.wordnet:glosses',
     'wordnet_texts': 'research.data.wordnet:texts',
 }
+
+# Names of data that are files of the user's own, at data.path.
+FILES = ('images', 'texts')
 
 # What numbers of classes stand for, where a table of the source's says so.
 CLASS_NAMES = {
@@ -55,7 +58,7 @@ CLASS_NAMES = {
 _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
 
 # Fields of `config.data` that tell sources apart, and those that tell cuts of one apart.
-READ = ('name', 'path', 'text', 'pair', 'label', 'resize', 'crop')
+READ = ('name', 'path', 'text', 'pair', 'label', 'resize', 'crop', 'bad_files')
 CUT = ('validation', 'official_validation', 'test', 'examples', 'split_seed', 'tokenizer', 'length', 'pack')
 
 
@@ -69,6 +72,8 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
     Raises:
       ConfigError: unknown name, missing or broken files, or data that cannot be prepared here.
     """
+    if config['name'] == 'images':
+        return folders.load(config, whole)
     if config['name'] == 'texts':
         parts, names = texts.load(config['path'], config['text'], config['pair'], config['label'])
         return dataclasses.replace(arrays.from_arrays('texts', parts, config['resize'], config['crop']), class_names=names)
@@ -81,7 +86,7 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
         return dataclasses.replace(store, class_names=CLASS_NAMES.get(config['name'], ()))
     from research.data import prepared  # imports TFDS, 0.4 s that the digits save
 
-    return prepared.load(config, beside=(*ARRAYS, 'texts'), whole=whole)
+    return prepared.load(config, beside=(*ARRAYS, *FILES), whole=whole)
 
 
 def load(config: Mapping[str, Any]) -> dataset.Dataset:

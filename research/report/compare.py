@@ -14,7 +14,7 @@ from research.report.summary import content, read_evaluations
 
 # Fields of a baseline that say what is compared with what, not how; those of `_ELSEWHERE` may differ without a word.
 _OF_THE_STUDY = ('study.budget', 'study.score', 'study.alpha', 'study.margin')
-_ELSEWHERE = ('data.path', 'data.workers', 'data.checksum', 'data.streaming', 'train.checkpoint_every')
+_ELSEWHERE = ('data.path', 'data.bad_files', 'data.workers', 'data.checksum', 'data.streaming', 'train.checkpoint_every')
 
 
 class Study(NamedTuple):

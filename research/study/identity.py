@@ -16,10 +16,11 @@ import jax
 from research import files, optim, pretrained
 from research.config import signatures
 from research.config.overrides import defaults, flatten
+from research.data import FILES
 from research.study import closure
 
-# Fields that cannot change a run's numbers, its times among them: where data lies, how often a state is saved.
-_SILENT = ('data.path', 'train.checkpoint_every', 'study')
+# Fields that cannot change a run's numbers, its times among them: where data lies, what is refused, how often a state is saved.
+_SILENT = ('data.path', 'data.bad_files', 'train.checkpoint_every', 'study')
 # ... but these of the study do, the last two where they steer a run or choose the parameters that are scored.
 _LOUD = ('study.budget', 'study.score')
 _LOUD_FOR_BEST = (*_LOUD, 'study.metric', 'study.higher_is_better')
@@ -30,6 +31,7 @@ _DATA = (
     'train.checkpoint_every',
     'data.redraw',
     'data.path',
+    'data.bad_files',
     'data.workers',
     'data.split_seed',
     'study',
@@ -90,7 +92,7 @@ def _resident(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def own_data(config: Mapping[str, Any]) -> bool:
     """Whether the data are the user's own, of a loader function or of files, so that only their content tells them apart."""
-    return ':' in config['data']['name'] or config['data']['name'] == 'texts'
+    return ':' in config['data']['name'] or config['data']['name'] in FILES
 
 
 def unread(config: Mapping[str, Any]) -> str:

@@ -72,6 +72,7 @@ LINES = [
     ('config.data.validation = float("inf")', 'expected a finite number'),
     ('config.data.test = float("nan")', 'expected a finite number'),
     ('config.data.resize = 10**6', 'at most 8192'),
+    ('config.data.bad_files = 1.5', "'data.bad_files' is 1.5, expected at least 0 and at most 1"),
     ('config.data.workers = 10**6', 'at most 1024'),
     ('config.gradient.micro_batch = 128', "more than the 64 examples of 'data.batch_size'"),
     ('config.gradient.noise_scale = True', "set 'gradient.micro_batch' to half of 'data.batch_size'"),

@@ -89,6 +89,7 @@ MATTERS = {
 }
 SILENT = {
     'data.path': '/somewhere',
+    'data.bad_files': 0.5,
     'data.checksum': '0123456789abcdef',  # of data with a name; see test_budget.py for a loader function's
     'train.checkpoint_every': '5st',
     'study.name': 'other',
@@ -184,6 +185,7 @@ CLIPPED = changed(optimizer__clip={'name': 'global_norm', 'max_norm': 1.0})
         {'data.split_seed': 3},
         {'data.streaming': False},
         {'data.path': '/somewhere'},
+        {'data.bad_files': 0.5},
         {'study.budget': '1ep'},
         {'study.seeds': 2},
     ],

@@ -1,0 +1,143 @@
+"""Images of one's own in a folder by class: DIR/CLASS/*.png, or DIR/train/CLASS/*.png with DIR/test (and DIR/validation).
+
+Folders inside a class are read too; 'val' and 'valid' are other names for 'validation'. Classes are the folders of the training
+part, sorted by name. Files whose names begin with a dot, or end in something else than `image_files.SUFFIXES`, are ignored.
+How files become pixels is said in research/data/image_files.py.
+
+Without DIR/test, `data.test` cuts a test split by a hash of each picture, and `data.validation` likewise: a file stays on its
+side when others are added, and copies of a picture are never on both.
+"""
+
+import collections
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from research.catalogue import ConfigError
+from research.data import image_files
+from research.data.dataset import Column, Store
+
+_PARTS = {'train': 'train', 'test': 'test', **dict.fromkeys(('validation', 'val', 'valid'), 'validation')}
+_EXPECTED = 'DIR/CLASS/*.png, or DIR/train/CLASS/*.png and DIR/test/CLASS/*.png'
+
+
+def load(config: Mapping[str, Any], whole: bool = False) -> Store:
+    """The images of the folder `config['path']`, decoded once; see `image_files.decode` for the other arguments.
+
+    Raises:
+      ConfigError: no such folder or classes, one class alone, a class without images, names that differ in case alone.
+    """
+    if not config['path']:
+        raise ConfigError(f"data.name is 'images', and data.path is empty: expected a folder, {_EXPECTED}.")
+    if config['label']:
+        raise ConfigError(f"data.label is '{config['label']}', but images have their folders as classes: leave it empty.")
+    root = pathlib.Path(config['path']).expanduser()
+    if not root.is_dir():
+        raise ConfigError(f"data.path='{root}' is not a folder. Expected {_EXPECTED}.")
+    parts = {part: _classes(root, where) for part, where in _parts(root).items()}
+    names = _names(root, parts)
+    listed = [(part, names.index(name), file) for part, by in parts.items() for name, files in by.items() for file in files]
+    found = image_files.decode(f"'{root}'", root, [file for _, _, file in listed], config, whole)
+    label = np.array([listed[row][1] for row in found.rows], np.int32)
+    sizes = collections.Counter(listed[row][0] for row in found.rows)
+    ends = np.cumsum([0, *(sizes[part] for part in parts)]).tolist()
+    rows = {part: range(*ends[i : i + 2]) for i, part in enumerate(parts)}
+    _check_counts(root, names, label[rows['train'].start : rows['train'].stop])
+    _warn_of_copies(root, rows, found.keys)
+    columns = {'image': Column(found.pixels), 'label': Column(label)}
+    checksum = image_files.checksum(found, {'label': columns['label']})
+    return Store('images', columns, rows, checksum, len(names), found.moments, names, found.keys)
+
+
+def _folders(where: pathlib.Path) -> dict[str, pathlib.Path]:
+    return {entry.name: entry for entry in sorted(where.iterdir()) if entry.is_dir() and not entry.name.startswith('.')}
+
+
+def _parts(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Part -> its folder, 'train' first."""
+    found = _folders(root)
+    if 'train' not in found or any(map(_is_image, os.listdir(found['train']))):  # a class may be called so
+        return {'train': root}
+    if others := sorted(found.keys() - _PARTS.keys()):
+        raise ConfigError(
+            f"data.path='{root}' has the folders 'train' and '{others[0]}': expected either {_EXPECTED}. Move '{others[0]}' "
+            'elsewhere.'
+        )
+    named = collections.Counter(_PARTS[name] for name in found)
+    if named['validation'] > 1:
+        raise ConfigError(f"data.path='{root}' has several folders for validation, {', '.join(found)}: leave one of them.")
+    return {part: found[name] for part in ('train', 'test', 'validation') for name in found if _PARTS[name] == part}
+
+
+def _classes(root: pathlib.Path, where: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Class -> its files relative to `root`, sorted by name."""
+    found = {}
+    for name, folder in _folders(where).items():
+        found[name] = sorted(
+            (
+                pathlib.Path(base, file).relative_to(root)
+                for base, _, files in os.walk(folder, followlinks=True)
+                for file in files
+                if _is_image(file)
+            ),
+            key=lambda file: file.as_posix(),
+        )
+        if not found[name]:
+            raise ConfigError(
+                f"The class '{name}' in {where} has no images ({', '.join(image_files.SUFFIXES)}): add some, or remove it."
+            )
+    if not found:
+        raise ConfigError(f'{where} has no folders of classes. Expected {_EXPECTED}.')
+    return found
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(image_files.SUFFIXES) and not file.startswith('.')
+
+
+def _names(root: pathlib.Path, parts: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The classes of the training part, which has all of them."""
+    alike: dict[str, str] = {}
+    for name in sorted({name for by in parts.values() for name in by}):
+        if other := alike.get(name.casefold()):
+            raise ConfigError(f"'{root}' has the classes '{other}' and '{name}', which differ in case alone: rename one.")
+        alike[name.casefold()] = name
+    names = (*parts['train'],)
+    if len(names) < 2:
+        raise ConfigError(f"'{root}' has one class alone, '{names[0]}': expected a folder for each of at least two classes.")
+    for part, by in parts.items():
+        if unseen := [name for name in by if name not in names]:
+            raise ConfigError(
+                f"'{root}': the {part} part has the class '{unseen[0]}', which the training part has not: no network can learn "
+                'it. Move some of its images into the training part, or leave it out.'
+            )
+    return names
+
+
+def _check_counts(root: pathlib.Path, names: tuple[str, ...], labels: np.ndarray) -> None:
+    """Of the training part, once broken files are left out."""
+    counts = np.bincount(labels, minlength=len(names))
+    if empty := [names[i] for i in np.flatnonzero(counts == 0)]:
+        raise ConfigError(f"'{root}': no training image of the class '{empty[0]}' can be decoded. Mend them, or leave it out.")
+    if single := [names[i] for i in np.flatnonzero(counts == 1)]:
+        warnings.warn(
+            f"'{root}' has one training image alone of {len(single)} classes, such as '{single[0]}': it cannot be learnt and "
+            'tested.',
+            stacklevel=3,
+        )
+
+
+def _warn_of_copies(root: pathlib.Path, rows: Mapping[str, range], keys: np.ndarray) -> None:
+    """Warns of test images that training has too; a cut never makes any."""
+    for part in [part for part in rows if part != 'train']:
+        copies = int(np.isin(keys[rows[part].start : rows[part].stop], keys[rows['train'].start : rows['train'].stop]).sum())
+        if copies:
+            warnings.warn(
+                f"'{root}': {copies} of the {len(rows[part])} {part} images are among the training images too: scores on them "
+                'tell little.',
+                stacklevel=3,
+            )
