@@ -361,6 +361,16 @@ TECHNIQUES = (
         on={'schedule.name': 'inverse_sqrt', 'schedule.timescale': '16ex'},
         neutral={'schedule.timescale': '1run'},
     ),
+    Technique(
+        'imbalance',
+        on={'data.imbalance.name': 'long_tail', 'data.imbalance.ratio': 20.0},
+        neutral={'data.imbalance.ratio': 1.0},
+    ),
+    Technique(
+        'balanced_sampling',
+        on={'data.sampling.name': 'class_balanced'},
+        neutral=None,
+    ),
     *(
         Technique(
             name,

@@ -40,9 +40,10 @@ def get_config(arg: str = '') -> ConfigDict:
                 'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on
                 'official_validation': False,  # take the data's own validation split; then nothing is cut for one
                 'test': 0.0,  # cut out of the training data, as validation is, before it; 0 = the data's own test split
-                'sampling': {'name': 'shuffled'},  # which examples make up an epoch
+                'sampling': {'name': 'shuffled'},  # what an epoch holds; or class_balanced, square_root, group_balanced
                 'repeats': 1,  # times that each example stands in a batch, each with an augmentation of its own
                 'examples': 0,  # training examples used; 0 = all that the validation cut leaves
+                'imbalance': {'name': 'none'},  # or long_tail, step: training examples of some classes are left out
                 'reference_size': 64,  # examples of the reference batch of virtual batch normalization
                 'streaming': 'auto',  # True: read batch by batch; False: keep the data on the device; 'auto': what fits is kept
                 'workers': 0,  # threads that read ahead when streaming; 0 = 4

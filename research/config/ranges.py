@@ -87,6 +87,7 @@ _ARGUMENTS = {
     'gradient': {'rho': _NOT_NEGATIVE, 'keep': _PART},
     'freezing': {'share': _PART, 'levels': _FROM_1},
     'resize': {'start': _PART, 'rungs': _FROM_1, 'multiple': _FROM_1},
+    'imbalance': {'ratio': Range(least=1, most=_FLOAT32), 'share': _SHARE},
     'tokenizer': {'vocabulary_size': Range(least=16, most=2**24), 'min_count': _FROM_1},
     'batch size': {'patience': _FROM_1, 'floor': _FROM_1, 'ceiling': _FROM_0, 'min_delta': _NOT_NEGATIVE},
     'batch size shrink': {'factor': Range(above=0, below=1)},

@@ -15,7 +15,7 @@ from research.catalogue import ConfigError, nearest, nearest_key
 from research.config import ranges
 from research.config.files import Misfit
 from research.config.overrides import defaults, flatten
-from research.data import batch_sizes, sampling, sources, tokenizer
+from research.data import batch_sizes, imbalance, sampling, sources, tokenizer
 from research.gradients import freezing
 from research.layers import activation, conv, norm
 from research.optim import averaging, clipping, optimizers, schedules
@@ -49,6 +49,7 @@ class Group(NamedTuple):
 GROUPS = {
     'task': Group('task', tasks.TASKS, ('facts',)),
     'data.batch': Group('batch size', batch_sizes.SIZES, batch_sizes.GIVEN, ('coupling',)),
+    'data.imbalance': Group('imbalance', imbalance.IMBALANCES, imbalance.GIVEN),
     'data.sampling': Group('sampler', sampling.SAMPLERS, sampling.GIVEN),
     'data.tokenizer': Group('tokenizer', tokenizer.TOKENIZERS, tokenizer.GIVEN),
     'augment.resize': Group('resize', resize.RESIZES, resize.GIVEN),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import order, spans, token_cache, tokenizer
+from research.data import imbalance, order, spans, token_cache, tokenizer
 
 # The trainer adds these to each batch.
 RESERVED = ('valid', 'position')
@@ -144,6 +144,8 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if store.classes is not None or {'text', 'label'} <= {*store.arrays}:
         for split, rows in splits.items():
             _refuse_hidden(store, split, rows)
+    labels = None if store.classes is None else store.arrays['label'][splits['train']]
+    splits['train'] = imbalance.thin(splits['train'], labels, config)
     if store.classes is not None:
         labels = store.arrays['label'][splits['train']]
         facts['classes'] = store.classes

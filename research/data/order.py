@@ -17,7 +17,7 @@ from research.catalogue import ConfigError
 BLOCK = 1 << 24
 
 # The top word of Philox's counter separates streams with the same key. Blocks of an epoch use 1, 2, 3, ...
-_EPOCH, _SPLIT, _TEST = 0, 1 << 63, (1 << 63) + 1
+_EPOCH, _SPLIT, _TEST, RANKS, KEPT, _ROUNDS = 0, *((1 << 63) + i for i in range(5))
 
 
 def indices(seed: int, start: int, stop: int, n: int) -> np.ndarray:
@@ -158,6 +158,35 @@ def _count(field: str, n: int, share: float) -> int:
     if count >= n:
         raise ConfigError(f'{field}={share} leaves none of {n} training examples. Cut fewer than {n}.')
     return count
+
+
+def drawn(split_seed: int, n: int, purpose: int) -> np.ndarray:
+    """A permutation of n things that is the same for every seed of a study, read-only int64 [n].
+
+    Args:
+      split_seed: 0 <= split_seed < 2**64.
+      n: how many.
+      purpose: `RANKS` of the classes, or `KEPT`, which examples stay where classes are thinned.
+    """
+    return _permutation(split_seed, 0, n, purpose)
+
+
+def rounds(seed: int, start: int, stop: int, n: int, stream: int) -> np.ndarray:
+    """Like `indices`, for many rounds through few examples at once: round i is the order of a row of one stream's bits.
+
+    Args:
+      seed, start, stop, n: as of `indices`.
+      stream: a whole number from 0; each has an order of its own.
+
+    Returns:
+      int64 [stop - start], values in [0, n); places [i * n, (i + 1) * n) hold every example once.
+    """
+    first, last = start // n, -(-stop // n)
+    steps = -(-n // 4)  # of Philox's counter, each of four words
+    counter = np.array([first * steps, 0, 0, _ROUNDS], np.uint64)
+    bits = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=counter).random_raw((last - first) * 4 * steps)
+    order = np.argsort(bits.reshape(last - first, 4 * steps)[:, :n], axis=1, kind='stable')
+    return order.ravel()[start - first * n : stop - first * n]
 
 
 def elsewhere(groups: np.ndarray) -> np.ndarray:

@@ -20,7 +20,10 @@ picklable, for reader processes, and made for each run.
 
 
 SAMPLERS = {
+    'class_balanced': 'research.data.balanced:class_balanced',
+    'group_balanced': 'research.data.balanced:group_balanced',
     'shuffled': 'research.data.sampling:shuffled',
+    'square_root': 'research.data.balanced:square_root',
 }
 # What a config may not set: a sampler gets the data set, and the examples of the first step over all hosts.
 GIVEN = ('dataset', 'batch_size')

@@ -59,7 +59,7 @@ _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
 
 # Fields of `config.data` that tell sources apart, and those that tell cuts of one apart.
 READ = ('name', 'path', 'text', 'pair', 'label', 'resize', 'crop', 'bad_files')
-CUT = ('validation', 'official_validation', 'test', 'examples', 'split_seed', 'tokenizer', 'length', 'pack')
+CUT = ('validation', 'official_validation', 'test', 'examples', 'imbalance', 'split_seed', 'tokenizer', 'length', 'pack')
 
 
 def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:

@@ -8,7 +8,14 @@ import numpy as np
 
 TRAIN, TEST = 53, 17
 BASE = {'path': '', 'label': '', 'resize': 0, 'crop': 0}
-BASE |= {'validation': 0, 'official_validation': False, 'test': 0, 'examples': 0, 'split_seed': 0}
+BASE |= {
+    'validation': 0,
+    'official_validation': False,
+    'test': 0,
+    'examples': 0,
+    'split_seed': 0,
+    'imbalance': {'name': 'none'},
+}
 
 
 def images(count: int, seed: int, size: int = 6) -> np.ndarray:

@@ -35,6 +35,7 @@ MATTERS = {
     'data.eval_batch_size': 32,
     'data.validation': 0.2,
     'data.examples': 100,
+    'data.imbalance.name': 'step',
     'data.reference_size': 32,
     'data.split_seed': 1,
     'data.redraw': 1,
