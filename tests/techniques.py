@@ -33,6 +33,7 @@ _ONE_BATCH = {'data.examples': 32, 'data.reference_size': 32}
 
 # What compiles fastest.
 _SMALL = {'model.name': 'techniques:Small'}
+_LONG_TAIL = {'data.imbalance.name': 'long_tail', 'data.imbalance.ratio': 20.0}
 # A residual block wide enough to learn in three intervals.
 _RESNET = {
     'model.name': 'research.models.resnet:ResNet',
@@ -244,6 +245,29 @@ TECHNIQUES = (
         on={'task.label_smoothing': 0.1},
         neutral={},
         equals={'task.loss': 'techniques:smoothed'},
+    ),
+    Technique(
+        'class_weights',
+        on={'task.class_weights': 'effective_number'},
+        neutral={'task.beta': 0.0},
+        beside={**_SMALL, **_LONG_TAIL},
+    ),
+    Technique(
+        'deferred_weights',
+        on={'task.class_weights': 'inverse_frequency', 'task.reweight_from': '1st'},
+        neutral={'task.reweight_from': '1run'},
+        beside={**_SMALL, **_LONG_TAIL},
+    ),
+    Technique(
+        'focal_loss',
+        on={'task.focal': 2.0},
+        neutral={'task.focal': 1e-30},
+    ),
+    Technique(
+        'logit_adjustment',
+        on={'task.logit_adjustment': 1.0},
+        neutral={'task.logit_adjustment': 1e-30},
+        beside={**_SMALL, **_LONG_TAIL},
     ),
     Technique(
         'dropout',

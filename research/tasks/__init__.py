@@ -57,6 +57,8 @@ class Task(NamedTuple):
       metrics: sums, added up over batches on the host -> {name: float}, one division each, 'loss' among them.
       optional: names that an augmentation may add; any other is refused.
       constants: arrays beside the examples, by name.
+      durations: name -> duration, such as '0.8run'; a run puts its examples, a float32 number, in the place of the constant of
+        this name.
       prepare: (keys [B], batch) -> batch; draws that an evaluation needs too, such as masked targets. In training a key is of
         the seed and the position, in an evaluation of the row alone.
       judge: rows of a whole split -> {name: float}; for what is no mean over rows.
@@ -79,6 +81,7 @@ class Task(NamedTuple):
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
     optional: tuple[str, ...] = ()
     constants: Mapping[str, Any] = types.MappingProxyType({})
+    durations: Mapping[str, str] = types.MappingProxyType({})
     prepare: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
     judge: Callable[[Mapping[str, Any]], dict[str, float]] = _nothing
     judged: tuple[str, ...] = ()

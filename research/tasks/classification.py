@@ -5,27 +5,33 @@ over the classes, so that the network is not driven to infinite logits. Config: 
 points on ImageNet. Cost: none. Evaluation counts the loss without it, so losses of training and evaluation cannot be compared.
 Targets of a sigmoid are those of softmax, 1 - s + s / K and s / K. Clashes: a teacher trained with it teaches worse (Mueller et
 al. 2019).
+
+Remedies for classes of unequal size are in research.tasks.balancing.
 """
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from research import catalogue
-from research.tasks import Task, check_smoothing, standardization, standardize
+from research.tasks import Task, balancing, check_smoothing, standardization, standardize
 
 
-def _softmax(logits, labels, smoothing=0.0):
+def _softmax(logits, labels, smoothing=0.0, focal=0.0):
+    if focal:
+        return balancing.focal_softmax(logits, _smooth(logits, labels, smoothing), focal)
     if smoothing or labels.ndim > 1:
         return optax.softmax_cross_entropy(logits, _smooth(logits, labels, smoothing))
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def _sigmoid(logits, labels, smoothing=0.0):
+def _sigmoid(logits, labels, smoothing=0.0, focal=0.0):
+    if focal:
+        return balancing.focal_sigmoid(logits, _smooth(logits, labels, smoothing), focal)
     return optax.sigmoid_binary_cross_entropy(logits, _smooth(logits, labels, smoothing)).sum(axis=-1)
 
 
@@ -45,39 +51,65 @@ def _inputs(batch, constants):
     return (standardize(batch['image'], constants),), {}
 
 
-def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
+def create(
+    loss: str,
+    label_smoothing: float,
+    facts: Mapping[str, Any],
+    class_weights: Literal['none', 'inverse_frequency', 'effective_number'] = 'none',
+    beta: float = 0.999,
+    reweight_from: str = '0st',
+    focal: float = 0.0,
+    logit_adjustment: float = 0.0,
+) -> Task:
     """A task of one class an example.
 
     Args:
       loss: 'softmax' (one class an example) or 'sigmoid' (K yes-or-no questions; the largest logit is the answer). One's own
-        is (logits [B, K], labels [B]) -> [B], and takes a third, `smoothing`, where it is to be smoothed. Labels are float32
-        [B, K] where an augmentation gave the batch a 'target'; accuracy counts by 'label'.
+        is (logits [B, K], labels [B]) -> [B], and takes a third, `smoothing`, where it is to be smoothed, and `focal`
+        likewise. Labels are float32 [B, K] where an augmentation gave the batch a 'target'; accuracy counts by 'label'.
       label_smoothing: share of the target that is spread over all classes, from 0 below 1.
-      facts: of the data; 'mean' and 'std' are asked for.
+      facts: of the data; 'mean', 'std' and 'counts' are asked for.
+      class_weights, beta, reweight_from, logit_adjustment: as of `balancing.create`.
+      focal: gamma of the focal loss; 0 is cross-entropy.
 
     Raises:
-      ConfigError: no such loss, no such share, a loss that cannot be smoothed.
+      ConfigError: no such loss, no such share, a loss that cannot be smoothed or adjusted.
     """
     per_example = catalogue.resolve('loss', loss, LOSSES)
     check_smoothing(label_smoothing)
     named, open_ended = catalogue.parameters(per_example)
-    if label_smoothing and 'smoothing' not in named and not open_ended:
+    asked = {'label_smoothing': ('smoothing', label_smoothing), 'focal': ('focal', focal)}
+    asked = {field: (argument, value) for field, (argument, value) in asked.items() if value}
+    for field, (argument, _) in asked.items():
+        if argument not in named and not open_ended:
+            raise catalogue.ConfigError(
+                f"loss '{loss}' takes no argument '{argument}', as task.{field} needs: add it, or set the field to 0."
+            )
+    if logit_adjustment and loss == 'sigmoid':
         raise catalogue.ConfigError(
-            f"loss '{loss}' takes no argument 'smoothing', as task.label_smoothing needs: add it, or set the field to 0."
+            'task.logit_adjustment shifts classes against each other, and a sigmoid asks for each class alone: set it to 0, or '
+            "task.loss to 'softmax'."
         )
-    trained = functools.partial(per_example, smoothing=label_smoothing) if label_smoothing else per_example
+    trained = functools.partial(per_example, **dict(asked.values())) if asked else per_example
+    balance = balancing.create(class_weights, beta, reweight_from, logit_adjustment, facts)
 
     def correct(logits, batch):
         return jnp.argmax(logits, axis=-1) == batch['label']
 
-    def losses(loss_of, logits, batch, constants):
-        del constants
-        labels = batch.get('target', batch['label'])  # no evaluation is augmented
-        return loss_of(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), labels) * batch['valid']
+    def wide(logits):
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
-    def sums(loss_of, logits, batch, constants):
+    def judged(logits, batch, constants):
+        del constants
+        return per_example(wide(logits), batch['label']) * batch['valid']
+
+    def losses(logits, batch, constants):
+        each = trained(balance.adjusted(wide(logits), constants), batch.get('target', batch['label']))
+        return balance.weighted(each, batch, constants) * batch['valid']
+
+    def sums(losses_of, logits, batch, constants):
         return {
-            'loss': jnp.sum(losses(loss_of, logits, batch, constants)),
+            'loss': jnp.sum(losses_of(logits, batch, constants)),
             'correct': jnp.sum(correct(logits, batch) * batch['valid']),
             'count': jnp.sum(batch['valid']),
         }
@@ -88,13 +120,14 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
     return Task(
         fields=('image', 'label'),
         inputs=_inputs,
-        sums=functools.partial(sums, per_example),
-        train_sums=functools.partial(sums, trained),
-        losses=functools.partial(losses, trained),
+        sums=functools.partial(sums, judged),
+        train_sums=functools.partial(sums, losses),
+        losses=losses,
         rows=lambda logits, batch: {'correct': correct(logits, batch)},
         metrics=metrics,
         optional=('target',),
         probabilities={'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}.get(loss),
         classifies=True,
-        constants=standardization(facts) if 'mean' in facts else {},
+        constants={**(standardization(facts) if 'mean' in facts else {}), **balance.constants},
+        durations=balance.durations,
     )

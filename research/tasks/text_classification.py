@@ -5,7 +5,7 @@ of the classes) and the macro F1, which rare classes move as much as frequent on
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,16 +26,25 @@ def _judge(rows: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
+def create(
+    loss: str,
+    label_smoothing: float,
+    facts: Mapping[str, Any],
+    class_weights: Literal['none', 'inverse_frequency', 'effective_number'] = 'none',
+    beta: float = 0.999,
+    reweight_from: str = '0st',
+    focal: float = 0.0,
+    logit_adjustment: float = 0.0,
+) -> Task:
     """A task of one class a text; the network is called with `(tokens, segments=..., mask=...)`.
 
     Args:
-      loss, label_smoothing, facts: as of research.tasks.classification.
+      loss, label_smoothing, facts, and all others: as of research.tasks.classification.
 
     Raises:
       ConfigError: as it does.
     """
-    plain = classification.create(loss, label_smoothing, facts)
+    plain = classification.create(loss, label_smoothing, facts, class_weights, beta, reweight_from, focal, logit_adjustment)
 
     def rows(logits, batch):
         kept = {**plain.rows(logits, batch), 'answer': jnp.argmax(logits, axis=-1), 'label': batch['label']}

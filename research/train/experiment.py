@@ -190,14 +190,21 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
     )
     phases.check(experiment)
     _check_steps(experiment)
-    constants = tasks.create(config['task'], dataset.facts).constants
     experiment.data = {
         'examples': {} if streaming else placing.examples(dataset, program.engine, kept, session),
-        'constants': program.engine.replicate(dict(constants)),
+        'constants': program.engine.replicate(_constants(experiment)),
     }
     experiment.background = placing.background(experiment)
     experiment.weights = placing.weights(experiment, session)
     return experiment
+
+
+def _constants(experiment: Experiment) -> dict[str, Any]:
+    """The constants of the task, with its durations in examples of this run."""
+    task = tasks.create(experiment.config['task'], experiment.dataset.facts)
+    lengths = experiment.batch_size, experiment.epoch, experiment.total
+    lasting = {name: np.float32(durations.examples(text, *lengths)) for name, text in task.durations.items()}
+    return {**task.constants, **lasting}
 
 
 def batch_size(config: Mapping[str, Any], dataset: data.Dataset) -> int:

@@ -28,6 +28,8 @@ MATTERS = {
     'task.name': 'my:task',
     'task.loss': 'sigmoid',
     'task.label_smoothing': 0.1,
+    'task.class_weights': 'effective_number',
+    'task.focal': 2.0,
     'data.name': 'mnist',
     'data.batch_size': 32,
     'data.batch.name': 'grow',
