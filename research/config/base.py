@@ -40,7 +40,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'validation': 0.1,  # cut out of the training data: a fraction below 1, a count from 1 on
                 'official_validation': False,  # take the data's own validation split; then nothing is cut for one
                 'test': 0.0,  # cut out of the training data, as validation is, before it; 0 = the data's own test split
-                'sampling': {'name': 'shuffled'},  # what an epoch holds; or class_balanced, square_root, group_balanced
+                'sampling': {'name': 'shuffled'},  # or class_balanced, square_root, group_balanced, without_replacement
                 'repeats': 1,  # times that each example stands in a batch, each with an augmentation of its own
                 'examples': 0,  # training examples used; 0 = all that the validation cut leaves
                 'imbalance': {'name': 'none'},  # or long_tail, step: training examples of some classes are left out
@@ -61,7 +61,7 @@ def get_config(arg: str = '') -> ConfigDict:
             },
             'compress': {'name': 'none'},  # or lora: thin matrices learn beside the weights
             'gradient': {
-                'name': 'plain',  # plain, sam, selective_backprop
+                'name': 'plain',  # plain, sam, selective_backprop, dp_sgd
                 'micro_batch': 0,  # examples whose gradient is taken at once, the batch's is their sum; 0 = the whole batch
                 'noise_scale': False,  # measure the gradient noise scale; wants micro-batches
                 'freeze': {'name': 'none'},  # or 'progressive': the first layers stop learning during the run

@@ -17,7 +17,7 @@ from research.catalogue import ConfigError
 BLOCK = 1 << 24
 
 # The top word of Philox's counter separates streams with the same key. Blocks of an epoch use 1, 2, 3, ...
-_EPOCH, _SPLIT, _TEST, RANKS, KEPT, _ROUNDS = 0, *((1 << 63) + i for i in range(5))
+_EPOCH, _SPLIT, _TEST, RANKS, KEPT, _ROUNDS, _SUBSET = 0, *((1 << 63) + i for i in range(6))
 
 
 def indices(seed: int, start: int, stop: int, n: int) -> np.ndarray:
@@ -47,6 +47,36 @@ def indices(seed: int, start: int, stop: int, n: int) -> np.ndarray:
         parts.append(_slice(seed, epoch, first, last, n))
         start += last - first
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def subset(seed: int, step: int, size: int, n: int) -> np.ndarray:
+    """`size` of n examples, drawn for one step alone: each subset is as likely, and each order of it.
+
+    Numbers below the largest multiple of n in 64 bits, modulo n, are drawn until `size` different ones have come. So small
+    subsets cost no more for large n.
+
+    Args:
+      seed: 0 <= seed < 2**64.
+      step: 0 <= step < 2**64.
+      size: 0 <= size <= n.
+      n: number of examples, at least 1.
+
+    Returns:
+      int64 [size], values in [0, n), all different.
+
+    Raises:
+      ValueError: more examples than there are.
+    """
+    if not 0 <= size <= n:
+        raise ValueError(f'Expected 0 <= size <= n, got size={size}, n={n}.')
+    bits = _philox(seed, step, _SUBSET)
+    last, drawn = np.uint64(2**64 - 1 - 2**64 % n), np.empty(0, np.int64)
+    while True:
+        words = bits.random_raw(2 * size)
+        drawn = np.concatenate([drawn, (words[words <= last] % np.uint64(n)).astype(np.int64)])
+        _, first = np.unique(drawn, return_index=True)
+        if len(first) >= size:
+            return drawn[np.sort(first)[:size]]
 
 
 def position(index: int | np.ndarray, start: int, batch_size: int, host: int = 0, hosts: int = 1) -> int | np.ndarray:
@@ -226,7 +256,11 @@ def _slice(seed: int, epoch: int, first: int, last: int, n: int) -> np.ndarray:
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, size: int, stream: int) -> np.ndarray:
     """A fixed permutation of `range(size)`, read-only int64 [size]."""
-    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
-    order = np.argsort(bits.random_raw(size), kind='stable')
+    order = np.argsort(_philox(seed, epoch, stream).random_raw(size), kind='stable')
     order.flags.writeable = False
     return order
+
+
+def _philox(seed: int, number: int, stream: int) -> np.random.Philox:
+    """The bits of an epoch or a step; streams of the same numbers have nothing in common."""
+    return np.random.Philox(key=np.array([seed, number], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))

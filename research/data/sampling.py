@@ -24,6 +24,7 @@ SAMPLERS = {
     'group_balanced': 'research.data.balanced:group_balanced',
     'shuffled': 'research.data.sampling:shuffled',
     'square_root': 'research.data.balanced:square_root',
+    'without_replacement': 'research.data.without_replacement:create',
 }
 # What a config may not set: a sampler gets the data set, and the examples of the first step over all hosts.
 GIVEN = ('dataset', 'batch_size')
