@@ -69,6 +69,11 @@ def groups(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: {'name': name, **config.get(key, {})} for key, name in named.items()}
 
 
+def shows(fields: Collection[str]) -> bool:
+    """Whether data with these fields have images, of which `contact_sheet` draws a picture."""
+    return 'image' in fields
+
+
 def check_pairs(config: Mapping[str, Any], size: int, devices: int) -> None:
     """Raises Misfit where partners of `PAIRED` would not share a device: `size` examples of a (micro-)batch on all of them."""
     if (paired := [name for name in config['names'] if name in PAIRED]) and (

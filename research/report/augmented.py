@@ -1,4 +1,4 @@
-"""What augmentation does, in the report: the pictures that research.study.contact_sheet draws."""
+"""What augmentation does, in the report: the pictures that research.study.augmentation draws."""
 
 import json
 import urllib.parse

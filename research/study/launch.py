@@ -105,7 +105,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     if mode == 'report':
         return _report(spec, workdir, parsed, into)
     study, before = planned(spec, parsed)
-    from research.study import budget, contact_sheet, execute, folder, preview, tuning, verify
+    from research.study import augmentation, budget, execute, folder, preview, tuning, verify
     from research.train import compilation
     from research.train.program import Session
 
@@ -127,9 +127,9 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
     compilation.enable_cache()
     verify.load(stages, session)
     if plan == 'examples':
-        drawn = contact_sheet.write(workdir, study, verify.verify(budget.settle(study, workdir, session), session))
+        drawn = augmentation.write(workdir, study, verify.verify(budget.settle(study, workdir, session), session))
         if not drawn:
-            raise ConfigError("No variant augments images: set 'augment.names', such as ('pad_crop', 'flip_horizontal').")
+            raise ConfigError("No variant augments pictures: set 'augment.names', such as ('pad_crop', 'flip_horizontal').")
         print(*drawn, sep='\n')
         return OK
     if before is not None:
@@ -142,7 +142,7 @@ def _launch(spec: str, workdir: pathlib.Path, changes: Mapping[str, str], mode: 
 
 def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: str, command: str) -> int:
     """Tunes if the study asks for it, then trains; returns how many runs failed."""
-    from research.study import budget, contact_sheet, execute, folder, identity, latency, plan, tuning, verify
+    from research.study import augmentation, budget, execute, folder, identity, latency, plan, tuning, verify
     from research.train.experiment import load_data
 
     def standing(stage: plan.Plan) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -180,7 +180,7 @@ def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: 
     failed = execute.execute(workdir, study, session, done, fingerprints, environment)
     anew = len(done) < len(study.runs)
     latency.measure(workdir, study, session, anew)
-    contact_sheet.write(workdir, study, built, anew)
+    augmentation.write(workdir, study, built, anew)
     return failed
 
 

@@ -5,7 +5,7 @@ import tiny
 from PIL import Image
 
 from research.report import augmented
-from research.study import contact_sheet
+from research.study import augmentation
 
 
 def turned_over(keys, images):
@@ -14,7 +14,7 @@ def turned_over(keys, images):
 
 def test_each_example_stands_above_what_the_first_step_sees(session):
     built = tiny.build(session, {'augment.names': ('test_contact_sheet:turned_over',)})
-    sheet = contact_sheet.sheet(built)
+    sheet = augmentation.sheet(built)
     rows = built.sampler(built.order_seed, 0, 32)
     stored = built.dataset.arrays['image'][rows][..., 0]
     shown = np.round(stored / stored.max() * 255).repeat(8, 1).repeat(8, 2)
