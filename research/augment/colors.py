@@ -9,8 +9,8 @@ default of 0.4 as in torchvision's ColorJitter. The hue turns as in HSV, a hexag
 Config: {'augment.names': ('color_jitter',), 'augment.color_jitter.hue': 0.1}; each of the four alone:
 {'augment.names': ('brightness',), 'augment.brightness.share': 0.4}.
 
-Cost: a few operations a pixel; the hue is the dearest. Claim: no figure for colour alone in these papers; Chen et al. 2020 (SimCLR,
-figure 5) measure that contrastive learning needs it.
+Cost: a few operations a pixel, most of them for the hue. Claim: no figure for colour alone in these papers; in SimCLR (Chen et
+al. 2020, figure 5) crops and colour together make the best pair.
 
 A factor f is drawn between 1 - share and 1 + share, and not below 0; the result is f x + (1 - f) y. The image y is black for
 brightness, the mean of the grey image for contrast, and the grey image for saturation. Grey is 0.299 R + 0.587 G + 0.114 B
