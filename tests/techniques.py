@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from research.data import sources
 from research.layers import norm as norms
 from research.layers.conv import Conv
 
@@ -49,6 +50,34 @@ _TEXT = {
     'data.length': 10,
     'model.name': 'techniques:Bag',
     'optimizer.learning_rate': 0.25,
+}
+# Images with three channels.
+_COLOURS = {**_SMALL, 'data.name': 'techniques:colours'}
+# Of an augmentation of images, a strength that shows on images of 8 x 8, and one that does nothing.
+_AUGMENTATIONS = {
+    'mixup': ({'alpha': 0.5}, {'alpha': 0.0}),
+    'cutmix': ({}, {'alpha': 0.0}),
+    'rotate': ({}, {'degrees': 0.0}),
+    'translate': ({}, {'share': 0.0}),
+    'scale': ({}, {'share': 0.0}),
+    'shear': ({}, {'degrees': 0.0}),
+    'flip_horizontal': ({}, {'share': 0.0}),
+    'flip_vertical': ({}, {'share': 0.0}),
+    'pad_crop': ({'padding': 1}, {'padding': 0}),
+    'random_resized_crop': ({'area': (0.5, 1.0)}, {'area': (1.0, 1.0), 'ratio': (1.0, 1.0)}),
+    'brightness': ({}, {'share': 0.0}),
+    'contrast': ({}, {'share': 0.0}),
+    'saturation': ({}, {'share': 0.0}),
+    'hue': ({}, {'share': 0.0}),
+    'color_jitter': ({}, {'brightness': 0.0, 'contrast': 0.0, 'saturation': 0.0, 'hue': 0.0}),
+    'gaussian_noise': ({}, {'std': 0.0}),
+    'salt_and_pepper': ({}, {'share': 0.0}),
+    'blur': ({}, {'sigma': 0.0}),
+    'cutout': ({'size': 3}, {'size': 0}),
+    'random_erasing': ({}, {'share': 0.0}),
+    'randaugment': ({'magnitude': 5}, {'operations': 0}),
+    'trivialaugment': ({}, {'strength': 0.0}),
+    'augmix': ({}, {'severity': 0}),
 }
 # Takes images of any size.
 _POOLED = {'model.name': 'techniques:Pooled', 'optimizer.learning_rate': 1.0}
@@ -398,6 +427,27 @@ TECHNIQUES = (
     *(
         Technique(
             name,
+            on={'augment.names': (name,), **{f'augment.{name}.{field}': value for field, value in strong.items()}},
+            neutral={f'augment.{name}.{field}': value for field, value in off.items()},
+            beside=_COLOURS,
+        )
+        for name, (strong, off) in _AUGMENTATIONS.items()
+    ),
+    Technique(
+        'several_augmentations',
+        on={'augment.names': ('pad_crop', 'cutout', 'gaussian_noise'), 'augment.gaussian_noise.std': 0.1},
+        neutral={'augment.pad_crop.padding': 0, 'augment.cutout.size': 0, 'augment.gaussian_noise.std': 0.0},
+        beside=_COLOURS,
+    ),
+    Technique(
+        'repeated_augmentation',
+        on={'data.repeats': 2, 'augment.names': ('pad_crop',), 'augment.pad_crop.padding': 1},
+        neutral={'data.repeats': 1, 'augment.pad_crop.padding': 0},
+        beside=_COLOURS,
+    ),
+    *(
+        Technique(
+            name,
             on={'augment.names': (name,), f'augment.{name}.share': 0.2},
             neutral={f'augment.{name}.share': 0.0},
             beside=_TEXT,
@@ -440,6 +490,16 @@ class Pooled(nn.Module):
         x = Conv(16, 3, name='conv')(x)
         x = norms.create(self.norm, use_running_average=not train, axis_name=self.axis_name, name='norm')(x)
         return nn.Dense(self.num_classes, name='head')(nn.relu(x).mean((1, 2)))
+
+
+def colours(path):
+    """The digits, each class in a colour of its own."""
+    parts = sources.digits('')
+    tints = np.random.default_rng(0).uniform(4, 16, (10, 3))
+    return {
+        part: ((images[..., None] * tints[labels][:, None, None]).astype(np.uint8), labels)
+        for part, (images, labels) in parts.items()
+    }
 
 
 def sentences(path):
