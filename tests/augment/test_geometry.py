@@ -207,6 +207,7 @@ def test_random_erasing_paints_a_box_in_a_share_of_the_images():
 
 def test_integers_are_rounded_half_to_even_and_clipped_and_floats_are_neither():
     values = jnp.array([-3.0, 0.5, 1.5, 2.4, 254.5, 300.0])
-    assert pixels.stored(values, jnp.uint8).tolist() == [0, 0, 2, 2, 254, 255]
+    for dtype in (jnp.uint8, jnp.int32):
+        assert pixels.stored(values, dtype).tolist() == [0, 0, 2, 2, 254, 255]
     assert pixels.stored(values, jnp.float32).tolist() == values.tolist()
     assert (pixels.top(jnp.uint8), pixels.top(jnp.float32)) == (255, 1)
