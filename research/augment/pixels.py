@@ -3,6 +3,7 @@
 Letters: B images, H rows, W columns, C channels; N draws.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -33,9 +34,9 @@ def uniform(keys: Any, count: int) -> jax.Array:
     return jax.vmap(lambda key: jax.random.uniform(key, (count,), jnp.float32))(keys)
 
 
-def check(argument: str, value: float, least: float = 0, most: float = float('inf'), whole: bool = False) -> None:
+def check(argument: str, value: float, least: float = 0, most: float = math.inf, whole: bool = False) -> None:
     """Refuses a strength outside [least, most], or one that is not whole; `argument` is its name below `augment`."""
-    if not least <= value <= most or (whole and value != int(value)):
-        expected = f'from {least} to {most}' if most < float('inf') else f'of {least} or more'
+    if not least <= value <= most or math.isinf(value) or (whole and value % 1):
+        expected = f'from {least} to {most}' if most < math.inf else f'of {least} or more'
         kind = 'a whole number' if whole else 'a number'
         raise ConfigError(f'augment.{argument} is {value}, expected {kind} {expected}.')

@@ -12,6 +12,7 @@ import scipy.stats
 from PIL import Image
 
 from research.augment import affine, blurring, crops, erasing, flips, noises, pixels
+from research.catalogue import ConfigError
 
 B, H, W = 12, 11, 14
 KEYS = jax.random.split(jax.random.key(0), B)
@@ -203,6 +204,12 @@ def test_random_erasing_paints_a_box_in_a_share_of_the_images():
     assert 0.25 < ratios.min() < 0.4 and 2.5 < ratios.max() < 3.6
     for places in (rows, columns):  # one stretch each
         assert (np.abs(np.diff(places.astype(int), axis=1, prepend=0, append=0)).sum(1) == 2).all()
+
+
+def test_an_infinite_strength_is_refused():
+    for augmentation, argument in ((blurring.blur, 'sigma'), (noises.gaussian_noise, 'std'), (crops.pad_crop, 'padding')):
+        with pytest.raises(ConfigError, match=f'{argument} is inf, expected a .*number of 0 or more'):
+            augmentation(KEYS, images(), **{argument: float('inf')})
 
 
 def test_integers_are_rounded_half_to_even_and_clipped_and_floats_are_neither():
