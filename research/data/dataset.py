@@ -111,7 +111,8 @@ class Dataset:
       splits: 'train', 'validation' and 'test' -> int64 rows, sorted and disjoint. Nothing outside them is ever read.
       fields: what an example consists of.
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
-        [0, classes)) and 'counts' (training examples of each class). If field 'image' is uint8 or float32
+        [0, classes)) and 'counts' (training examples of each class). If field 'group' is whole numbers [N]: 'groups', how many
+        there are. If field 'image' is uint8 or float32
         [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. If field 'tags' is
         whole numbers [N, T], or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the
         numbers of `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_counts' in the training
@@ -150,6 +151,9 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         labels = store.arrays['label'][splits['train']]
         facts['classes'] = store.classes
         facts['counts'] = tuple(np.bincount(labels, minlength=store.classes).tolist())
+    group = store.arrays.get('group')
+    if group is not None and len(group.shape) == 1 and group.dtype.kind in 'iu':
+        facts['groups'] = len(np.unique(group[:]))
     if store.moments is not None:
         height, width = store.arrays['image'].shape[1:3]
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)

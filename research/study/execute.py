@@ -157,6 +157,8 @@ class _Runner:
             packed = io.BytesIO()
             np.save(packed, np.packbits(outcome.correct))
             files.write(directory / 'correct.npy', packed.getvalue())
+        if outcome.kept:
+            result |= experiment.program.step.task.recorded(outcome.kept)
         _keep_examples(directory / examples.FILE, experiment, outcome)
         record.write_json(directory / 'result.json', result)
         if self.plan.study['keep'] == 'scored':

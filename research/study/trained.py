@@ -163,9 +163,9 @@ class Trained:
 
 
 def described(dataset: Dataset) -> dict[str, Any]:
-    """What a run keeps of its data, as JSON: facts, and the shape and type of an example's fields."""
+    """What a run keeps of its data, as JSON: facts, names of classes, and the shape and type of an example's fields."""
     fields = {name: {'shape': field.shape, 'dtype': np.dtype(field.dtype).name} for name, field in dataset.fields.items()}
-    return {'facts': dict(dataset.facts), 'fields': fields}
+    return {'facts': dict(dataset.facts), 'fields': fields, 'class_names': dataset.class_names}
 
 
 def load(workdir: str, variant: str, seed: int) -> Trained:

@@ -63,6 +63,7 @@ class Task(NamedTuple):
         the seed and the position, in an evaluation of the row alone.
       judge: rows of a whole split -> {name: float}; for what is no mean over rows.
       judged: the names that `judge` gives.
+      recorded: rows of the test split -> {name: plain JSON}, kept in result.json beside the metrics.
       show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
       examples: (rows of the test split, Dataset) -> texts for the report, see `research.tasks.examples`; {} for none.
       probabilities: outputs -> those of the classes [B, K]; None where the outputs do not tell.
@@ -85,6 +86,7 @@ class Task(NamedTuple):
     prepare: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
     judge: Callable[[Mapping[str, Any]], dict[str, float]] = _nothing
     judged: tuple[str, ...] = ()
+    recorded: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     examples: Callable[[Mapping[str, Any], Dataset], dict[str, Any]] = _nothing_told
     probabilities: Callable[[Any], Any] | None = None

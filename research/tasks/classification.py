@@ -1,4 +1,4 @@
-"""Classification: softmax or sigmoid cross-entropy, with label smoothing in training; top-1 accuracy.
+"""Classification: softmax or sigmoid cross-entropy, with label smoothing in training; top-1 accuracy, and how classes fare.
 
 Label smoothing (Szegedy et al. 2016, Rethinking the Inception architecture, section 7): a share of each target is spread evenly
 over the classes, so that the network is not driven to infinite logits. Config: {'task.label_smoothing': 0.1}. Claim: 0.2
@@ -6,7 +6,7 @@ points on ImageNet. Cost: none. Evaluation counts the loss without it, so losses
 Targets of a sigmoid are those of softmax, 1 - s + s / K and s / K. Clashes: a teacher trained with it teaches worse (Mueller et
 al. 2019).
 
-Remedies for classes of unequal size are in research.tasks.balancing.
+Remedies for classes of unequal size are in research.tasks.balancing, the metrics that show them in research.tasks.confusion.
 """
 
 import functools
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from research import catalogue
-from research.tasks import Task, balancing, check_smoothing, standardization, standardize
+from research.tasks import Task, balancing, check_smoothing, confusion, standardization, standardize
 
 
 def _softmax(logits, labels, smoothing=0.0, focal=0.0):
@@ -91,6 +91,8 @@ def create(
             "task.loss to 'softmax'."
         )
     trained = functools.partial(per_example, **dict(asked.values())) if asked else per_example
+    probabilities = {'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}.get(loss)
+    grouped = not facts or 'groups' in facts  # before data are read, they may have groups
     balance = balancing.create(class_weights, beta, reweight_from, logit_adjustment, facts)
 
     def correct(logits, batch):
@@ -114,6 +116,13 @@ def create(
             'count': jnp.sum(batch['valid']),
         }
 
+    def rows(logits, batch):
+        answer, small = jnp.argmax(logits, axis=-1), jnp.uint8 if logits.shape[-1] <= 256 else jnp.int32
+        kept = {'correct': answer == batch['label'], 'label': batch['label'].astype(small), 'answer': answer.astype(small)}
+        if probabilities is not None:
+            kept['confidence'] = probabilities(wide(logits)).max(axis=-1)
+        return kept | {name: batch[name] for name in ('group',) if 'groups' in facts}
+
     def metrics(total):
         return {'loss': total['loss'] / total['count'], 'accuracy': total['correct'] / total['count']}
 
@@ -123,10 +132,13 @@ def create(
         sums=functools.partial(sums, judged),
         train_sums=functools.partial(sums, losses),
         losses=losses,
-        rows=lambda logits, batch: {'correct': correct(logits, batch)},
+        rows=rows,
         metrics=metrics,
+        judge=confusion.judge,
+        judged=(*confusion.METRICS, *['calibration_error'] * (probabilities is not None), *['worst_group_accuracy'] * grouped),
+        recorded=confusion.recorded,
         optional=('target',),
-        probabilities={'softmax': jax.nn.softmax, 'sigmoid': jax.nn.sigmoid}.get(loss),
+        probabilities=probabilities,
         classifies=True,
         constants={**(standardization(facts) if 'mean' in facts else {}), **balance.constants},
         durations=balance.durations,

@@ -55,7 +55,7 @@ class Generation(NamedTuple):
       metrics: sums, added up over batches on the host -> {name: float}.
       judge: {'real', 'generated': features [N, F]} -> {name: float}.
       show: {'samples': stored examples} -> {'samples': a picture of them in rows}.
-      optional, constants, durations, judged, examples, outputs, falls, fits: as in `research.tasks.Task`.
+      optional, constants, durations, judged, recorded, examples, outputs, falls, fits: as in `research.tasks.Task`.
     """
 
     fields: tuple[str, ...]
@@ -72,6 +72,7 @@ class Generation(NamedTuple):
     constants: Mapping[str, Any] = types.MappingProxyType({})
     durations: Mapping[str, str] = types.MappingProxyType({})
     judged: tuple[str, ...] = ('frechet', 'precision', 'recall')
+    recorded: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda rows: {}
     examples: Callable[[Mapping[str, Any], Dataset], dict[str, Any]] = lambda rows, dataset: {}
     outputs: int = 0
     falls: bool = False

@@ -172,7 +172,7 @@ LINES = [
     ('config.data.name = "os:getcwd"', 'Expected a function load(path)'),
     # The study
     ('config.study.metric = "test/acc"', "Did you mean 'test/accuracy'?"),
-    ('config.study.metric = "test/f1"', "is 'test/f1'. Valid: test/accuracy, test/loss."),
+    ('config.study.metric = "test/f1"', "is 'test/f1'. Valid: test/accuracy, test/balanced_accuracy, "),
     ('config.study.metric = "accuracy"', "expected 'test/NAME'"),
     ('config.study.metric = "test/loss"', "'study.higher_is_better' is True"),
     ('config.study.alpha = 5', 'expected above 0 and below 1'),

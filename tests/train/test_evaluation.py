@@ -20,11 +20,13 @@ def by_numpy(built, params):
         images, labels = (np.asarray(data['examples'][name])[block.rows] for name in ('image', 'label'))
         x = ((images - facts['mean'][0]) / facts['std'][0]).reshape(*block.rows.shape, -1)
         losses = -special.log_softmax(x @ np.asarray(head['kernel'], np.float64) + np.asarray(head['bias']), axis=-1)
-        right = losses.argmin(-1) == labels
+        answer = losses.argmin(-1)
+        right = answer == labels
+        rows = {'correct': right, 'label': labels, 'answer': answer, 'confidence': np.exp(-losses.min(-1))}
         of_label = np.take_along_axis(losses, labels[..., None], -1)[..., 0]
         sums = {'loss': of_label * block.valid, 'correct': right * block.valid, 'count': block.valid}
         behind = np.where(np.arange(len(block.rows)) < block.batches, 0, np.nan)
-        return {name: each.sum(1) + behind for name, each in sums.items()}, {'correct': right}
+        return {name: each.sum(1) + behind for name, each in sums.items()}, rows
 
     return predict
 
@@ -38,7 +40,7 @@ def test_a_function_of_the_host_scores_as_the_program_does(session, split):
     expected, kept = evaluation.Evaluator(built, reading, Clock()).score(variables, split)
     metrics, found = evaluation.score(reading.blocks(rows), by_numpy(built, state.params), task)
     assert metrics['accuracy'] == expected[f'{split}/accuracy'] > 0.5
-    assert metrics['loss'] == pytest.approx(expected[f'{split}/loss'], rel=1e-5)
+    assert {f'{split}/{name}': value for name, value in metrics.items()} == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(found['correct'], kept['correct'])
 
 
