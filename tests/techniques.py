@@ -254,6 +254,26 @@ TECHNIQUES = (
         neutral={'gradient.keep': 1.0},
     ),
     Technique(
+        'dp_sgd',
+        on={
+            'gradient.name': 'dp_sgd',
+            'gradient.clip_norm': 1.0,
+            'gradient.noise_multiplier': 0.2,
+            'data.sampling.name': 'without_replacement',
+        },
+        # Dropout draws by example, so that it is the same in a batch of one.
+        neutral={'gradient.clip_norm': float('inf'), 'gradient.noise_multiplier': 0.0},
+        equals={'data.sampling.name': 'without_replacement'},
+        beside={'model.norm.name': 'layer', 'model.dropout': 0.2, 'optimizer.learning_rate': 0.25},
+    ),
+    Technique(
+        'without_replacement',
+        on={'data.sampling.name': 'without_replacement'},
+        neutral={'data.examples': 32},
+        equals={'data.examples': 32},
+        beside={**_SMALL, 'data.batch_size': 32},
+    ),
+    Technique(
         'freezing',
         on={
             'gradient.freeze.name': 'progressive',

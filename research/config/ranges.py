@@ -84,7 +84,11 @@ _ARGUMENTS = {
     },
     'schedule plateau': {'factor': Range(above=0, below=1)},
     'compression': {'rank': _WIDTH, 'alpha': _NOT_NEGATIVE},
-    'gradient': {'rho': _NOT_NEGATIVE, 'keep': _PART},
+    'gradient': {
+        **dict.fromkeys(('rho', 'noise_multiplier', 'epsilon'), _NOT_NEGATIVE),
+        'keep': _PART,
+        'delta': _BELOW_1,
+    },
     'freezing': {'share': _PART, 'levels': _FROM_1},
     'resize': {'start': _PART, 'rungs': _FROM_1, 'multiple': _FROM_1},
     'imbalance': {'ratio': Range(least=1, most=_FLOAT32), 'share': _SHARE},
@@ -105,7 +109,7 @@ _ARGUMENTS = {
     'norm layer': {
         'epsilon': _NOT_NEGATIVE,
         'momentum': _SHARE,
-        'virtual_batch_size': _FROM_1,
+        **dict.fromkeys(('virtual_batch_size', 'num_groups'), _FROM_1),
         'example_weight': _SHARE,
     },
     'convolution': {'epsilon': _NOT_NEGATIVE},

@@ -21,6 +21,7 @@ from research.gradients import accumulated, whole
 from research.layers.example import StepKeys
 
 GRADIENTS = {
+    'dp_sgd': 'research.gradients.dp_sgd:create',
     'plain': 'research.gradients.plain:create',
     'sam': 'research.gradients.sam:create',
     'selective_backprop': 'research.gradients.selective_backprop:create',

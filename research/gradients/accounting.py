@@ -15,6 +15,7 @@ import functools
 from typing import Any
 
 from research.catalogue import ConfigError
+from research.config.files import Misfit
 
 # Noise multipliers that are looked at, as powers of two: epsilon is from millions down to next to nothing.
 _LEAST, _MOST = -6, 20
@@ -29,7 +30,7 @@ def epsilon(examples: int, batch_size: int, steps: int, noise_multiplier: float,
     Raises:
       ConfigError: dp-accounting is not installed.
     """
-    return _accountant().compose(_event(examples, batch_size, noise_multiplier), steps).get_epsilon(delta)
+    return float(_accountant().compose(_event(examples, batch_size, noise_multiplier), steps).get_epsilon(delta))
 
 
 @functools.lru_cache(maxsize=64)
@@ -37,37 +38,44 @@ def noise_multiplier_for(epsilon: float, examples: int, batch_size: int, steps: 
     """The least z whose epsilon, over T steps at `delta`, is at most `epsilon`; takes seconds.
 
     Raises:
-      ConfigError: dp-accounting is not installed, or no noise gives this epsilon.
+      Misfit: no noise gives this epsilon.
+      ConfigError: dp-accounting is not installed.
     """
-    library = _library()
+    dp = library()
     try:
-        power = library.calibrate_dp_mechanism(
+        power = dp.calibrate_dp_mechanism(
             _accountant,
-            lambda power: library.SelfComposedDpEvent(_event(examples, batch_size, 2.0**power), steps),
+            lambda power: dp.SelfComposedDpEvent(_event(examples, batch_size, 2.0**power), steps),
             epsilon,
             delta,
-            library.ExplicitBracketInterval(_LEAST, _MOST),
+            dp.ExplicitBracketInterval(_LEAST, _MOST),
             tol=_PRECISION,
         )
     except ValueError as error:  # both ends of the bracket are on one side
-        raise ConfigError(
+        raise Misfit(
+            'gradient.epsilon',
             f'No noise multiplier from 2^{_LEAST} to 2^{_MOST} gives an epsilon of {epsilon:g} at a delta of {delta:.3g} over '
-            f'{steps} steps of {batch_size} of {examples} examples: expected a gradient.epsilon such as 3.0.'
+            f'{steps} steps of {batch_size} of {examples} examples: set gradient.epsilon to a number such as 3.0.',
         ) from error
     return 2.0**power
 
 
 def _event(examples: int, batch_size: int, noise_multiplier: float) -> Any:
-    library = _library()
-    return library.SampledWithoutReplacementDpEvent(examples, batch_size, library.GaussianDpEvent(noise_multiplier / 2))
+    dp = library()
+    return dp.SampledWithoutReplacementDpEvent(examples, batch_size, dp.GaussianDpEvent(noise_multiplier / 2))
 
 
 def _accountant() -> Any:
-    library = _library()
-    return library.rdp.RdpAccountant(neighboring_relation=library.NeighboringRelation.REPLACE_ONE)
+    dp = library()
+    return dp.rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
 
 
-def _library() -> Any:
+def library() -> Any:
+    """dp-accounting, which is asked for by a private run alone.
+
+    Raises:
+      ConfigError: it is not installed.
+    """
     try:
         import dp_accounting  # takes a second
     except ImportError as error:

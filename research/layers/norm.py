@@ -11,7 +11,8 @@ batches). A reference batch, drawn once per run, and the example itself make an 
 (virtual batches).
 
 Config: {'model.norm.name': 'ghost_batch', 'model.norm.virtual_batch_size': 16}
-        {'model.norm.name': 'virtual_batch'}, with 'data.reference_size'; also 'none', or 'flax.linen:GroupNorm'
+        {'model.norm.name': 'virtual_batch'}, with 'data.reference_size'
+        {'model.norm.name': 'group', 'model.norm.num_groups': 4}; also 'layer' and 'none'
 
 Sources: Ioffe and Szegedy 2015; Hoffer et al. 2017 (Train longer, generalize better, algorithm 1); Salimans et al. 2016
 (Improved techniques for training GANs, section 3.4).
@@ -39,10 +40,13 @@ from research.layers import formulation
 NORMS = {
     'batch': 'research.layers.norm:BatchNorm',
     'ghost_batch': 'research.layers.norm:GhostBatchNorm',
+    'group': 'flax.linen:GroupNorm',
     'layer': 'flax.linen:LayerNorm',
     'none': 'research.layers.norm:Shift',
     'virtual_batch': 'research.layers.norm:VirtualBatchNorm',
 }
+# Flax's, whose statistics are of one example: with an axis they would mix the examples of several devices.
+_OF_ONE_EXAMPLE = (nn.GroupNorm, nn.InstanceNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def create(norm: str | Mapping[str, Any], **given: Any) -> nn.Module:
@@ -57,7 +61,10 @@ def create(norm: str | Mapping[str, Any], **given: Any) -> nn.Module:
       ConfigError: an unknown name or argument, with the nearest valid one.
     """
     config = catalogue.named('norm layer', norm, NORMS)
-    accepted = inspect.signature(catalogue.resolve('norm layer', config['name'], NORMS)).parameters
+    constructor = catalogue.resolve('norm layer', config['name'], NORMS)
+    accepted = set(inspect.signature(constructor).parameters)
+    if constructor in _OF_ONE_EXAMPLE:
+        accepted.discard('axis_name')
     return catalogue.build('norm layer', config, NORMS, **{key: value for key, value in given.items() if key in accepted})
 
 

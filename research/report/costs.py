@@ -30,6 +30,8 @@ COSTS = {
     'seconds_per_step': np.mean,
     'examples': np.mean,
     'steps': np.mean,
+    'epsilon': np.max,
+    'delta': np.max,
 }
 COUNTED = ('parameters', 'train_flops', 'inference_flops')
 MEASURED = ('train_seconds', 'seconds_per_step', 'peak_growth_bytes')

@@ -52,8 +52,8 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
       changes: of the question after there were results, see `earlier.changes`.
       asked_before: a list of {name, weights, metric, until, gone, n, difference, p_value}: contrasts of earlier questions,
         which count in the correction if they have a p-value.
-      variants: a list of {name, overrides, scores, mean, spread, failed, cost, pooled, gap, observed, train_seconds_interval,
-        latency, time_to_quality}; `pooled` are the measured costs of its program, see `costs.pooled`.
+      variants: a list of {name, overrides, scores, mean, spread, failed, cost, pooled, gap, membership, observed,
+        train_seconds_interval, latency, time_to_quality}; `pooled` are the measured costs of its program, see `costs.pooled`.
       tuning: {points, seeds, metric, budget, read_test, variants}, the last a list of {name, space, points, chosen,
         train_seconds, compile_seconds} with a point's {values, score, runs, diverged, failed}; None if nothing was tuned.
       unfinished, stalled, problems, fingerprints, elsewhere, strangers: what a reader must know about the records; where they
@@ -87,6 +87,7 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
                 'cost': costs.of_variant(records, variant),
                 'pooled': pooled[variant],
                 'gap': _gap(records, variant),
+                'membership': _membership(records, variant),
                 'observed': _observed(records, variant),
                 'train_seconds_interval': costs.interval(costs.by_seed(records, variant, 'train_seconds'), study['alpha']),
                 'latency': records.latency.get(variant, {}),
@@ -230,6 +231,15 @@ def _gap(records: Records, variant: str) -> dict[str, Any] | None:
         return None
     gaps = np.array([sign * (r['metrics'][fitted] - r['metrics'][metric]) for r in results], np.float64)
     return {'mean': float(gaps.mean()), 'interval': costs.interval(gaps, records.study['alpha'])}
+
+
+def _membership(records: Records, variant: str) -> dict[str, Any] | None:
+    """How well losses tell training examples from others, see research.train.membership; None unless every run measured it."""
+    results = [records.results[variant][seed] for seed in records.seeds]
+    found = np.array([result['metrics'].get('fitted/membership_auc', math.nan) for result in results], np.float64)
+    if not found.size or not np.isfinite(found).all():
+        return None
+    return {'mean': float(found.mean()), 'interval': costs.interval(found, records.study['alpha'])}
 
 
 def _observed(records: Records, variant: str) -> dict[str, float]:

@@ -22,6 +22,13 @@ _GAP_CAPTION = (
     ' Gap: how much better the scored weights are on training examples than on {split} examples; a large gap is overfitting, a '
     'small one beside a low score underfitting.'
 )
+_MEMBERSHIP_CAPTION = (
+    ' Membership AUC: how well the loss alone tells training examples from others; 0.5 is a guess, 1 is always right.'
+)
+_EPSILON_CAPTION = (
+    ' Epsilon: of the weights of one run, at delta, among training splits that differ in one example; ∞ where training is not '
+    'private. Scores, tuning and the choice of a variant are not covered.'
+)
 _COST_CAPTION = (
     'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
     'FLOPs are of matrix products and convolutions in their plain formulation, not of elementwise operations; a multiply-add '
@@ -89,6 +96,7 @@ def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
         'p': lambda row: words.probability(row.contrast.get('p_value')),
         'p, Holm': lambda row: words.probability(row.contrast.get('p_corrected')),
         'gap to training data': lambda row: _gap(row, score),
+        'membership AUC': _membership,
         'could have detected': lambda row: score.value(row.contrast.get('detectable')),
         'time to quality': _time_to_quality,
     }
@@ -97,6 +105,10 @@ def quality(summary: Mapping[str, Any]) -> dict[str, Any]:
         caption += _GAP_CAPTION.format(split=summary['metric'].partition('/')[0])
     else:
         del columns['gap to training data']
+    if _private(summary) and any(variant.get('membership') for variant in summary['variants']):
+        caption += _MEMBERSHIP_CAPTION
+    else:
+        del columns['membership AUC']
     return _filled(columns, rows(summary), caption)
 
 
@@ -117,11 +129,16 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         'training time': _seconds,
         'training time, ratio': _time_ratio,
         'compile time, all seeds': _compilation,
+        'epsilon': _epsilon,
         **{f'latency, batch {batch}': lambda row, batch=batch: _latency(row, batch) for batch in batches},
     }
     if not any('trained_parameters' in variant['cost'] for variant in summary['variants']):
         del columns['of them trained']
     caption = _COST_CAPTION.format(level=words.level(summary['alpha']))
+    if _private(summary):
+        caption += _EPSILON_CAPTION
+    else:
+        del columns['epsilon']
     unknown = {v['name']: ', '.join(v['cost']['uncounted']) for v in summary['variants'] if 'uncounted' in v['cost']}
     if unknown:
         caption += f' Not in the FLOPs though it costs something: {"; ".join(f"{what} ({v})" for v, what in unknown.items())}.'
@@ -185,6 +202,7 @@ def _line(row: Row) -> dict[str, Any]:
         'name': row.name,
         **{key: variant.get(key) for key in ('mean', 'spread')},
         'gap': (variant.get('gap') or {}).get('mean'),
+        'membership_auc': (variant.get('membership') or {}).get('mean'),
         **{key: contrast.get(key) for key in compared},
         **{
             f'{prefix}{end}': bound
@@ -219,6 +237,23 @@ def _gap(row: Row, score: words.Unit) -> str:
     gap = row.variant.get('gap') or {}
     interval = gap.get('interval')
     return score.difference(gap.get('mean')) + (f' ({score.span(interval)})' if interval else '')
+
+
+def _private(summary: Mapping[str, Any]) -> bool:
+    return any('epsilon' in variant['cost'] for variant in summary['variants'])
+
+
+def _epsilon(row: Row) -> str:
+    if not row.cost:
+        return words.MISSING
+    return f'{row.cost["epsilon"]:.3g} at {row.cost["delta"]:.2g}' if 'epsilon' in row.cost else '∞'
+
+
+def _membership(row: Row) -> str:
+    found = row.variant.get('membership') or {}
+    interval = found.get('interval')
+    text = f'{found["mean"]:.3f}' if found else words.MISSING
+    return f'{text} ({interval[0]:.3f} to {interval[1]:.3f})' if interval else text
 
 
 def _difference(row: Row, score: words.Unit) -> str:

@@ -8,11 +8,12 @@ from research.report import words
 _OBSERVED = {
     'clip/steps': 'steps on which clipping acted',
     'clip/entries': 'entries of the gradient that it changed',
+    'clip/examples': 'examples whose own gradient was clipped',
     'scale/skipped': 'steps that loss scaling skipped',
     'noise/scale': 'gradient noise scale, in examples',
     'gradient/norm': 'norm of the gradient',
 }
-_SHARES = ('clip/steps', 'clip/entries', 'scale/skipped')
+_SHARES = ('clip/steps', 'clip/entries', 'clip/examples', 'scale/skipped')
 _STEPS = ('noise/signal', 'noise/trace')  # towards noise/scale
 
 

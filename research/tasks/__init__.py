@@ -53,7 +53,7 @@ class Task(NamedTuple):
       train_sums: the same in training, where `loss / count` is what is trained on.
       losses: (outputs, batch, constants) -> float32 [B], each row's share of the training loss.
       rows: (outputs, batch) -> {name: [B, ...]}, kept of each example of an evaluation; bool 'correct' gives intervals over
-        examples.
+        examples, 'loss' tells how well it gives away who was trained on (research.train.membership).
       metrics: sums, added up over batches on the host -> {name: float}, one division each, 'loss' among them.
       optional: names that an augmentation may add; any other is refused.
       constants: arrays beside the examples, by name.

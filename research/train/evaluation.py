@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from research.train import pictures
+from research.train import membership, pictures
 from research.train.clock import Clock
 from research.train.experiment import Experiment
 from research.train.feed import Feed
@@ -69,13 +69,19 @@ class Evaluator:
         metrics, kept = score(self.feed.blocks(self.splits[name] if rows is None else rows), predict, self.task)
         return {f'{name}/{metric}': value for metric, value in metrics.items()}, kept
 
-    def fitted(self, variables: Variables, split: str) -> dict[str, float]:
-        """'fitted/...': metrics on training examples as in an evaluation, without augmentation; as many as the split has."""
+    def fitted(self, variables: Variables, split: str, others: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """'fitted/...': metrics on training examples as in an evaluation, without augmentation; as many as the split has.
+
+        Args:
+          others: what was kept of each example of the split.
+        """
         if not self.task.fits:
             return {}
         rows = self.splits['train']
         places = np.linspace(0, len(rows) - 1, min(len(rows), len(self.splits[split]))).astype(int)
-        return self.score(variables, 'fitted', rows[places])[0]
+        metrics, kept = self.score(variables, 'fitted', rows[places])
+        told = {'fitted/membership_auc': membership.auc(kept['loss'], others['loss'])} if 'loss' in others else {}
+        return {**metrics, **told}
 
     def show(self, variables: Variables, directory: pathlib.Path, step: int) -> None:
         """Writes what the task shows of its samples into DIRECTORY/NAME/STEP.png."""

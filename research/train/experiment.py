@@ -13,7 +13,7 @@ from research import catalogue, data, durations, optim, pretrained, tasks
 from research.augment import resize
 from research.data import batch_sizes, order, sampling
 from research.optim import plateau
-from research.train import feed, parallel, phases, placing
+from research.train import feed, parallel, phases, placing, privacy
 from research.train.clock import Clock
 from research.train.phases import Phase, Phases
 from research.train.program import Program, Session
@@ -167,10 +167,12 @@ def build(config: Mapping[str, Any], session: Session, key: str) -> Experiment:
     epoch, batch = len(dataset.splits['train']), batch_size(config, dataset)
     if batch < 1 or config['data']['eval_batch_size'] < 1:
         raise catalogue.ConfigError('data.batch_size and data.eval_batch_size are examples a step: expected at least 1.')
+    total = budget(config, dataset)
+    config, key = privacy.settled(config, key, epoch, batch, max(1, total // batch))
     kept, engine = session.kept(dataset), parallel.create(config['train']['engine'], config['train']['devices'])
     streaming, why = placing.streams(config, dataset, engine, kept, session)
     program = session.program(config, dataset, key, 0 if streaming else len(kept))
-    total = budget(config, dataset)
+    privacy.check(config, program.shapes.collections)
     durations.examples(config['train']['eval_every'], batch, epoch, total)
     checkpoint_every(config, batch, epoch, total)
     experiment = Experiment(

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from research import cost
-from research.train import calendar, divergence, evaluation
+from research.train import calendar, divergence, evaluation, privacy
 from research.train.checkpoint import Checkpoints, save_variables
 from research.train.clock import Clock
 from research.train.experiment import Experiment
@@ -234,8 +234,8 @@ class _Run:
             scored = self.evaluator.final(state) if self.best is None else self.engine.replicate(self.best)
             decides = self.config['study']['metric'].startswith('test/')
             test, rows = self.evaluator.score(scored, 'test') if decides else ({}, {})
-            validation, _ = self.evaluator.score(scored, 'validation')
-            fitted = self.evaluator.fitted(scored, 'test' if decides else 'validation')
+            validation, others = self.evaluator.score(scored, 'validation')
+            fitted = self.evaluator.fitted(scored, *(('test', rows) if decides else ('validation', others)))
         if not np.isfinite(test.get('test/loss', 0.0)):
             raise Diverged(f'test loss is {test["test/loss"]} after step {self.at.step}')
         if self.config['study']['keep'] == 'all':
@@ -268,6 +268,7 @@ class _Run:
             'steps': self.at.step,
             'examples': self.at.position,
             'scored_step': self.at.best_step or self.at.step,
+            **privacy.spent(self.config, self.experiment.epoch, self.experiment.batch_size, self.at.step),
             **({} if self.peak_bytes is None else {'peak_growth_bytes': self.peak_bytes}),
         }
 

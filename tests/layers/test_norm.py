@@ -363,7 +363,15 @@ class TestCreate:
 
     def test_takes_foreign_layers_that_know_nothing_of_running_averages(self):
         layer = norm.create({'name': 'flax.linen:GroupNorm', 'num_groups': 2}, use_running_average=True, axis_name='rows')
-        assert layer == nn.GroupNorm(num_groups=2, axis_name='rows')
+        assert layer == nn.GroupNorm(num_groups=2)
+
+    @pytest.mark.parametrize('config', ['layer', {'name': 'group', 'num_groups': 2}])
+    def test_layer_and_group_norm_are_of_one_example_also_on_an_axis(self, config):
+        x = values(3, 2, 2, 4)
+        layer, alone = (norm.create(config, use_running_average=False, axis_name=axis) for axis in ('rows', None))
+        variables = alone.init(jax.random.key(0), x)
+        found = jax.vmap(lambda row: layer.apply(variables, row[None])[0], axis_name='rows')(x)
+        close(found, alone.apply(variables, x))
 
     @pytest.mark.parametrize(
         ('config', 'message'),

@@ -272,6 +272,36 @@ def test_bands_are_moments_over_seeds_where_all_have_been(tmp_path):
     assert len(bands['clip']['x']) == 4 and len(bands['adam']['x']) == 2
 
 
+def test_a_private_study_shows_epsilon_and_how_well_members_are_told(tmp_path):
+    """The largest epsilon of a seed; no other study has these columns."""
+    workdir = fabricate.study(tmp_path / 'private', seeds=3)
+    paths = sorted((workdir / 'runs').glob('*/result.json'))
+
+    def changed(change):
+        for path in paths:
+            result = json.loads(path.read_text())
+            change(result)
+            path.write_text(json.dumps(result))
+        return summarize(workdir)[1]
+
+    told = changed(lambda result: result['metrics'].update({'fitted/membership_auc': 0.5 + result['seed'] / 100}))
+    assert 'membership AUC' not in tables.quality(told)['headings'] and 'epsilon' not in tables.cost(told)['headings']
+
+    def spend(result):
+        if result['variant'] == 'adam':
+            result['cost'] |= {'epsilon': 3.0 + result['seed'], 'delta': 7.7e-5}
+
+    told = changed(spend)
+    quality, cost = tables.quality(told), tables.cost(told)
+    epsilon = {row[0]: row[cost['headings'].index('epsilon')] for row in cost['rows']}
+    assert epsilon['adam'] == '5 at 7.7e-05' and epsilon['baseline'] == '∞'
+    assert quality['rows'][0][quality['headings'].index('membership AUC')].startswith('0.510 (')
+    lines = {line['name']: line for line in tables.lines(told)}
+    assert lines['adam']['epsilon'] == 5 and lines['adam']['membership_auc'] == pytest.approx(0.51)
+    paths[0].write_text(json.dumps({**json.loads(paths[0].read_text()), 'metrics': {told['metric']: 0.9}}))
+    assert sum(variant['membership'] is None for variant in summarize(workdir)[1]['variants']) == 1
+
+
 def test_gap_is_how_much_better_training_examples_are_scored(tmp_path):
     """Of an accuracy and of a loss; none where a run did not measure it."""
     for metric, higher, fitted, gap in (('test/accuracy', True, 0.99, 0.04), ('test/loss', False, 0.2, 0.5)):

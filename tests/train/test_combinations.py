@@ -71,6 +71,15 @@ COMBINATIONS = {
         'schedule': {'name': 'one_cycle', 'warmup': '0.1run'},
         'train.eval_every': '6st',
     },
+    'private, accumulated, averaged, dropped out': {
+        'gradient': {'name': 'dp_sgd', 'epsilon': 8.0, 'clip_norm': 0.5, 'micro_batch': 8},
+        'data.sampling.name': 'without_replacement',
+        'model.norm': {'name': 'group', 'num_groups': 2},
+        'model.dropout': 0.2,
+        'optimizer.average.name': 'ema',
+        'optimizer.name': 'adam',
+        'optimizer.learning_rate': 0.01,
+    },
     'images grow, sharpness-aware, accumulated': {
         'model.name': 'techniques:Pooled',
         'augment.resize': {'name': 'progressive', 'multiple': 2, 'until': '0.5run'},

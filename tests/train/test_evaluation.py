@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tiny
 from scipy import special
+from sklearn.metrics import roc_auc_score
 
-from research.train import evaluation, feed
+from research.train import evaluation, feed, membership
 from research.train.clock import Clock
 from research.train.program import Session
 
@@ -61,3 +62,31 @@ def test_blocks_add_up_to_the_split(session, monkeypatch):
 
 def test_an_empty_split_has_no_score(session):
     assert evaluation.score([], lambda *_: pytest.fail('asked'), None) == ({}, {})
+
+
+@pytest.mark.parametrize('sizes', [(50, 50), (3, 40), (1, 1)])
+def test_membership_is_the_area_under_the_curve_of_scikit_learn(sizes):
+    """With ties, which count half."""
+    draw = np.random.default_rng(0)
+    members, others = draw.integers(0, 12, sizes[0]) / 4, draw.integers(2, 14, sizes[1]) / 4
+    labels = np.repeat([1, 0], sizes)
+    assert membership.auc(members, others) == pytest.approx(roc_auc_score(labels, -np.concatenate([members, others])))
+
+
+def test_losses_of_training_and_test_examples_tell_members(session):
+    """Of as many training examples as the test split has; a row's loss is its share of the split's."""
+    built = tiny.build(session, LINEAR)
+    state, _ = tiny.steps(built, 20)
+    evaluator = evaluation.Evaluator(built, feed.Feed(built), Clock())
+    variables = built.program.engine.replicate(evaluation.variables_of(state))
+    metrics, others = evaluator.score(variables, 'test')
+    fitted = evaluator.fitted(variables, 'test', others)
+    train = built.dataset.splits['train']
+    rows = train[np.linspace(0, len(train) - 1, len(built.dataset.splits['test'])).astype(int)]
+    _, members = evaluator.score(variables, 'train', rows)
+    losses = np.concatenate([members['loss'], others['loss']])
+    expected = roc_auc_score(np.repeat([1, 0], len(rows)), -losses)
+    assert fitted['fitted/membership_auc'] == pytest.approx(expected) and abs(expected - 0.5) < 0.2
+    assert others['loss'].mean() == pytest.approx(metrics['test/loss'], rel=1e-5)
+    assert others['loss'].dtype == np.float32
+    assert 'fitted/membership_auc' not in evaluator.fitted(variables, 'test', {})
