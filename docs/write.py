@@ -19,6 +19,7 @@ CHOICES = {
     'optimizer.average': ('Averages of the weights', ''),
     'gradient': ('Gradients', ''),
     'gradient.freeze': ('Layers that stop learning', ''),
+    'data.sampling': ('Examples of a batch', ''),
     'data.batch': ('Batch sizes that change', ''),
     'images': ('Augmentations of images', ''),
     'texts': ('Augmentations of texts', ''),
