@@ -119,7 +119,7 @@ def create(
     def rows(logits, batch):
         answer, small = jnp.argmax(logits, axis=-1), jnp.uint8 if logits.shape[-1] <= 256 else jnp.int32
         kept = {'correct': answer == batch['label'], 'label': batch['label'].astype(small), 'answer': answer.astype(small)}
-        kept['loss'] = judged(logits, batch, {})
+        kept['loss'] = per_example(wide(logits), batch['label'])
         if probabilities is not None:
             kept['confidence'] = probabilities(wide(logits)).max(axis=-1)
         return kept | {name: batch[name] for name in ('group',) if 'groups' in facts}

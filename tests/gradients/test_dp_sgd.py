@@ -208,7 +208,7 @@ def test_an_epsilon_becomes_noise_and_the_length_of_a_run_tells_programs_apart()
         ({'data__repeats': 2}, 'several rows'),
         ({'data__pack': True}, 'several texts'),
         ({'data__pair': 'next'}, 'several rows'),
-        ({'augment__name': 'mine:mixup'}, 'two at once'),
+        ({'augment__names': ('mixup',)}, 'two at once'),
         ({'task__name': 'generation'}, 'one network'),
         ({'gradient__noise_scale': True}, 'noise_scale measures'),
         ({'train__precision': 'float16'}, 'loss scaling skips'),
