@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from research.augment import colors, tones
 
-B, H, W = 8, 12, 10
+B, H, W = 8, 40, 30  # large enough for several pixels of each level: `equalize` has something to do
 KEYS = jax.random.split(jax.random.key(0), B)
 FACTORS = np.array([0.0, 0.3, 0.6, 0.9, 1.0, 1.2, 1.6, 1.9], np.float32)
 TURNS = np.array([-0.5, -0.4, -0.2, -0.01, 0.0, 0.1, 1 / 3, 0.45], np.float32)
