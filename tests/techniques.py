@@ -77,7 +77,7 @@ _AUGMENTATIONS = {
     'random_erasing': ({}, {'share': 0.0}),
     'randaugment': ({'magnitude': 5}, {'operations': 0}),
     'trivialaugment': ({}, {'strength': 0.0}),
-    'augmix': ({}, {'severity': 0}),
+    'augmix': ({}, {'width': 0}),
 }
 # Takes images of any size.
 _POOLED = {'model.name': 'techniques:Pooled', 'optimizer.learning_rate': 1.0}
