@@ -9,7 +9,8 @@ algorithm 1), for images alone: without the Jensen-Shannon loss.
 Config: {'augment.names': ('randaugment',), 'augment.randaugment.magnitude': 9}, and likewise for the others.
 
 Cost: a CPU computes only what was drawn, image by image; other devices compute every operation for every image and keep one.
-Claim: in each paper fewer errors than with flips and crops on CIFAR-10 and ImageNet; in AugMix above all on corrupted images.
+Claim: 77.6 instead of 76.3 % for a ResNet-50 on ImageNet (RandAugment, table 3), which TrivialAugment equals without a search;
+11.2 instead of 26.9 % errors of a Wide-ResNet on corrupted CIFAR-10 (AugMix with its loss, table 1).
 
 Nothing changes with `operations` 0, `strength` 0, and `width` or `depth` 0. A `magnitude` or a `severity` of 0 still lets
 autocontrast and equalize through, which have no strength, and in AugMix posterize. Moved pixels are interpolated, and pixels
@@ -41,7 +42,10 @@ def randaugment(keys: Any, images: jax.Array, operations: int = 2, magnitude: fl
 
 
 def trivialaugment(keys: Any, images: jax.Array, strength: float = 1.0) -> jax.Array:
-    """One operation out of 14 at one of 31 magnitudes, both drawn; `strength` multiplies what it does."""
+    """One operation out of 14 at one of 31 magnitudes, both drawn.
+
+    `strength` from 0 to 1 multiplies every amount; autocontrast and equalize, which have none, it blends with the image.
+    """
     pixels.check('trivialaugment.strength', strength, most=1)
     wide = _space(shear=0.99, across=32, down=32, degrees=135, factor=0.99, bits=(0, 6))
     space = {name: (strength * least, strength * most) for name, (least, most) in wide.items()}

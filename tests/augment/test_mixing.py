@@ -85,6 +85,21 @@ def test_a_pair_with_padding_is_left_as_it_is(name):
     assert (whole['image'] != given['image'])[apart].any()
 
 
+@pytest.mark.long
+@each
+def test_four_devices_mix_as_one(name):
+    """By jit over a mesh also if a pair lies on two devices, as of 28 rows; by pmap if it does not."""
+    mesh = jax.make_mesh((4,), ('devices',), axis_types=(jax.sharding.AxisType.Auto,))  # as in research.train.parallel
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('devices'))
+    given, expected = (KEYS, batch()), mixed(name, batch())
+    function = functools.partial(FUNCTIONS[name], num_classes=K)
+    shared = jax.jit(function)(*jax.device_put(jax.tree.map(lambda a: a[:28], given), rows))
+    split = jax.pmap(function)(*jax.tree.map(lambda a: a.reshape(4, B // 4, *a.shape[1:]), given))
+    for field, array in expected.items():
+        np.testing.assert_allclose(shared[field], array[:28], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(split[field].reshape(array.shape), array, rtol=0, atol=1e-6)
+
+
 @each
 def test_targets_that_are_there_are_mixed(name):
     """So that the two may follow each other."""
