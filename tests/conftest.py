@@ -18,7 +18,7 @@ import xla_cache  # noqa: E402
 
 import research  # noqa: E402, F401
 from research.layers import formulation  # noqa: E402
-from research.report import figures, forest  # noqa: E402
+from research.report import classes, figures, forest  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -53,6 +53,7 @@ def plain():
 
 @pytest.fixture
 def without_plots(monkeypatch):
-    """Drawing takes most of a report's time; tests/report/test_report.py and test_forest.py have the pictures."""
+    """Drawing takes most of a report's time; test_report.py, test_forest.py and test_classes.py have the pictures."""
     monkeypatch.setattr(figures, 'pareto', lambda chart, workdir: None)
     monkeypatch.setattr(forest, 'draw', lambda *arguments: None)
+    monkeypatch.setattr(classes, 'draw', lambda *arguments: '')

@@ -50,6 +50,9 @@ CLASS_NAMES = {
         *('No other number', 'Pe close punctuation', 'Po other punctuation', 'Ps open punctuation', 'Sc currency symbol'),
         *('Sk modifier symbol', 'Sm math symbol', 'So other symbol'),
     ),
+    'fashion_mnist': (
+        *('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot'),
+    ),
     'spam_assassin': ('ham', 'spam'),
     'wordnet': wordnet.CLASSES,
 }
@@ -86,7 +89,8 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
         return dataclasses.replace(store, class_names=CLASS_NAMES.get(config['name'], ()))
     from research.data import prepared  # imports TFDS, 0.4 s that the digits save
 
-    return prepared.load(config, beside=(*ARRAYS, *FILES), whole=whole)
+    store = prepared.load(config, beside=(*ARRAYS, *FILES), whole=whole)
+    return dataclasses.replace(store, class_names=CLASS_NAMES.get(config['name'], ()))
 
 
 def load(config: Mapping[str, Any]) -> dataset.Dataset:

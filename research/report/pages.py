@@ -1,5 +1,6 @@
-"""Records on disk -> summary.json, results.jsonl, report.md, .html, .csv, .tex, and two plots as .png and .pdf."""
+"""Records on disk -> summary.json, results.jsonl, report.md, .html, .csv, .tex, and plots as .png and .pdf."""
 
+import base64
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ from research import files
 from research.config import overrides
 from research.report import (
     augmented,
+    classes,
     earlier,
     examples,
     figures,
@@ -72,7 +74,8 @@ def write(
     files.write(folder / 'summary.json', records.dumps(summary, indent=1))
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
     chart['forest'] = forest_data.forest(summary, chart)
-    page = _page(read, summary, chart, folder)
+    confused = classes.draw(read, summary['classes'], folder)
+    page = _page(read, summary, chart, folder) | {'confusion': _picture(folder / f'{classes.PICTURE}.png', confused)}
     for suffix, options in _TEMPLATES.items():
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader('research.report', '.'),
@@ -133,6 +136,8 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
         'observed': training.observed(summary),
         'rates': figures.rates(study.get('schedules', {})),
         'augmented': augmented.read(read.workdir, study, folder),
+        'classes': classes.class_table(summary['classes']),
+        'groups': classes.group_table(summary['groups']),
         'samples': figures.samples(read.workdir, study, folder),
         'examples': examples.read(read),
         'latex': tables.latex(summary),
@@ -143,6 +148,11 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
         'command': study.get('command', ''),
         'commands': commands(read.workdir, study),
     }
+
+
+def _picture(path: Path, told: str) -> dict[str, str]:
+    """A picture for report.html, {told, data}: what stands below it, and its content in base64; {} without the former."""
+    return {'told': told, 'data': base64.b64encode(path.read_bytes()).decode()} if told else {}
 
 
 def _state(summary: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from research.report import conditions, costs, earlier, statistics, trials, unchanged
+from research.report import classes, conditions, costs, earlier, statistics, trials, unchanged
 from research.report.records import BASELINE, HITS, NULL, Records, correct, dumps, evaluations, score
 from research.report.times import Evaluations, Times
 
@@ -56,6 +56,7 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
         train_seconds_interval, latency, time_to_quality}; `pooled` are the measured costs of its program, see `costs.pooled`.
       tuning: {points, seeds, metric, budget, read_test, variants}, the last a list of {name, space, points, chosen,
         train_seconds, compile_seconds} with a point's {values, score, runs, diverged, failed}; None if nothing was tuned.
+      classes, groups: how each fares, see `classes.summarize` and `classes.groups`; None for tasks without.
       unfinished, stalled, problems, fingerprints, elsewhere, strangers: what a reader must know about the records; where they
         were made under other conditions, see `conditions`.
     """
@@ -96,6 +97,8 @@ def summarize(records: Records, curves: Evaluations) -> dict[str, Any]:
             for variant in study['variants']
         ],
         'tuning': trials.summarize(records),
+        'classes': classes.summarize(records),
+        'groups': classes.groups(records),
         **_not_learned(records),
         'problems': records.problems,
         'fingerprints': conditions.fingerprints(records),

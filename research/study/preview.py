@@ -26,6 +26,8 @@ from research.train.program import Session
 _RECORD_BYTES, _RECORD_FILES, _VARIABLE_FILES = 44_000, 6, 12
 # Seconds that a small run takes besides steps and evaluations: it is built, saved and recorded (quickstart, 2 cores).
 _AROUND = 0.4
+# Classes whose examples are counted.
+_MOST_CLASSES = 20
 _COUNTS = ('parameters', 'train_flops', 'train_multiply_adds', 'inference_flops')
 _REST = (
     'Times come from finished runs of the same program, else from steps timed just now; evaluations are guessed from their '
@@ -208,9 +210,28 @@ class _Preview:
             if 'padding' in facts:
                 padded.setdefault(f'{facts["padding"]:.0%}', []).append(name)
         lines += [f'{share} of the places in rows of tokens are padding: {", ".join(names)}' for share, names in padded.items()]
+        lines += _class_counts(built)
         lines += dict.fromkeys(experiment.why for experiment in built.values() if experiment.why)
         lines.append('learning rate over the run' + (', before tuning' if tuning is not None and plan.tuning is None else ''))
         return [*lines, *(f'  {curve}: {owners}' for curve, owners in figures.rates(schedules(built)))]
+
+
+def _class_counts(built: Mapping[str, Experiment]) -> list[str]:
+    """A line for each distinct cut of the data: its training examples by class, the largest first, and the variants that use it."""
+    owners: dict[tuple[str, ...], list[str]] = {}
+    for name, experiment in built.items():
+        dataset = experiment.dataset
+        counts = dataset.facts.get('counts', ())
+        names = [*dataset.class_names, *map(str, range(len(dataset.class_names), len(counts)))]
+        largest = sorted(zip(counts, names, strict=False), key=lambda pair: -pair[0])
+        told = [f'{name} {count:,}' for count, name in largest[:_MOST_CLASSES]]
+        told += [f'{len(counts) - _MOST_CLASSES} smaller ones'] * (len(counts) > _MOST_CLASSES)
+        if counts:
+            owners.setdefault((f'{sum(counts):,}', *told), []).append(name)
+    return [
+        f'{total} training examples: {", ".join(told)}' + f'; {", ".join(names)}' * (len(owners) > 1)
+        for (total, *told), names in owners.items()
+    ]
 
 
 def recorded(plan: Plan, workdir: pathlib.Path) -> list[dict[str, Any]]:
