@@ -1,4 +1,4 @@
-"""Breaks the code in 44 places, one after the other, and runs the tests named for each: which break does no test notice?
+"""Breaks the code in 49 places, one after the other, and runs the tests named for each: which break does no test notice?
 
 Run: python benchmarks/mutants.py [--only TEXT] [--list]
      7 minutes of a core. Each break is made in a copy of the tree.
@@ -206,9 +206,44 @@ MUTANTS = (
     Mutant(
         'an evaluation smooths labels',
         'tasks/classification.py',
-        'sums=functools.partial(sums, per_example)',
-        'sums=functools.partial(sums, trained)',
+        'sums=functools.partial(sums, judged)',
+        'sums=functools.partial(sums, losses)',
         'tests/tasks/test_classification.py',
+    ),
+    Mutant(
+        'deferred weights know half of the position',
+        'tasks/balancing.py',
+        'high * 2.0**32 + low',
+        'low',
+        'tests/tasks/test_balancing.py',
+    ),
+    Mutant(
+        'logits are shifted the wrong way',
+        'tasks/balancing.py',
+        '(logit_adjustment * np.log(prior))',
+        '(-logit_adjustment * np.log(prior))',
+        'tests/tasks/test_balancing.py',
+    ),
+    Mutant(
+        'recall and precision are exchanged',
+        'tasks/confusion.py',
+        'label * classes + answer',
+        'answer * classes + label',
+        'tests/tasks/test_confusion.py',
+    ),
+    Mutant(
+        'every epoch begins a class anew',
+        'data/balanced.py',
+        'seed, epoch * quota, (epoch + 1) * quota, len',
+        'seed, 0, quota, len',
+        'tests/data/test_balanced.py',
+    ),
+    Mutant(
+        'thinned subsets do not nest',
+        'data/imbalance.py',
+        "order.drawn(config['split_seed'], len(rows), order.KEPT)",
+        "order.drawn(config['split_seed'] + int(most.sum()), len(rows), order.KEPT)",
+        'tests/data/test_imbalance.py',
     ),
     Mutant(
         'half of the Fréchet distance', 'tasks/generation.py', '- 2 * between', '- between', 'tests/tasks/test_generation.py'

@@ -31,6 +31,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'label': '',  # the column of classes, of tags or of answers, where data have several; '' = the usual one
                 'text': 'text',  # the column of texts, in a table of one's own or of TFDS, where it has several
                 'pair': '',  # the column of second texts, of a .txt 'next', every second line; '' = none
+                'group': '',  # a table's column, or a function's field, of groups that are scored apart; '' = a field 'group'
                 'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, words, or a file
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
                 'pack': False,  # several texts without labels in a row, none cut: less padding

@@ -61,19 +61,19 @@ def _epoch(sampler: Balanced, seed: int, epoch: int) -> np.ndarray:
 
 
 def class_balanced(dataset: Dataset, batch_size: int) -> Balanced:
-    """As many places for each class."""
+    """An epoch has equally many places for every class."""
     del batch_size
     return _balanced(dataset, 'label', 0.0)
 
 
 def square_root(dataset: Dataset, batch_size: int) -> Balanced:
-    """Places in proportion to the square root of a class's size."""
+    """The places of a class are in proportion to the square root of its size."""
     del batch_size
     return _balanced(dataset, 'label', 0.5)
 
 
 def group_balanced(dataset: Dataset, batch_size: int) -> Balanced:
-    """As many places for each group, of the field 'group'."""
+    """An epoch has equally many places for every group, by the field 'group'."""
     del batch_size
     return _balanced(dataset, 'group', 0.0)
 

@@ -88,7 +88,8 @@ class Store:
       checksum: hash of the content of all fields, the same wherever and however they were stored.
       classes: number of classes; None if 'label' is not a class.
       moments: the `moments` of field 'image'; None without images.
-      class_names: of each class or tag its name, for reports alone; () where the source knows none.
+      class_names, group_names: of each class or tag, and of each group, its name, for reports alone; () where the source knows
+        none.
       keys: uint64 [N], hashes of the examples' content, by which splits are cut; None: they are cut by position.
     """
 
@@ -99,6 +100,7 @@ class Store:
     classes: int | None
     moments: np.ndarray | None
     class_names: tuple[str, ...] = ()
+    group_names: tuple[str, ...] = ()
     keys: np.ndarray | None = None
 
 
@@ -107,7 +109,8 @@ class Dataset:
     """Examples of named fields, and which of them a run may read.
 
     Attributes:
-      name, arrays, checksum, class_names: of the `Store`. Texts are rows of tokens here, see `research.data.tokenizer.rows`.
+      name, arrays, checksum, class_names, group_names: of the `Store`. Texts are rows of tokens here, see
+        `research.data.tokenizer.rows`.
       splits: 'train', 'validation' and 'test' -> int64 rows, sorted and disjoint. Nothing outside them is ever read.
       fields: what an example consists of.
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
@@ -129,6 +132,7 @@ class Dataset:
     facts: Mapping[str, Any]
     tokenizer: str = ''
     class_names: tuple[str, ...] = ()
+    group_names: tuple[str, ...] = ()
 
 
 def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
@@ -172,7 +176,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
         checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
-    return Dataset(store.name, arrays, checksum, splits, fields, facts, saved, store.class_names)
+    return Dataset(store.name, arrays, checksum, splits, fields, facts, saved, store.class_names, store.group_names)
 
 
 def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

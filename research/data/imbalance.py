@@ -34,17 +34,17 @@ GIVEN = ('classes',)
 
 
 def none(classes: int) -> np.ndarray:
-    """Every class may have as many examples as the largest: float64 [K] of 1."""
+    """Every class may be as large as the largest. Returns the shares by rank, float64 [K]."""
     return np.ones(classes)
 
 
 def long_tail(classes: int, ratio: float = 100.0) -> np.ndarray:
-    """Shares that fall exponentially from 1 to 1 / ratio: float64 [K], by rank."""
+    """Class sizes fall exponentially, from the largest to 1 / ratio of it. Returns the shares by rank, float64 [K]."""
     return ratio ** -np.linspace(0, 1, classes)
 
 
 def step(classes: int, ratio: float = 100.0, share: float = 0.5) -> np.ndarray:
-    """Shares of 1, and of 1 / ratio for the last classes, a `share` of all: float64 [K], by rank."""
+    """A `share` of the classes has 1 / ratio of the largest size. Returns the shares by rank, float64 [K]."""
     return np.where(np.arange(classes) < classes - round(share * classes), 1.0, 1 / ratio)
 
 

@@ -14,7 +14,8 @@ other fields are a mapping instead of each pair, with the same fields in both:
 
 Fields 'image' and 'label' mean the same as in a pair; the others are for the task. A field 'text' of N texts, and 'pair' of
 second ones, become the fields 'tokens', 'mask' and, with pairs, 'segments' (see data.tokenizer); whole numbers [N] as
-'document' beside pairs say which belong together, for `task.next_sentence`. A part 'validation' may be
+'document' beside pairs say which belong together, for `task.next_sentence`; as 'group', which examples are scored together
+(`data.group` is the name of the field where it has another). A part 'validation' may be
 there, and 'test' may be missing (see data.official_validation and data.test in research/config/base.py). Arrays may be
 memory-mapped files (`numpy.load(file, mmap_mode='r')`): they are not read into memory as a whole. See `arrays.from_arrays`.
 """
@@ -61,7 +62,7 @@ CLASS_NAMES = {
 _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
 
 # Fields of `config.data` that tell sources apart, and those that tell cuts of one apart.
-READ = ('name', 'path', 'text', 'pair', 'label', 'resize', 'crop', 'bad_files')
+READ = ('name', 'path', 'text', 'pair', 'label', 'group', 'resize', 'crop', 'bad_files')
 CUT = ('validation', 'official_validation', 'test', 'examples', 'imbalance', 'split_seed', 'tokenizer', 'length', 'pack')
 
 
@@ -78,15 +79,22 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
     if config['name'] == 'images':
         return folders.load(config, whole)
     if config['name'] == 'texts':
-        parts, names = texts.load(config['path'], config['text'], config['pair'], config['label'])
-        return dataclasses.replace(arrays.from_arrays('texts', parts, config['resize'], config['crop']), class_names=names)
+        parts, names, groups = texts.load(*(config[field] for field in ('path', 'text', 'pair', 'label', 'group')))
+        store = arrays.from_arrays('texts', parts, config['resize'], config['crop'])
+        return dataclasses.replace(store, class_names=names, group_names=groups)
     if _in_arrays(config['name']):
         if config['label']:
             raise catalogue.ConfigError(
                 f"data.label is '{config['label']}', but '{config['name']}' has one column of labels: leave it empty."
             )
-        store = arrays.from_arrays(config['name'], _parts(config), config['resize'], config['crop'])
+        parts = _grouped(config['name'], _parts(config), config['group'])
+        store = arrays.from_arrays(config['name'], parts, config['resize'], config['crop'])
         return dataclasses.replace(store, class_names=CLASS_NAMES.get(config['name'], ()))
+    if config['group']:
+        raise catalogue.ConfigError(
+            f"data.group is '{config['group']}', and of '{config['name']}' no groups are read: leave it empty, or read the "
+            "data in a loader function of your own, 'my_paper.data:load', that returns a field 'group'."
+        )
     from research.data import prepared  # imports TFDS, 0.4 s that the digits save
 
     store = prepared.load(config, beside=(*ARRAYS, *FILES), whole=whole)
@@ -144,6 +152,23 @@ def unicode_names(path: str) -> dict[str, dict[str, Any]]:
 
 def _in_arrays(name: str) -> bool:
     return name in ARRAYS or ':' in name
+
+
+def _grouped(name: str, parts: Any, group: str) -> Any:
+    """Parts of fields, of which one of another name becomes 'group'."""
+    if not group or not isinstance(parts, Mapping):
+        return parts
+    for part, fields in parts.items():
+        found = sorted(fields) if isinstance(fields, Mapping) else ['image', 'label']
+        if group not in found or not isinstance(fields, Mapping):
+            raise catalogue.ConfigError(
+                f"data.group is '{group}', and the {part} part of data '{name}' has the fields {', '.join(found)}: expected "
+                'one more, a whole number for each example, in a mapping {field: array}.'
+            )
+    return {
+        part: {'group' if field == group else field: values for field, values in fields.items()}
+        for part, fields in parts.items()
+    }
 
 
 def _parts(config: Mapping[str, Any]) -> Any:

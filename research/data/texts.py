@@ -22,9 +22,11 @@ if TYPE_CHECKING:  # imported where a table is read: 0.2 s
     import pyarrow
 
 
-def load(path: str, text: str, pair: str, label: str) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """(part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats};
-    names of the classes, () where there are none).
+def load(
+    path: str, text: str, pair: str, label: str, group: str = ''
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...], tuple[str, ...]]:
+    """(part -> {'text': N texts, 'pair': N texts where a column is named, 'label': int32 [N], float32 of a column of floats,
+    'group': int32 [N] where a column is named}; names of the classes, of the groups, () where there are none).
 
     Of pairs of lines 'document', int32 [N], too. Columns of words and tags, and of answers, are as of `spans.read`.
 
@@ -34,6 +36,7 @@ def load(path: str, text: str, pair: str, label: str) -> tuple[dict[str, dict[st
       path: see above.
       text, pair: columns of a table; `pair` '' for none, and 'next' of a `.txt`. A folder by class has no columns.
       label: the column of classes or numbers; '' for 'label', if there is one.
+      group: the column of groups, by name or number; '' for none.
 
     Raises:
       ConfigError: no such files or columns, rows without a text or a label, bytes that are no UTF-8, a class that training has
@@ -42,7 +45,19 @@ def load(path: str, text: str, pair: str, label: str) -> tuple[dict[str, dict[st
     if not path:
         raise ConfigError("data.name is 'texts', and data.path is empty: expected a file or a folder.")
     given = pathlib.Path(path).expanduser()
-    tables = {part: _read(where, text, pair, label) for part, where in _files(given).items()}
+    tables = {part: _read(where, text, pair, label, group) for part, where in _files(given).items()}
+    if not group:
+        return *_with_classes(given, tables), ()
+    grouped = {part: table.pop('group') for part, table in tables.items()}
+    names = sorted({str(name) for of_part in grouped.values() for name in of_part})
+    parts, classes = _with_classes(given, tables)
+    for part, of_part in grouped.items():
+        parts[part]['group'] = np.array([names.index(str(name)) for name in of_part], np.int32)
+    return parts, classes, tuple(names)
+
+
+def _with_classes(given: pathlib.Path, tables: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Parts with numbers in the place of labels, and the names of the classes."""
     if marked := spans.read(str(given), tables, numbered):
         return marked
     if bare := [part for part, table in tables.items() if 'label' not in table]:
@@ -110,7 +125,10 @@ def _readable(where: pathlib.Path) -> bool:
     return any(map(any, map(where.glob, ('*.arrow', '*.txt', '*/*.txt'))))
 
 
-def _read(where: pathlib.Path, text: str, pair: str, label: str) -> dict[str, Any]:
+def _read(where: pathlib.Path, text: str, pair: str, label: str, group: str) -> dict[str, Any]:
+    bare = where.suffix == '.txt' or where.is_dir() and not any(where.glob('*.arrow'))
+    if group and bare:
+        raise ConfigError(f"{where} has texts and no columns: expected data.group '', not '{group}'.")
     if where.is_dir() and not any(where.glob('*.arrow')):
         if files := sorted(where.glob('*.txt')):
             return _lines_of(files, pair, label)
@@ -121,7 +139,7 @@ def _read(where: pathlib.Path, text: str, pair: str, label: str) -> dict[str, An
     if where.suffix == '.txt':
         return _lines_of([where], pair, label)
     table = _table(where)
-    named = {'text': text, 'pair': pair, 'label': label or 'label' * ('label' in table.column_names)}
+    named = {'text': text, 'pair': pair, 'label': label or 'label' * ('label' in table.column_names), 'group': group}
     return {field: _column(where, table, name) for field, name in named.items() if name}
 
 
@@ -163,7 +181,8 @@ def _table(where: pathlib.Path) -> 'pyarrow.Table':
 def _column(where: pathlib.Path, table: 'pyarrow.Table', name: str) -> list[Any]:
     if name not in table.column_names:
         raise ConfigError(
-            f"{where} has no column '{name}'.{nearest(name, table.column_names)} data.text, data.pair and data.label name them."
+            f"{where} has no column '{name}'.{nearest(name, table.column_names)} data.text, data.pair, data.label and "
+            'data.group name them.'
         )
     values = table[name].to_pylist()
     if missing := [row for row, value in enumerate(values) if value is None]:

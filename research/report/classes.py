@@ -4,7 +4,7 @@ Letters: K classes, [i, j] counts test examples of class i that were answered wi
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,10 @@ def summarize(records: Records) -> dict[str, Any] | None:
     if not found:
         return None
     first = next(iter(found))
-    data = derived(records.workdir / 'runs' / records.results[first][records.seeds[0]]['id'] / 'data.json')
-    known = data.get('class_names') or []
+    data = _data(records, first)
     training = data.get('facts', {}).get('counts')
     return {
-        'names': [str(known[k]) if k < len(known) else str(k) for k in range(found[first].shape[1])],
+        'names': _named(data.get('class_names'), range(found[first].shape[1])),
         'training': training,
         'examples': found[first][0].sum(1).tolist(),
         'variants': {
@@ -72,7 +71,8 @@ def groups(records: Records) -> dict[str, Any] | None:
         return None
     names, examples, _ = next(iter(found.values()))[0].T.tolist()
     accuracy = {variant: (counts[:, :, 2] / counts[:, :, 1]).mean(0).tolist() for variant, counts in found.items()}
-    return {'names': [str(name) for name in names], 'examples': examples, 'variants': accuracy}
+    known = _data(records, next(iter(found))).get('group_names')
+    return {'names': _named(known, names), 'examples': examples, 'variants': accuracy}
 
 
 def class_table(classes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -154,6 +154,17 @@ def _panel(panel, variant: str, matrix: np.ndarray, labels: list[str], left: boo
     for k in places:
         colour = 'white' if shares[k, k] > 0.5 else drawing.INK
         panel.text(k, k, f'{100 * shares[k, k]:.0f}', ha='center', va='center', fontsize=6.5, color=colour)
+
+
+def _data(records: Records, variant: str) -> dict[str, Any]:
+    """What a run of this variant has kept of its data."""
+    return derived(records.workdir / 'runs' / records.results[variant][records.seeds[0]]['id'] / 'data.json')
+
+
+def _named(known: Sequence[str] | None, numbers: Iterable[int]) -> list[str]:
+    """The names of these classes or groups; the number of one without."""
+    names = dict(enumerate(known or ()))
+    return [str(names.get(number, number)) for number in numbers]
 
 
 def _scores(kept: np.ndarray) -> dict[str, np.ndarray]:

@@ -217,7 +217,7 @@ class _Preview:
 
 
 def _class_counts(built: Mapping[str, Experiment]) -> list[str]:
-    """A line for each distinct cut of the data: its training examples by class, the largest first, and the variants that use it."""
+    """A line for each distinct cut of the data: training examples by class, the largest first, and the variants that use it."""
     owners: dict[tuple[str, ...], list[str]] = {}
     for name, experiment in built.items():
         dataset = experiment.dataset

@@ -163,9 +163,10 @@ class Trained:
 
 
 def described(dataset: Dataset) -> dict[str, Any]:
-    """What a run keeps of its data, as JSON: facts, names of classes, and the shape and type of an example's fields."""
+    """What a run keeps of its data, as JSON: facts, shape and type of an example's fields, names of classes and groups."""
     fields = {name: {'shape': field.shape, 'dtype': np.dtype(field.dtype).name} for name, field in dataset.fields.items()}
-    return {'facts': dict(dataset.facts), 'fields': fields, 'class_names': dataset.class_names}
+    names = {'class_names': dataset.class_names, 'group_names': dataset.group_names}
+    return {'facts': dict(dataset.facts), 'fields': fields, **names}
 
 
 def load(workdir: str, variant: str, seed: int) -> Trained:

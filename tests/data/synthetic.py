@@ -7,7 +7,7 @@ import struct
 import numpy as np
 
 TRAIN, TEST = 53, 17
-BASE = {'path': '', 'label': '', 'resize': 0, 'crop': 0}
+BASE = {'path': '', 'label': '', 'group': '', 'resize': 0, 'crop': 0}
 BASE |= {
     'validation': 0,
     'official_validation': False,

@@ -73,6 +73,7 @@ MATTERS = {
     'data.label': 'coarse',
     'data.text': 'body',
     'data.pair': 'answer',
+    'data.group': 'background',
     'data.tokenizer.name': 'bpe',
     'data.length': 32,
     'data.pack': True,

@@ -314,13 +314,18 @@ def test_steps_are_timed_after_the_first_and_by_the_median():
     assert measure.step_seconds(lambda steps: 1e-6 * steps, 7)[1] % 7 == 0
 
 
-def test_each_learning_rate_that_differs_is_drawn_once(tmp_path):
+def test_each_learning_rate_and_each_cut_of_the_data_that_differs_is_told_once(tmp_path):
     variants = {'a': {'schedule.name': 'linear'}, 'b': {'schedule.name': 'linear', 'optimizer.weight_decay': 0.1}}
+    variants['a'] |= {'data.imbalance.name': 'step', 'data.imbalance.ratio': 10.0}
     planned = make(tmp_path, f'config.study.budget = "80st"\nconfig.study.variants = {variants!r}')
     console = rich.console.Console(file=io.StringIO(), width=160)
     preview.show(planned, None, tmp_path / 'study', Session(), console)
     drawn = [line.strip() for line in console.file.getvalue().splitlines() if set(line) & set('▁▂▃▅▆▇')]
     assert len(drawn) == 2 and drawn[0].endswith(' 0.05: baseline, null') and drawn[1].endswith(' to 0.05: a, b')
+    counts = [line for line in console.file.getvalue().splitlines() if 'training examples: ' in line]
+    assert len(counts) == 2 and counts[0].endswith('; baseline, null, b') and counts[1].endswith('; a')
+    numbers = [int(pair.split()[1]) for pair in counts[1].partition(': ')[2].partition(';')[0].split(', ')]
+    assert numbers == sorted(numbers, reverse=True) and len(numbers) == 10 and numbers[-1] < 16 and sum(numbers) < 800
     falling = drawn[1].split()[0]
     assert falling == ''.join(sorted(falling, reverse=True)) and set(falling) == set('▁▂▃▄▅▆▇█')
 
