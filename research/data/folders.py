@@ -73,18 +73,15 @@ def _parts(root: pathlib.Path) -> dict[str, pathlib.Path]:
     return {part: found[name] for part in ('train', 'test', 'validation') for name in found if _PARTS[name] == part}
 
 
-def _classes(root: pathlib.Path, where: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+def _classes(root: pathlib.Path, where: pathlib.Path) -> dict[str, list[str]]:
     """Class -> its files relative to `root`, sorted by name."""
     found = {}
     for name, folder in _folders(where).items():
         found[name] = sorted(
-            (
-                pathlib.Path(base, file).relative_to(root)
-                for base, _, files in os.walk(folder, followlinks=True)
-                for file in files
-                if _is_image(file)
-            ),
-            key=lambda file: file.as_posix(),
+            os.path.join(base, file)[len(str(root)) + 1 :]
+            for base, _, files in os.walk(folder, followlinks=True)
+            for file in files
+            if _is_image(file)
         )
         if not found[name]:
             raise ConfigError(

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import pathlib
 import sys
 import warnings
@@ -33,7 +34,7 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif')
 _GREY, _COLOUR = ('1', 'L', 'LA'), ('P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV')
 
 # Bytes that are decoded before they are written.
-_BLOCK = 32 << 20
+_BLOCK = 4 << 20
 
 # A new number prepares everything anew: raise it where the same files give other arrays.
 _VERSION = 1
@@ -57,9 +58,7 @@ class Decoded(NamedTuple):
     checksum: str
 
 
-def decode(
-    name: str, root: pathlib.Path, files: Sequence[pathlib.Path], config: Mapping[str, Any], whole: bool = False
-) -> Decoded:
+def decode(name: str, root: pathlib.Path, files: Sequence[str], config: Mapping[str, Any], whole: bool = False) -> Decoded:
     """The content of image files, decoded now or earlier; warns of those left out.
 
     Args:
@@ -75,10 +74,11 @@ def decode(
     digest = hashlib.sha256(json.dumps([_VERSION, PIL.__version__, config['resize'], config['crop']]).encode())
     for file in files:
         try:
-            found = (root / file).stat()
-            digest.update(json.dumps([file.as_posix(), found.st_size, found.st_mtime_ns]).encode())
+            found = os.stat(os.path.join(root, file))
+            told = f'{found.st_size} {found.st_mtime_ns}'
         except OSError:
-            digest.update(json.dumps([file.as_posix(), None]).encode())
+            told = 'none'
+        digest.update(f'{told} {file}\0'.encode(errors='surrogateescape'))
     folder = decoded.home() / 'frugal_images' / f'{root.name}-{digest.hexdigest()[:16]}' / 'decoded'
     if not folder.exists():
         with decoded.alone(folder.parent / '.lock'):
@@ -120,7 +120,7 @@ def _index(keys: np.ndarray, rows: np.ndarray) -> str:
 
 
 def _write(
-    name: str, root: pathlib.Path, files: Sequence[pathlib.Path], config: Mapping[str, Any], folder: pathlib.Path
+    name: str, root: pathlib.Path, files: Sequence[str], config: Mapping[str, Any], folder: pathlib.Path
 ) -> dict[str, Any]:
     """Decodes all files into arrays in `folder`; returns what is to be known beside them."""
     resize, crop = config['resize'], config['crop']
@@ -150,7 +150,7 @@ def _write(
                     rows += kept
             file.seek(0)
             _header(file, len(rows), shape)
-    listed = [(files[row].as_posix(), bad[row]) for row in sorted(bad)]
+    listed = [(files[row], bad[row]) for row in sorted(bad)]
     if not rows:
         raise ConfigError(f'None of the {len(files)} files of {name} can be decoded: {_told(listed[:5], len(listed))}.')
     found = {'moments': np.concatenate(moments), 'key': np.array(keys, np.uint64), 'row': np.array(rows, np.int64)}
@@ -167,9 +167,7 @@ def _header(file: BinaryIO, count: int, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {'descr': '|u1', 'fortran_order': False, 'shape': (count, *shape)})
 
 
-def _side(
-    name: str, files: Sequence[pathlib.Path], sizes: Mapping[int, tuple[int, int]], resize: int, crop: int
-) -> tuple[int, int]:
+def _side(name: str, files: Sequence[str], sizes: Mapping[int, tuple[int, int]], resize: int, crop: int) -> tuple[int, int]:
     """(H, W) of all images once they are brought to size; `sizes` are row -> (width, height)."""
     found = collections.Counter(sizes.values())
     if not resize and not crop:
