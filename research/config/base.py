@@ -15,11 +15,11 @@ def get_config(arg: str = '') -> ConfigDict:
         {
             'task': {
                 'name': 'classification',  # any of research.tasks.TASKS: text_classification, generation, ...
-                'loss': 'softmax',  # 'sigmoid': a yes or no a class; generation: 'non_saturating'; text_regression: 'squared'
+                'loss': 'softmax',  # 'sigmoid': a yes or no a class; generation: 'non_saturating'; of numbers 'squared'
                 'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
             'data': {
-                'name': 'digits',  # digits, mnist, fashion_mnist, any TFDS name; unicode_names; of your own images, texts
+                'name': 'digits',  # digits, mnist, fashion_mnist, any TFDS name; or of your own images, table, texts
                 'checksum': '',  # expected hash of the data ('data' in a fingerprint); filled in for data of your own
                 'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
                 'batch_size': 64,  # examples a step, over all devices; 0 = the whole training split
@@ -28,7 +28,9 @@ def get_config(arg: str = '') -> ConfigDict:
                     'coupling': 'none',  # of the learning rate to the size: 'none', 'linear' or 'sqrt'
                 },
                 'eval_batch_size': 256,  # examples an evaluation step
-                'label': '',  # the column of classes, of tags or of answers, where data have several; '' = the usual one
+                'label': '',  # the column of classes, tags, answers or numbers, in a table also 'a,b,c', 'a:number'; '' = usual
+                'features': (),  # columns of numbers of a table; () = all but label and group
+                'image': '',  # the column of image files of a table, in place of features
                 'text': 'text',  # the column of texts, in a table of one's own or of TFDS, where it has several
                 'pair': '',  # the column of second texts, of a .txt 'next', every second line; '' = none
                 'group': '',  # a table's column, or a function's field, of groups that are scored apart; '' = a field 'group'

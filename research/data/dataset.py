@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import mmap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from research.data import imbalance, order, spans, token_cache, tokenizer
 RESERVED = ('valid', 'position')
 
 # The facts that are numbers, see `Dataset.facts`.
-NUMBERS = ('counts', 'mean', 'padding', 'std', 'token_counts')
+NUMBERS = ('counts', 'label_mean', 'label_std', 'mean', 'padding', 'std', 'token_counts')
 
 # Fields of a source that are texts.
 TEXTS = (tokenizer.TEXT, tokenizer.PAIR)
@@ -88,8 +89,8 @@ class Store:
       checksum: hash of the content of all fields, the same wherever and however they were stored.
       classes: number of classes; None if 'label' is not a class.
       moments: the `moments` of field 'image'; None without images.
-      class_names, group_names: of each class or tag, and of each group, its name, for reports alone; () where the source knows
-        none.
+      class_names: of each class, tag or yes-or-no column its name, for reports alone; () where the source knows none.
+      group_names: likewise of the numbers in field 'group'.
       keys: uint64 [N], hashes of the examples' content, by which splits are cut; None: they are cut by position.
     """
 
@@ -114,9 +115,11 @@ class Dataset:
       splits: 'train', 'validation' and 'test' -> int64 rows, sorted and disjoint. Nothing outside them is ever read.
       fields: what an example consists of.
       facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
-        [0, classes)) and 'counts' (training examples of each class). If field 'group' is whole numbers [N]: 'groups', how many
-        there are. If field 'image' is uint8 or float32
-        [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images. If field 'tags' is
+        [0, classes)) and 'counts' (training examples of each class). If field 'group' is
+        whole numbers [N]: 'groups', how many there are. If field 'image' is uint8 or float32
+        [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images; without images of
+        field 'features', floats [N, F], 'features' is F, and 'mean' and 'std' are of each. If 'label' is floats [N]:
+        'label_mean' and 'label_std' of the training split. If field 'labels' is [N, K]: 'labels' is K. If field 'tags' is
         whole numbers [N, T], or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the
         numbers of `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_counts' in the training
         split, 0 of special tokens; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as
@@ -161,6 +164,14 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if store.moments is not None:
         height, width = store.arrays['image'].shape[1:3]
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)
+    elif (features := store.arrays.get('features')) is not None and features.dtype.kind == 'f' and len(features.shape) == 2:
+        facts['features'] = features.shape[1]
+        facts['mean'], facts['std'] = _of_numbers(features, splits['train'])
+    label = store.arrays.get('label')
+    if label is not None and label.dtype.kind == 'f' and len(label.shape) == 1:
+        (facts['label_mean'],), (facts['label_std'],) = _of_numbers(label, splits['train'])
+    if 'labels' in store.arrays and len(store.arrays['labels'].shape) == 2:
+        facts['labels'] = store.arrays['labels'].shape[1]
     arrays, checksum, saved = store.arrays, store.checksum, ''
     tags = arrays.get('tags', arrays.get(spans.WORD_TAGS))
     if tags is not None and tags.dtype.kind in 'iu' and len(tags.shape) == 2:
@@ -257,3 +268,16 @@ def _mean_and_std(sums: np.ndarray, pixels: int) -> tuple[tuple[float, ...], tup
     mean, square = sums.sum(0) / (len(sums) * pixels)
     std = np.sqrt(np.maximum(square - mean**2, 0))
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())  # a constant channel is only shifted
+
+
+def _of_numbers(column: Column, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of some rows of [N] or [N, F], float64 and block by block."""
+
+    def mean_of(f):
+        blocks = (column[rows[i : i + 65536]].reshape(-1, math.prod(column.shape[1:])) for i in range(0, len(rows), 65536))
+        return sum(f(block.astype(np.float64)).sum(0) for block in blocks) / len(rows)
+
+    mean = mean_of(lambda block: block)
+    std = np.sqrt(mean_of(lambda block: (block - mean) ** 2))
+    # What is constant in float32 is only shifted.
+    return tuple(mean.tolist()), tuple(np.where(std > 1e-7 * abs(mean), std, 1.0).tolist())

@@ -46,8 +46,8 @@ def load(config: Mapping[str, Any], whole: bool = False) -> Store:
     sizes = collections.Counter(listed[row][0] for row in found.rows)
     ends = np.cumsum([0, *(sizes[part] for part in parts)]).tolist()
     rows = {part: range(*ends[i : i + 2]) for i, part in enumerate(parts)}
-    _check_counts(root, names, label[rows['train'].start : rows['train'].stop])
-    _warn_of_copies(root, rows, found.keys)
+    check_classes(f"'{root}'", names, label[rows['train'].start : rows['train'].stop])
+    image_files.warn_of_copies(f"'{root}'", rows, found.keys)
     columns = {'image': Column(found.pixels), 'label': Column(label)}
     checksum = image_files.checksum(found, {'label': columns['label']})
     return Store('images', columns, rows, checksum, len(names), found.moments, names, found.keys)
@@ -104,8 +104,6 @@ def _names(root: pathlib.Path, parts: Mapping[str, Mapping[str, Any]]) -> tuple[
             raise ConfigError(f"'{root}' has the classes '{other}' and '{name}', which differ in case alone: rename one.")
         alike[name.casefold()] = name
     names = (*parts['train'],)
-    if len(names) < 2:
-        raise ConfigError(f"'{root}' has one class alone, '{names[0]}': expected a folder for each of at least two classes.")
     for part, by in parts.items():
         if unseen := [name for name in by if name not in names]:
             raise ConfigError(
@@ -115,26 +113,20 @@ def _names(root: pathlib.Path, parts: Mapping[str, Mapping[str, Any]]) -> tuple[
     return names
 
 
-def _check_counts(root: pathlib.Path, names: tuple[str, ...], labels: np.ndarray) -> None:
-    """Of the training part, once broken files are left out."""
+def check_classes(data: str, names: tuple[str, ...], labels: np.ndarray) -> None:
+    """Of the training part, int [N], once broken files are left out; messages begin with `data`.
+
+    Raises:
+      ConfigError: one class alone, or a class without an example. Of a single one it warns.
+    """
+    if len(names) < 2:
+        raise ConfigError(f"{data} has one class alone, '{names[0]}': expected at least two.")
     counts = np.bincount(labels, minlength=len(names))
     if empty := [names[i] for i in np.flatnonzero(counts == 0)]:
-        raise ConfigError(f"'{root}': no training image of the class '{empty[0]}' can be decoded. Mend them, or leave it out.")
+        raise ConfigError(f"{data}: no training example of the class '{empty[0]}' can be decoded. Mend them, or leave it out.")
     if single := [names[i] for i in np.flatnonzero(counts == 1)]:
         warnings.warn(
-            f"'{root}' has one training image alone of {len(single)} classes, such as '{single[0]}': it cannot be learnt and "
-            'tested.',
+            f"{data} has one training example alone of {len(single)} classes, such as '{single[0]}', which is too few to learn "
+            'from and to test on.',
             stacklevel=3,
         )
-
-
-def _warn_of_copies(root: pathlib.Path, rows: Mapping[str, range], keys: np.ndarray) -> None:
-    """Warns of test images that training has too; a cut never makes any."""
-    for part in [part for part in rows if part != 'train']:
-        copies = int(np.isin(keys[rows[part].start : rows[part].stop], keys[rows['train'].start : rows['train'].stop]).sum())
-        if copies:
-            warnings.warn(
-                f"'{root}': {copies} of the {len(rows[part])} {part} images are among the training images too: scores on them "
-                'tell little.',
-                stacklevel=3,
-            )

@@ -100,6 +100,18 @@ def checksum(found: Decoded, others: Arrays) -> str:
     return hashlib.sha256(f'{found.checksum} {arrays.checksum(others)}'.encode()).hexdigest()[:16]
 
 
+def warn_of_copies(data: str, rows: Mapping[str, range], keys: np.ndarray) -> None:
+    """Warns of images of another part that training has too; a cut makes none. `rows` are of parts, `keys` uint64 [N]."""
+    for part in [part for part in rows if part != 'train']:
+        copies = int(np.isin(keys[rows[part].start : rows[part].stop], keys[rows['train'].start : rows['train'].stop]).sum())
+        if copies:
+            warnings.warn(
+                f'{data}: {copies} of the {len(rows[part])} {part} images are among the training images too: scores on them '
+                'tell little.',
+                stacklevel=3,
+            )
+
+
 def _report(name: str, folder: pathlib.Path, bad: Sequence[Sequence[str]], count: int, allowed: float) -> None:
     """Warns of files that were left out; raises ConfigError where they are more than the share that is allowed."""
     if not bad:

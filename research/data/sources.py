@@ -1,6 +1,7 @@
 """The data sets by name.
 
 A name is `digits`, `unicode_names`, `spam_assassin`, `wordnet`, `images` (a folder by class, see research/data/folders.py),
+`table` (columns of numbers or of image files, see research/data/columns.py),
 `texts` (files of texts, see research/data/texts.py), one in TFDS's catalogue (images: `fashion_mnist`, `mnist`, `cifar10`,
 `emnist/balanced`; texts: `glue/sst2`, `imdb_reviews`), or the import path `my_paper.data:load` of a function
 
@@ -30,7 +31,7 @@ from unicodedata import ucd_3_2_0 as database
 import numpy as np
 
 from research import catalogue
-from research.data import arrays, dataset, folders, order, texts, wordnet
+from research.data import arrays, columns, dataset, folders, order, texts, wordnet
 
 ARRAYS = {
     'digits': 'research.data.sources:digits',
@@ -41,7 +42,7 @@ ARRAYS = {
 }
 
 # Names of data that are files of the user's own, at data.path.
-FILES = ('images', 'texts')
+FILES = ('images', 'table', 'texts')
 
 # What numbers of classes stand for, where a table of the source's says so.
 CLASS_NAMES = {
@@ -62,7 +63,7 @@ CLASS_NAMES = {
 _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
 
 # Fields of `config.data` that tell sources apart, and those that tell cuts of one apart.
-READ = ('name', 'path', 'text', 'pair', 'label', 'group', 'resize', 'crop', 'bad_files')
+READ = ('name', 'path', 'text', 'pair', 'label', 'features', 'image', 'group', 'resize', 'crop', 'bad_files')
 CUT = ('validation', 'official_validation', 'test', 'examples', 'imbalance', 'split_seed', 'tokenizer', 'length', 'pack')
 
 
@@ -78,6 +79,8 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
     """
     if config['name'] == 'images':
         return folders.load(config, whole)
+    if config['name'] == 'table':
+        return columns.load(config, whole)
     if config['name'] == 'texts':
         parts, names, groups = texts.load(*(config[field] for field in ('path', 'text', 'pair', 'label', 'group')))
         store = arrays.from_arrays('texts', parts, config['resize'], config['crop'])

@@ -9,14 +9,13 @@ table's columns may be words and their tags, or questions, contexts and answers 
 
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from research.catalogue import ConfigError, nearest
-from research.data import spans
-from research.data.dataset import PARTS
+from research.data import spans, tables
 
 if TYPE_CHECKING:  # imported where a table is read: 0.2 s
     import pyarrow
@@ -45,27 +44,33 @@ def load(
     if not path:
         raise ConfigError("data.name is 'texts', and data.path is empty: expected a file or a folder.")
     given = pathlib.Path(path).expanduser()
-    tables = {part: _read(where, text, pair, label, group) for part, where in _files(given).items()}
+    files = tables.parts(
+        given,
+        _readable,
+        f'expected a file ({", ".join(tables.KINDS)}, .txt), or a folder with train.tsv (and test.tsv), with train/ '
+        '(and test/), or with a folder of .txt files for each class.',
+    )
+    read = {part: _read(where, text, pair, label, group) for part, where in files.items()}
     if not group:
-        return *_with_classes(given, tables), ()
-    grouped = {part: table.pop('group') for part, table in tables.items()}
+        return *_with_classes(given, read), ()
+    grouped = {part: table.pop('group') for part, table in read.items()}
     names = sorted({str(name) for of_part in grouped.values() for name in of_part})
-    parts, classes = _with_classes(given, tables)
+    parts, classes = _with_classes(given, read)
     for part, of_part in grouped.items():
         parts[part]['group'] = np.array([names.index(str(name)) for name in of_part], np.int32)
     return parts, classes, tuple(names)
 
 
-def _with_classes(given: pathlib.Path, tables: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+def _with_classes(given: pathlib.Path, read: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Parts with numbers in the place of labels, and the names of the classes."""
-    if marked := spans.read(str(given), tables, numbered):
+    if marked := spans.read(str(given), read, numbered):
         return marked
-    if bare := [part for part, table in tables.items() if 'label' not in table]:
-        if len(bare) < len(tables):
+    if bare := [part for part, table in read.items() if 'label' not in table]:
+        if len(bare) < len(read):
             raise ConfigError(f'{given}: the {bare[0]} part has no labels, and another has: give them to all, or to none.')
-        return tables, ()
-    numbers, names = numbered(str(given), {part: table['label'] for part, table in tables.items()})
-    return {part: {**table, 'label': numbers[part]} for part, table in tables.items()}, names
+        return read, ()
+    numbers, names = numbered(str(given), {part: table['label'] for part, table in read.items()})
+    return {part: {**table, 'label': numbers[part]} for part, table in read.items()}, names
 
 
 def numbered(
@@ -104,24 +109,9 @@ def numbered(
     return found, tuple(map(str, names))
 
 
-def _files(given: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Part -> its file or folder."""
-    if given.is_file():
-        return {'train': given}
-    found = {part: where for part in PARTS for where in (given / part, *given.glob(f'{part}.*')) if _readable(where)}
-    if not found and _readable(given):
-        return {'train': given}
-    if 'train' not in found:
-        raise ConfigError(
-            f"data.path='{given}': expected a file ({', '.join(_TABLES)}, .txt), or a folder with train.tsv (and test.tsv), "
-            'with train/ (and test/), or with a folder of .txt files for each class.'
-        )
-    return found
-
-
 def _readable(where: pathlib.Path) -> bool:
     if where.is_file():
-        return where.suffix in (*_TABLES, '.txt')
+        return where.suffix in (*tables.KINDS, '.txt')
     return any(map(any, map(where.glob, ('*.arrow', '*.txt', '*/*.txt'))))
 
 
@@ -138,7 +128,7 @@ def _read(where: pathlib.Path, text: str, pair: str, label: str, group: str) -> 
         return {'text': [_decoded(file) for file in files], 'label': [file.parent.name for file in files]}
     if where.suffix == '.txt':
         return _lines_of([where], pair, label)
-    table = _table(where)
+    table = tables.read(where)
     named = {'text': text, 'pair': pair, 'label': label or 'label' * ('label' in table.column_names), 'group': group}
     return {field: _column(where, table, name) for field, name in named.items() if name}
 
@@ -167,17 +157,6 @@ def _lines_of(files: Sequence[pathlib.Path], pair: str, label: str) -> dict[str,
     return {'text': first, 'pair': second, 'document': np.array(numbers, np.int32)}
 
 
-def _table(where: pathlib.Path) -> 'pyarrow.Table':
-    import pyarrow
-
-    try:
-        return _saved(where) if where.is_dir() else _TABLES[where.suffix](where)
-    except KeyError as error:
-        raise ConfigError(f"{where} ends in '{where.suffix}', expected {', '.join(_TABLES)} or .txt.") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ConfigError(f'{where} cannot be read: {error}') from error
-
-
 def _column(where: pathlib.Path, table: 'pyarrow.Table', name: str) -> list[Any]:
     if name not in table.column_names:
         raise ConfigError(
@@ -188,43 +167,6 @@ def _column(where: pathlib.Path, table: 'pyarrow.Table', name: str) -> list[Any]
     if missing := [row for row, value in enumerate(values) if value is None]:
         raise ConfigError(f"{where}: {len(missing)} rows have no '{name}', the first is row {missing[0]}. Leave them out.")
     return values
-
-
-def _delimited(delimiter: str) -> Callable[[pathlib.Path], 'pyarrow.Table']:
-    def read(where):
-        from pyarrow import csv
-
-        # A text of TSV may hold quotes; one of CSV is quoted where it holds commas or ends of lines.
-        parse = csv.ParseOptions(delimiter=delimiter, quote_char=delimiter == ',' and '"', newlines_in_values=delimiter == ',')
-        return csv.read_csv(where, parse_options=parse, convert_options=csv.ConvertOptions(strings_can_be_null=False))
-
-    return read
-
-
-def _lines(where: pathlib.Path) -> 'pyarrow.Table':
-    from pyarrow import json
-
-    return json.read_json(where)
-
-
-def _parquet(where: pathlib.Path) -> 'pyarrow.Table':
-    from pyarrow import parquet
-
-    return parquet.read_table(where)
-
-
-def _saved(where: pathlib.Path) -> 'pyarrow.Table':
-    import pyarrow
-
-    return pyarrow.concat_tables(pyarrow.ipc.open_stream(file).read_all() for file in sorted(where.glob('*.arrow')))
-
-
-_TABLES: Mapping[str, Callable[[pathlib.Path], Any]] = {
-    '.tsv': _delimited('\t'),
-    '.csv': _delimited(','),
-    '.jsonl': _lines,
-    '.parquet': _parquet,
-}
 
 
 def checked(where: str, texts: Sequence[Any]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images.
 
-BERT, the recurrent networks, alone or over a BERT, the text CNN and the average of word vectors read tokens, int `[B, T]`; a
-`head` says what they give. So does word2vec, which gives products of vectors.
+The MLP reads features `[B, F]` too. BERT, the recurrent networks, alone or over a BERT, the text CNN and the average of word
+vectors read tokens, int `[B, T]`; a `head` says what they give. So does word2vec, which gives products of vectors.
 """
 
 import inspect
@@ -39,6 +39,7 @@ FAMILIES = {
 }
 MODELS = {
     'cnn': 'research.models.cnn:CNN',
+    'mlp': 'research.models.mlp:MLP',
     'vit': 'research.models.vit:ViT',
     'bert': 'research.models.bert:BERT',
     'bert_lstm': 'research.models.bert_lstm:BertLSTM',

@@ -16,7 +16,9 @@ TASKS = {
     'classification': 'research.tasks.classification:create',
     'generation': 'research.tasks.generation:create',
     'masked_language_model': 'research.tasks.masked_language_model:create',
+    'multilabel': 'research.tasks.multilabel:create',
     'question_answering': 'research.tasks.question_answering:create',
+    'regression': 'research.tasks.regression:create',
     'tagging': 'research.tasks.tagging:create',
     'text_classification': 'research.tasks.text_classification:create',
     'text_regression': 'research.tasks.text_regression:create',
@@ -160,14 +162,34 @@ def token_inputs(batch: Mapping[str, Any], constants: Mapping[str, Any]) -> tupl
     return (batch['tokens'],), {name: batch[name] for name in ('segments', 'mask') if name in batch}
 
 
+def input_field(facts: Mapping[str, Any]) -> str:
+    """What a network without tokens reads: 'features' of data that have numbers and no images, else 'image'."""
+    return 'features' if 'features' in facts else 'image'
+
+
+def standardized_input(batch: Mapping[str, Any], constants: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a network of images or of features is called: `(standardized,)`.
+
+    Raises:
+      ConfigError: images of another type or shape than can be standardized.
+    """
+    field = 'image' if 'image' in batch else 'features'
+    if 'mean' not in constants:
+        raise catalogue.ConfigError(
+            f"The field '{field}' is {batch[field].dtype} {batch[field].shape[1:]}: expected uint8 or float32 [H, W, C]."
+        )
+    return (standardize(batch[field], constants),), {}
+
+
 def standardization(facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Constants 'mean' and 'std' of images, float32 [1, 1, 1, C]."""
-    return {name: np.asarray(facts[name], np.float32).reshape(1, 1, 1, -1) for name in ('mean', 'std')}
+    """Constants 'mean' and 'std', float32 [1, 1, 1, C] of images and [1, F] of features; {} of data that have neither."""
+    shape = (1, -1) if input_field(facts) == 'features' else (1, 1, 1, -1)
+    return {name: np.asarray(facts[name], np.float32).reshape(shape) for name in ('mean', 'std') if name in facts}
 
 
-def standardize(images: jax.Array, constants: Mapping[str, Any]) -> jax.Array:
-    """Stored images [B, H, W, C] -> float32 of mean 0 and deviation 1 over the training data, by channel."""
-    return (images.astype(jnp.float32) - constants['mean']) / constants['std']
+def standardize(values: jax.Array, constants: Mapping[str, Any]) -> jax.Array:
+    """Stored images [B, H, W, C] or features [B, F] -> float32 of mean 0 and deviation 1 over the training data, by channel."""
+    return (values.astype(jnp.float32) - constants['mean']) / constants['std']
 
 
 def generative(config: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Classification: softmax or sigmoid cross-entropy, with label smoothing in training; top-1 accuracy, and how classes fare.
+"""Classification of images or features: softmax or sigmoid cross-entropy, with label smoothing in training.
 
 Label smoothing (Szegedy et al. 2016, Rethinking the Inception architecture, section 7): a share of each target is spread evenly
 over the classes, so that the network is not driven to infinite logits. Config: {'task.label_smoothing': 0.1}. Claim: 0.2
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from research import catalogue
-from research.tasks import Task, balancing, check_smoothing, confusion, standardization, standardize
+from research.tasks import Task, balancing, check_smoothing, confusion, input_field, standardization, standardized_input
 
 
 def _softmax(logits, labels, smoothing=0.0, focal=0.0):
@@ -41,14 +41,6 @@ def _smooth(logits, labels, smoothing):
 
 
 LOSSES = {'softmax': 'research.tasks.classification:_softmax', 'sigmoid': 'research.tasks.classification:_sigmoid'}
-
-
-def _inputs(batch, constants):
-    if 'mean' not in constants:
-        raise catalogue.ConfigError(
-            f"The field 'image' is {batch['image'].dtype} {batch['image'].shape[1:]}: expected uint8 or float32 [H, W, C]."
-        )
-    return (standardize(batch['image'], constants),), {}
 
 
 def create(
@@ -128,8 +120,8 @@ def create(
         return {'loss': total['loss'] / total['count'], 'accuracy': total['correct'] / total['count']}
 
     return Task(
-        fields=('image', 'label'),
-        inputs=_inputs,
+        fields=(input_field(facts), 'label'),
+        inputs=standardized_input,
         sums=functools.partial(sums, judged),
         train_sums=functools.partial(sums, losses),
         losses=losses,
@@ -141,6 +133,6 @@ def create(
         optional=('target',),
         probabilities=probabilities,
         classifies=True,
-        constants={**(standardization(facts) if 'mean' in facts else {}), **balance.constants},
+        constants={**standardization(facts), **balance.constants},
         durations=balance.durations,
     )

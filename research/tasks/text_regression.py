@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import catalogue
-from research.tasks import Task, check_outputs, refuse_smoothing, token_inputs
+from research.tasks import Task, refuse_smoothing, regression, token_inputs
 
-LOSSES = {'squared': 'optax:squared_error'}
 JUDGED = ('pearson', 'spearman')
 
 
@@ -39,13 +38,12 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
       ConfigError: no such loss, or label smoothing; while a step is traced, outputs of another shape.
     """
     del facts
-    per_example = catalogue.resolve('loss', loss, LOSSES)
+    per_example = catalogue.resolve('loss', loss, regression.LOSSES)
     refuse_smoothing('text_regression', label_smoothing)
 
     def losses(outputs, batch, constants):
         del constants
-        check_outputs('text_regression', outputs, (*batch['label'].shape, 1))
-        answers = outputs[:, 0].astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        answers = regression.answers('text_regression', outputs, batch['label'])
         return per_example(answers, batch['label'].astype(answers.dtype)) * batch['valid']
 
     def sums(outputs, batch, constants):

@@ -137,7 +137,7 @@ def load_data(config: Mapping[str, Any], session: Session, whole: bool = False) 
       ConfigError: data that cannot be had, or other data than `data.checksum` names.
     """
     group = {**config['data'], 'tokenizer': pretrained.tokenizer(config)}
-    source = tuple(group[field] for field in data.READ)
+    source = tuple(str(group[field]) for field in data.READ)
     if source not in session.stores:
         session.stores[source] = data.read(group, whole)
     key = (*source, *(str(group[field]) for field in data.CUT))

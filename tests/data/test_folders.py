@@ -108,7 +108,7 @@ def test_transparent_pixels_are_white_and_palettes_become_colours(tmp_path):
     np.testing.assert_array_equal(found, [white, np.asarray(few), grey, np.asarray(few)])
 
 
-@pytest.mark.filterwarnings('ignore:.*one training image alone')
+@pytest.mark.filterwarnings('ignore:.*one training example alone')
 def test_transparent_grey_stays_one_channel(tmp_path):
     seen = drawn(1)
     seen.putalpha(PIL.Image.fromarray(np.where(np.eye(6), 0, 255).astype(np.uint8)))
@@ -328,10 +328,10 @@ def test_a_class_that_only_the_test_has_is_refused_and_copies_are_warned_of(tmp_
 
 def test_a_class_of_one_image_is_warned_of(folder):
     write(folder, 'eel/1.png', drawn(100))
-    with pytest.warns(UserWarning, match="one training image alone of 1 classes, such as 'eel'"):
+    with pytest.warns(UserWarning, match="one training example alone of 1 classes, such as 'eel'"):
         data.read(config(folder))
     (folder / 'eel' / '1.png').write_bytes(b'')
-    with pytest.warns(UserWarning), pytest.raises(ConfigError, match="no training image of the class 'eel' can be decoded"):
+    with pytest.warns(UserWarning), pytest.raises(ConfigError, match="no training example of the class 'eel' can be decoded"):
         data.read(config(folder, bad_files=0.1))
 
 
