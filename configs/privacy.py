@@ -5,9 +5,10 @@ Run: python launch.py --config=configs/privacy.py --workdir=runs/privacy
 
 Cost: 50 runs, 4 programs.
 
-The private variants train on all 1,293 examples at once, for 60 steps: on so few data the bound for random batches is loose, and
-a sum over everyone drowns the noise best. Rates and the clip norm were tried by hand on seed 1000, which is not in the study;
-those trials are not in epsilon. The baseline trains in batches of 64 for the same number of examples.
+The private variants train on all 1,293 examples at once, for 60 steps: with so few data the bound for random batches is loose,
+and the sum over all of them stands out best from the noise. Learning rates and the clip norm were tried by hand on seed 1000,
+which is not in the study; epsilon does not cover those trials. The baseline trains in batches of 64 on the same number of
+examples.
 """
 
 from research.config import base

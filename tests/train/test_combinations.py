@@ -139,5 +139,6 @@ def test_combinations_go_on_bit_for_bit(session, tmp_path, monkeypatch, combinat
     assert whole.status == 'finished'
     assert resumed.metrics == whole.metrics
     assert resumed.observed == whole.observed
+    assert resumed.cost.get('epsilon') == whole.cost.get('epsilon')
     assert tiny.rows(tmp_path / 'stopped') == tiny.rows(tmp_path / 'whole')
     tiny.assert_same_bits(tiny.scored(tmp_path / 'stopped'), tiny.scored(tmp_path / 'whole'))
