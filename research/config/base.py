@@ -19,7 +19,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'label_smoothing': 0.0,  # share of the target that is spread evenly over the classes, in training alone
             },
             'data': {
-                'name': 'digits',  # digits, mnist, fashion_mnist, any TFDS name; or of your own images, table, texts
+                'name': 'digits',  # digits, mnist, fashion_mnist, any TFDS name; of your own images, table, texts, arrays
                 'checksum': '',  # expected hash of the data ('data' in a fingerprint); filled in for data of your own
                 'path': '',  # folder of local files or of prepared data; '' = where the source keeps it by itself
                 'batch_size': 64,  # examples a step, over all devices; 0 = the whole training split

@@ -132,7 +132,7 @@ def _groups(
 def _features(where: str, table: 'pyarrow.Table', config: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the columns of numbers, those of the config or all that are left."""
     if config['features']:
-        return tuple(config['features'])
+        return tuple(map(str, config['features']))
     label = config['label'] or 'label'
     taken = {label, label.removesuffix(_NUMBER), *(name.strip() for name in label.split(',')), config['group']}
     left = [name for name in table.column_names if name not in taken]

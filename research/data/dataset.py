@@ -279,5 +279,5 @@ def _of_numbers(column: Column, rows: np.ndarray) -> tuple[tuple[float, ...], tu
 
     mean = mean_of(lambda block: block)
     std = np.sqrt(mean_of(lambda block: (block - mean) ** 2))
-    # What is constant in float32 is only shifted.
-    return tuple(mean.tolist()), tuple(np.where(std > 1e-7 * abs(mean), std, 1.0).tolist())
+    # A constant column, whose deviation is rounding alone, is only shifted.
+    return tuple(mean.tolist()), tuple(np.where(std > 1e-10 * abs(mean), std, 1.0).tolist())

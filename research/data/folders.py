@@ -50,7 +50,7 @@ def load(config: Mapping[str, Any], whole: bool = False) -> Store:
     image_files.warn_of_copies(f"'{root}'", rows, found.keys)
     columns = {'image': Column(found.pixels), 'label': Column(label)}
     checksum = image_files.checksum(found, {'label': columns['label']})
-    return Store('images', columns, rows, checksum, len(names), found.moments, names, found.keys)
+    return Store('images', columns, rows, checksum, len(names), found.moments, names, keys=found.keys)
 
 
 def _folders(where: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -1,9 +1,9 @@
 """The data sets by name.
 
-A name is `digits`, `unicode_names`, `spam_assassin`, `wordnet`, `images` (a folder by class, see research/data/folders.py),
-`table` (columns of numbers or of image files, see research/data/columns.py),
-`texts` (files of texts, see research/data/texts.py), one in TFDS's catalogue (images: `fashion_mnist`, `mnist`, `cifar10`,
-`emnist/balanced`; texts: `glue/sst2`, `imdb_reviews`), or the import path `my_paper.data:load` of a function
+A name is `digits`, `unicode_names`, `spam_assassin`, `wordnet`, files of one's own (`images` in a folder by class,
+`table` with named columns, `texts`, `arrays` of NumPy: see folders.py, columns.py, texts.py and array_files.py of
+research/data), one in TFDS's catalogue (images: `fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`; texts: `glue/sst2`,
+`imdb_reviews`), or the import path `my_paper.data:load` of a function
 
     def load(path):
         return {'train': (images, labels), 'test': (images, labels)}
@@ -34,6 +34,7 @@ from research import catalogue
 from research.data import arrays, columns, dataset, folders, order, texts, wordnet
 
 ARRAYS = {
+    'arrays': 'research.data.array_files:load',
     'digits': 'research.data.sources:digits',
     'unicode_names': 'research.data.sources:unicode_names',
     'spam_assassin': 'research.data.spam_assassin:mails',
@@ -42,7 +43,7 @@ ARRAYS = {
 }
 
 # Names of data that are files of the user's own, at data.path.
-FILES = ('images', 'table', 'texts')
+FILES = ('arrays', 'images', 'table', 'texts')
 
 # What numbers of classes stand for, where a table of the source's says so.
 CLASS_NAMES = {

@@ -139,7 +139,7 @@ def check_fields(name: str, fields: Iterable[str], dataset: Dataset, num_classes
             'number. Cast it, or set model.num_classes.'
         )
     # Data with a name say themselves which classes there are; of one's own only the labels do.
-    if 'label' in fields and not num_classes and ':' in dataset.name:
+    if 'label' in fields and not num_classes and (':' in dataset.name or dataset.name == 'arrays'):
         _check_gaps(dataset)
 
 

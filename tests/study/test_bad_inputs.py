@@ -130,7 +130,10 @@ LINES = [
     ('config.optimizer.average = {"name": "swa", "start": "late"}', "'late' is no duration"),
     ('config.gradient.freeze = {"name": "progressive", "start": "1run", "until": "0.5run"}', 'expected start before until'),
     # Names in each catalogue
-    ('config.task.name = "regression"', "Unknown task 'regression'. Did you mean 'text_regression'?"),
+    ('config.task.name = "regressions"', "Unknown task 'regressions'. Did you mean 'regression'?"),
+    ('config.task.name = "regression"', "Unknown loss 'softmax'. Valid: squared."),
+    ('config.task.name = "multilabel"', "Unknown loss 'softmax'. Valid: sigmoid."),
+    ('config.data.features = "age"', "'data.features' is 'age' (str), expected tuple"),
     ('config.task.name = "text_regression"', "Unknown loss 'softmax'. Valid: squared."),
     (
         'config.task.name = "question_answering"; config.task.label_smoothing = 0.1',
