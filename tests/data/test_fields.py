@@ -70,17 +70,20 @@ def test_of_64_bits_32_are_kept(given, kept):
     'field, array, facts',
     [
         ('label', np.zeros(3, np.int64), {'classes', 'counts'}),
-        ('label', np.zeros(3), set()),
+        ('label', np.zeros(3), {'label_mean', 'label_std'}),
         ('label', np.zeros((3, 2), int), set()),
         ('image', np.zeros((3, 2, 2), np.uint8), {'mean', 'std'}),
         ('image', np.zeros((3, 2, 2, 4)), {'mean', 'std'}),
         ('image', np.zeros((3, 2), np.uint8), set()),
         ('image', np.zeros((3, 2, 2), int), set()),
+        ('features', np.zeros((3, 2)), {'features', 'mean', 'std'}),
+        ('features', np.zeros((3, 2), int), set()),
+        ('labels', np.zeros((3, 2), int), {'labels'}),
         ('tags', np.zeros((3, 2), np.int8), {'tags'}),
         ('tags', np.zeros((3, 2)), set()),
     ],
 )
-def test_only_classes_tags_and_images_have_facts(field, array, facts):
+def test_only_fields_that_a_task_knows_have_facts(field, array, facts):
     assert set(of({field: array}).facts) == facts
 
 
