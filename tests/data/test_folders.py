@@ -1,6 +1,7 @@
 """Images of one's own in folders by class."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
 import shutil
@@ -11,10 +12,12 @@ import PIL.Image
 import pytest
 import references
 import synthetic
+from config_file import written
 
 from research import data
 from research.catalogue import ConfigError
 from research.data import decoded, folders, image_files, images, order
+from research.study import launch
 
 
 @pytest.fixture(autouse=True)
@@ -345,3 +348,22 @@ def test_suffixes_are_those_that_the_messages_name():
     assert (
         folders._is_image('A.JPG') and not folders._is_image('a.tif') and pathlib.Path('a.webp').suffix in image_files.SUFFIXES
     )
+
+
+@pytest.mark.long
+def test_a_study_of_a_folder(tmp_path, capsys):
+    """From files to scores; what is wrong with a folder ends the launch with a sentence."""
+    for seed in range(120):
+        bright = PIL.Image.fromarray((np.asarray(drawn(seed, size=(8, 8))) // 2 + seed % 2 * 100).astype(np.uint8))
+        write(tmp_path / 'mine', f'{("dark", "light")[seed % 2]}/{seed}.png', bright)
+    lines = f"config.data.update({{'name': 'images', 'path': {str(tmp_path / 'mine')!r}, 'test': 0.25, 'validation': 0.0}})\n"
+    lines += "config.study.update({'seeds': 1, 'null': False, 'latency': (), 'budget': '8ep'})\nconfig.train.devices = 1\n"
+    path = written(tmp_path, lines + 'config.model.widths = (4,)\nconfig.model.hidden = ()')
+    assert launch.launch(str(path), str(tmp_path / 'runs'), {}) == 0
+    (file,) = (tmp_path / 'runs').glob('runs/*/result.json')
+    assert json.loads(file.read_text())['metrics']['test/accuracy'] > 0.9
+    shutil.rmtree(tmp_path / 'mine' / 'dark')
+    capsys.readouterr()
+    assert launch.launch(str(path), str(tmp_path / 'other'), {}) == launch.REFUSED
+    said = capsys.readouterr().err
+    assert "one class alone, 'light'" in said and 'Traceback' not in said
