@@ -9,7 +9,7 @@ Run: python launch.py --config=configs/augmentation.py --workdir=runs/augmentati
 from research.config import base
 
 EXAMPLES = {'1': 600, '10': 6000, '100': 0}
-BUDGET = {'1': '100ep', '10': '12ep', '100': '3ep'}
+BUDGET = {'1': '60ep', '10': '6ep', '100': '2ep'}
 
 
 def get_config(arg: str = '1'):
@@ -33,7 +33,7 @@ def get_config(arg: str = '1'):
         'mixup': {'augment.names': ('mixup',)},
         'cutmix': {'augment.names': ('cutmix',)},
         'randaugment': {'augment.names': ('randaugment',)},
-        'combined': {'augment.names': ('flip_horizontal', 'pad_crop'), 'augment.pad_crop.padding': 2},
+        'combined': {'augment.names': ('randaugment', 'cutmix')},
     }
     if arg == '100':
         config.study.seeds = 8

@@ -76,7 +76,6 @@ MATTERS = {
     'data.group': 'town',
     'data.text': 'body',
     'data.pair': 'answer',
-    'data.group': 'background',
     'data.tokenizer.name': 'bpe',
     'data.length': 32,
     'data.pack': True,
