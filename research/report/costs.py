@@ -23,6 +23,7 @@ COSTS = {
     'predicted_bytes': np.max,
     'peak_growth_bytes': np.median,
     'train_seconds': np.mean,
+    'waited_seconds': np.mean,
     'compile_seconds': np.sum,
     'cached_seconds': np.sum,
     'evaluate_seconds': np.mean,

@@ -29,6 +29,12 @@ _EPSILON_CAPTION = (
     ' Epsilon: of the weights of one run, at delta, among training splits that differ in one example; ∞ where training is not '
     'private. Scores, tuning and the choice of a variant are not covered.'
 )
+_WAITING_CAPTION = (
+    ' Waiting for data: batches were read or put together while the devices had nothing left to compute; data.workers and data '
+    'kept on the devices (data.streaming) shorten it.'
+)
+# Of training time, a share of waiting that no reader has to see.
+_LITTLE = 0.02
 _COST_CAPTION = (
     'Training time without compilation, mean over seeds with {level} interval; its ratio to the baseline is paired by seed. '
     'FLOPs are of matrix products and convolutions in their plain formulation, not of elementwise operations; a multiply-add '
@@ -128,6 +134,7 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
         'memory measured, training': lambda row: words.quantity(row.cost.get('peak_growth_bytes'), 'B'),
         'training time': _seconds,
         'training time, ratio': _time_ratio,
+        'of it waiting for data': lambda row: words.share(_waited(row.cost)),
         'compile time, all seeds': _compilation,
         'epsilon': _epsilon,
         **{f'latency, batch {batch}': lambda row, batch=batch: _latency(row, batch) for batch in batches},
@@ -135,6 +142,10 @@ def cost(summary: Mapping[str, Any]) -> dict[str, Any]:
     if not any('trained_parameters' in variant['cost'] for variant in summary['variants']):
         del columns['of them trained']
     caption = _COST_CAPTION.format(level=words.level(summary['alpha']))
+    if any(_waited(variant['cost']) >= _LITTLE for variant in summary['variants']):
+        caption += _WAITING_CAPTION
+    else:
+        del columns['of it waiting for data']
     if _private(summary):
         caption += _EPSILON_CAPTION
     else:
@@ -275,6 +286,11 @@ def _seconds(row: Row) -> str:
     interval = row.variant.get('train_seconds_interval')
     text = words.duration(row.cost.get('train_seconds'))
     return f'{text} ({words.duration(interval[0])} to {words.duration(interval[1])})' if interval else text
+
+
+def _waited(cost: Mapping[str, Any]) -> float:
+    """The share of training time; 0 where it was not measured."""
+    return cost.get('waited_seconds', 0.0) / max(cost.get('train_seconds', 0.0), 1e-9)
 
 
 def _compilation(row: Row) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Adds up seconds by kind: 'train', 'compile', 'evaluate', 'checkpoint'; and 'cached', those of 'compile' in which the
-    persistent cache was read and nothing compiled. The sums are part of every checkpoint."""
+    """Adds up seconds by kind: 'train', 'compile', 'evaluate', 'checkpoint'; 'cached', those of 'compile' in which the
+    persistent cache was read and nothing compiled; and 'waited', those of 'train' in which batches were made while the devices
+    had nothing to do. The sums are part of every checkpoint."""
 
     def __init__(self, seconds: dict[str, float] | None = None):
-        self.seconds = {'train': 0.0, 'compile': 0.0, 'cached': 0.0, 'evaluate': 0.0, 'checkpoint': 0.0} | (seconds or {})
+        kinds = ('train', 'waited', 'compile', 'cached', 'evaluate', 'checkpoint')
+        self.seconds = dict.fromkeys(kinds, 0.0) | (seconds or {})
 
     @contextlib.contextmanager
     def measure(self, kind: str) -> Iterator[None]:

@@ -153,7 +153,11 @@ class _Run:
             if going:
                 left = self.calendar.steps(position, boundary, size)
                 steps = min(left, self.feed.capacity(size), _chunk_steps(compiled.rate))
-                state, sums = compiled(self.clock, state, self.feed.chunk(step, position, steps, size, self.at.levels))
+                asked = time.perf_counter()
+                chunk = self.feed.chunk(step, position, steps, size, self.at.levels)
+                if waiting is None or all(x.is_ready() for x in jax.tree.leaves(waiting[2])):  # the devices had nothing to do
+                    self.clock.seconds['waited'] += time.perf_counter() - asked
+                state, sums = compiled(self.clock, state, chunk)
                 self.state = state  # where a divergence is looked for
                 step, position, sent = step + steps, position + steps * size, (steps, size, sums)
             if waiting is not None:
