@@ -79,7 +79,7 @@ ONE_NETWORK = (
 )
 MARK = '<!-- Below: python docs/write.py -->\n\n'
 FIRST = (
-    {'cnn': 'cnn'}
+    {'cnn': 'cnn', 'mlp': 'mlp'}
     | {family: names[0] for family, names in models.FAMILIES.items()}
     | {name: name for name in ('bert_lstm', 'text_cnn', 'word_average', 'word2vec', 'dcgan')}
 )

@@ -78,8 +78,9 @@ def _classes(root: pathlib.Path, where: pathlib.Path) -> dict[str, list[str]]:
     found = {}
     for name, folder in _folders(where).items():
         found[name] = sorted(
-            os.path.join(base, file)[len(str(root)) + 1 :]
+            os.path.join(below, file)
             for base, _, files in os.walk(folder, followlinks=True)
+            for below in [os.path.relpath(base, root)]
             for file in files
             if _is_image(file)
         )

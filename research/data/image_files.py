@@ -79,7 +79,7 @@ def decode(name: str, root: pathlib.Path, files: Sequence[str], config: Mapping[
         except OSError:
             told = 'none'
         digest.update(f'{told} {file}\0'.encode(errors='surrogateescape'))
-    folder = decoded.home() / 'frugal_images' / f'{root.name}-{digest.hexdigest()[:16]}' / 'decoded'
+    folder = decoded.home() / 'frugal_images' / f'{root.resolve().name}-{digest.hexdigest()[:16]}' / 'decoded'
     if not folder.exists():
         with decoded.alone(folder.parent / '.lock'):
             if not folder.exists():  # unless another process has prepared it meanwhile
@@ -169,7 +169,9 @@ def _write(
     for field, array in found.items():
         np.save(folder / f'{field}.npy', array)
     if listed:
-        (folder / 'left_out.tsv').write_text(''.join(f'{file}\t{reason}\n' for file, reason in listed))
+        (folder / 'left_out.tsv').write_text(
+            ''.join(f'{file}\t{reason}\n' for file, reason in listed), errors='backslashreplace'
+        )
     pixels = np.load(folder / 'image.npy', mmap_mode='r')
     return {'checksum': arrays.checksum({'image': Column(pixels)}), 'index': _index(found['key'], found['row']), 'bad': listed}
 

@@ -70,6 +70,12 @@ def test_files_come_through_unchanged_and_sorted_by_name(folder):
     np.testing.assert_allclose(dataset.facts['mean'], training.mean((0, 1, 2), np.float64))
 
 
+def test_the_folder_may_be_the_one_that_one_is_in(folder, monkeypatch):
+    before = data.read(config(folder)).checksum
+    monkeypatch.chdir(folder)
+    assert data.read(config('.')).checksum == before
+
+
 def test_parts_may_have_folders_of_their_own(tmp_path):
     for part, seeds in (('train', range(9)), ('test', range(9, 14)), ('val', range(14, 18))):
         for seed in seeds:

@@ -151,6 +151,16 @@ def test_a_linear_mlp_is_a_matrix_and_a_hidden_layer_is_not():
     np.testing.assert_allclose(bent.apply(variables, x), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('norm', ['batch', 'virtual_batch', {'name': 'ghost_batch', 'virtual_batch_size': 2}, 'none'])
+def test_an_mlp_has_the_norm_layer_of_its_config_and_float32_logits(norm):
+    x = jax.ShapeDtypeStruct((4, 5), jnp.float32)
+    module = models.create('mlp', 3, hidden=(4,), norm=norm, dropout=0.1, axis_name=None)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    assert any('hidden1_norm' in tree for tree in variables.values()) == (norm != 'none')
+    logits = jax.eval_shape(module.apply, variables, x)
+    assert (logits.shape, logits.dtype) == ((4, 3), jnp.float32)
+
+
 def test_an_mlp_reads_images_as_rows():
     images = jax.random.normal(jax.random.key(0), (2, 3, 3, 2))
     module = models.create('mlp', 3, hidden=(4,))
