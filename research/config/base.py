@@ -47,6 +47,8 @@ def get_config(arg: str = '') -> ConfigDict:
                 'repeats': 1,  # times that each example stands in a batch, each with an augmentation of its own
                 'examples': 0,  # training examples used; 0 = all that the validation cut leaves
                 'imbalance': {'name': 'none'},  # or long_tail, step: training examples of some classes are left out
+                'external': (),  # more training data, such as {'name': 'mnist', 'count': 5000}; see research/data/external.py
+                'filters': (),  # of training examples, applied in this order: duplicates, quality, label_suspects
                 'reference_size': 64,  # examples of the reference batch of virtual batch normalization
                 'streaming': 'auto',  # True: read batch by batch; False: keep the data on the device; 'auto': what fits is kept
                 'workers': 0,  # threads that read ahead when streaming; 0 = 4

@@ -15,7 +15,7 @@ from research.catalogue import ConfigError, nearest, nearest_key
 from research.config import ranges
 from research.config.files import Misfit
 from research.config.overrides import defaults, flatten
-from research.data import batch_sizes, imbalance, sampling, sources, tokenizer
+from research.data import batch_sizes, curation, external, imbalance, sampling, sources, tokenizer
 from research.gradients import freezing
 from research.layers import activation, conv, norm
 from research.optim import averaging, clipping, optimizers, schedules
@@ -208,6 +208,12 @@ def _check_data(config: Mapping[str, Any]) -> None:
             f"'data.name' is '{name}', expected a name such as 'digits' or 'emnist/balanced', or a function of your own, "
             "'my_paper.data:load'.",
         )
+    try:
+        external.check(config)
+    except ConfigError as error:
+        raise Misfit('data.external', str(error)) from error
+    for filter_name in config['filters']:
+        _resolve('data.filters', 'filter', filter_name, curation.FILTERS)
     for field in ('validation', 'test'):
         if (share := config[field]) >= 1 and share != int(share):
             raise Misfit(

@@ -97,6 +97,19 @@ def quotas(counts: np.ndarray, power: float) -> np.ndarray:
     return places
 
 
+def by_source(dataset: Dataset) -> Balanced:
+    """For each external source with a weight that share of an epoch's places; the other rows have what is left."""
+    rows, rest, members, shares = dataset.splits['train'], dataset.splits['train'], [], []
+    for source in dataset.external:
+        if source.weight:
+            inside = (rest >= source.rows.start) & (rest < source.rows.stop)
+            members.append(rest[inside])
+            shares.append(round(source.weight * len(rows)))
+            rest = rest[~inside]
+    left = max(0, len(rows) - sum(shares))
+    return Balanced((*members, rest), (*shares, left))
+
+
 def _balanced(dataset: Dataset, field: str, power: float) -> Balanced:
     rows = dataset.splits['train']
     shape, dtype = dataset.fields[field][:2] if field in dataset.fields else (None, None)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import imbalance, order, spans, token_cache, tokenizer
+from research.data import curation, imbalance, order, spans, token_cache, tokenizer
 
 # The trainer adds these to each batch.
 RESERVED = ('valid', 'position')
@@ -36,6 +36,16 @@ class Field(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
     fill: Any = 0
+
+
+class External(NamedTuple):
+    """A source whose rows stand behind the main data's, see research/data/external.py."""
+
+    rows: range
+    name: str
+    licence: str
+    price: float
+    weight: float
 
 
 class Column:
@@ -92,6 +102,7 @@ class Store:
       class_names: of each class, tag or yes-or-no column its name, for reports alone; () where the source knows none.
       group_names: likewise of the numbers in field 'group'.
       keys: uint64 [N], hashes of the examples' content, by which splits are cut; None: they are cut by position.
+      external: sources whose rows belong to no part; all of them are for training.
     """
 
     name: str
@@ -103,6 +114,7 @@ class Store:
     class_names: tuple[str, ...] = ()
     group_names: tuple[str, ...] = ()
     keys: np.ndarray | None = None
+    external: tuple[External, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +137,8 @@ class Dataset:
         split, 0 of special tokens; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as
         constants and are not part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
+      external: sources of some training rows.
+      card: of the training split, what it is made of and what was left out, see `curation.curated`.
     """
 
     name: str
@@ -136,6 +150,8 @@ class Dataset:
     tokenizer: str = ''
     class_names: tuple[str, ...] = ()
     group_names: tuple[str, ...] = ()
+    external: tuple[External, ...] = ()
+    card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
@@ -154,6 +170,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
             _refuse_hidden(store, split, rows)
     labels = None if store.classes is None else store.arrays['label'][splits['train']]
     splits['train'] = imbalance.thin(splits['train'], labels, config)
+    store, splits['train'], card = curation.curated(store, splits, config)
     if store.classes is not None:
         labels = store.arrays['label'][splits['train']]
         facts['classes'] = store.classes
@@ -187,7 +204,19 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
         checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
-    return Dataset(store.name, arrays, checksum, splits, fields, facts, saved, store.class_names, store.group_names)
+    return Dataset(
+        store.name,
+        arrays,
+        checksum,
+        splits,
+        fields,
+        facts,
+        saved,
+        store.class_names,
+        store.group_names,
+        store.external,
+        card,
+    )
 
 
 def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

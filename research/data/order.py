@@ -17,7 +17,7 @@ from research.catalogue import ConfigError
 BLOCK = 1 << 24
 
 # The top word of Philox's counter separates streams with the same key. Blocks of an epoch use 1, 2, 3, ...
-_EPOCH, _SPLIT, _TEST, RANKS, KEPT, _ROUNDS, _SUBSET = 0, *((1 << 63) + i for i in range(6))
+_EPOCH, _SPLIT, _TEST, RANKS, KEPT, _ROUNDS, _SUBSET, ELSEWHERE = 0, *((1 << 63) + i for i in range(7))
 
 
 def indices(seed: int, start: int, stop: int, n: int) -> np.ndarray:
@@ -196,7 +196,8 @@ def drawn(split_seed: int, n: int, purpose: int) -> np.ndarray:
     Args:
       split_seed: 0 <= split_seed < 2**64.
       n: how many.
-      purpose: `RANKS` of the classes, or `KEPT`, which examples stay where classes are thinned.
+      purpose: `RANKS` of the classes, `KEPT`, which examples stay where classes are thinned, or `ELSEWHERE`, which come from an
+        external source.
     """
     return _permutation(split_seed, 0, n, purpose)
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from research import catalogue
-from research.data import order, repeated
+from research.data import balanced, order, repeated
 from research.data.dataset import Dataset
 
 Sampler: TypeAlias = Callable[[int, int, int], np.ndarray]
@@ -45,9 +45,11 @@ class Shuffled:
         return self.rows[order.indices(seed, start, stop, len(self.rows))]
 
 
-def shuffled(dataset: Dataset, batch_size: int) -> Shuffled:
-    """Every example of the training split once an epoch, in a new order each."""
+def shuffled(dataset: Dataset, batch_size: int) -> Sampler:
+    """Every example of the training split once an epoch, in a new order each; external sources with a weight by theirs."""
     del batch_size
+    if any(source.weight for source in dataset.external):
+        return balanced.by_source(dataset)
     return Shuffled(dataset.splits['train'])
 
 

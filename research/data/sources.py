@@ -31,7 +31,7 @@ from unicodedata import ucd_3_2_0 as database
 import numpy as np
 
 from research import catalogue
-from research.data import arrays, columns, dataset, folders, order, texts, wordnet
+from research.data import arrays, columns, dataset, external, folders, order, texts, wordnet
 
 ARRAYS = {
     'arrays': 'research.data.array_files:load',
@@ -65,7 +65,10 @@ _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
 
 # Fields of `config.data` that tell sources apart, and those that tell cuts of one apart.
 READ = ('name', 'path', 'text', 'pair', 'label', 'features', 'image', 'group', 'resize', 'crop', 'bad_files')
-CUT = ('validation', 'official_validation', 'test', 'examples', 'imbalance', 'split_seed', 'tokenizer', 'length', 'pack')
+CUT = (
+    *('validation', 'official_validation', 'test', 'examples', 'imbalance', 'external', 'filters', 'split_seed'),
+    *('tokenizer', 'length', 'pack'),
+)
 
 
 def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
@@ -107,7 +110,7 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
 
 def load(config: Mapping[str, Any]) -> dataset.Dataset:
     """The data set of a config: `dataset.cut` of what `read` returns; raises what they raise."""
-    return dataset.cut(read(config), config)
+    return dataset.cut(external.join(read(config), config, read), config)
 
 
 def digits(path: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -1,7 +1,8 @@
 """Tokens kept on disk: a second launch, and each process of a study, reads them memory-mapped instead of encoding texts again.
 
-They lie in `files.cache('tokens')`. An entry is a folder of arrays, named by a hash of all that they are made of. It is written
-to a temporary folder and renamed, and compared with its checksums whenever it is read; what is missing or damaged is made anew.
+They lie in `files.cache('tokens')`; what filters find (research/data/curation.py) lies beside them. An entry is a folder of
+arrays, named by a hash of all that they are made of. It is written to a temporary folder and renamed, and compared with its
+checksums whenever it is read; what is missing or damaged is made anew.
 """
 
 import contextlib
@@ -51,7 +52,7 @@ def rows(
         return {'json': np.frombuffer(tokenizer.learned(arrays, splits, config).to_str().encode(), np.uint8)}
 
     # A file, and a function of one's own, may be another than the last time.
-    learned = _kept([*source, group, read], learn) if group['name'] in tokenizer.TRAINED else learn()
+    learned = kept([*source, group, read], learn) if group['name'] in tokenizer.TRAINED else learn()
     made = tokenizer.fitted(tokenizers.Tokenizer.from_str(bytes(learned['json']).decode()), config)
 
     def encode() -> dict[str, np.ndarray]:
@@ -59,9 +60,9 @@ def rows(
         return tokens | {f'split-{split}': of_split for split, of_split in found.items()}
 
     key = [*source, made.to_str(), config['pack'], {split: _hash(of_split) for split, of_split in splits.items()}]
-    kept = _kept(key, encode)
-    found = {split: np.array(kept.pop(f'split-{split}')) for split in splits}
-    return kept, found, made
+    read_back = kept(key, encode)
+    found = {split: np.array(read_back.pop(f'split-{split}')) for split in splits}
+    return read_back, found, made
 
 
 def _hash(content: Iterable[bytes] | np.ndarray) -> str:
@@ -71,9 +72,9 @@ def _hash(content: Iterable[bytes] | np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _kept(key: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """What `make` returns, from its entry if there is one, else made and kept."""
-    folder = files.cache('tokens')
+def kept(key: Any, make: Callable[[], dict[str, np.ndarray]], name: str = 'tokens') -> dict[str, np.ndarray]:
+    """What `make` returns, from its entry in `files.cache(name)` if there is one, else made and kept."""
+    folder = files.cache(name)
     entry = folder / hashlib.sha256(json.dumps(key, sort_keys=True, default=repr).encode()).hexdigest()[:32]
     try:
         return _read(entry)

@@ -16,7 +16,7 @@ import jax
 from research import files, optim, pretrained
 from research.config import signatures
 from research.config.overrides import defaults, flatten
-from research.data import FILES
+from research.data import FILES, external
 from research.study import closure
 
 # Fields that cannot change a run's numbers, its times among them: where data lies, what is refused, how often a state is saved.
@@ -82,7 +82,10 @@ def _that_matter(config: Mapping[str, Any]) -> dict[str, Any]:
         loud = (*loud, 'study.metric')
     silent = _SILENT if own_data(config) else (*_SILENT, 'data.checksum')  # of data with a name it only verifies
     silent = (*silent, *_resident(config))
-    return {k: v for k, v in flatten(config).items() if _within(k, loud) or not _within(k, silent)}
+    matter = {k: v for k, v in flatten(config).items() if _within(k, loud) or not _within(k, silent)}
+    if matter.get('data.external'):
+        matter['data.external'] = [external.loud(source) for source in matter['data.external']]
+    return matter
 
 
 def _resident(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -92,12 +95,20 @@ def _resident(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def own_data(config: Mapping[str, Any]) -> bool:
     """Whether the data are the user's own, of a loader function or of files, so that only their content tells them apart."""
-    return ':' in config['data']['name'] or config['data']['name'] in FILES
+    names = (
+        config['data']['name'],
+        *(source['name'] for source in config['data'].get('external', ())),
+    )  # older records have none
+    return any(':' in name or name in FILES for name in names)
 
 
 def unread(config: Mapping[str, Any]) -> str:
     """What tells runs apart before own data are read: the id, however calls are spelled, and the path that the loader gets."""
-    return f'{run_id(signatures.as_called(config))} {config["data"]["path"] if own_data(config) else ""}'
+    return f'{run_id(signatures.as_called(config))} {_paths(config["data"]) if own_data(config) else ""}'
+
+
+def _paths(data: Mapping[str, Any]) -> str:
+    return ' '.join([data['path'], *(source.get('path', '') for source in data['external'])])
 
 
 def compile_key(config: Mapping[str, Any]) -> str:
@@ -119,6 +130,7 @@ def fingerprint(config: Mapping[str, Any], checksum: str) -> dict[str, Any]:
     """
     flat, package = flatten(config), pathlib.Path(__file__).parents[1]
     texts = [(k, text) for k, v in flat.items() for text in (v if isinstance(v, tuple | list) else (v,))]
+    texts += [('data.external.name', source['name']) for source in config['data']['external']]
     own = {text.partition(':')[0] for k, text in texts if _is_import_path(k, text)}
     return {
         'code': closure.package(_EXECUTED, _texts(config), package.parent),

@@ -11,7 +11,7 @@ import numpy as np
 
 from research import catalogue, data, durations, optim, pretrained, tasks
 from research.augment import resize
-from research.data import batch_sizes, order, sampling
+from research.data import batch_sizes, external, order, sampling
 from research.optim import plateau
 from research.train import feed, parallel, phases, placing, privacy
 from research.train.clock import Clock
@@ -137,12 +137,20 @@ def load_data(config: Mapping[str, Any], session: Session, whole: bool = False) 
       ConfigError: data that cannot be had, or other data than `data.checksum` names.
     """
     group = {**config['data'], 'tokenizer': pretrained.tokenizer(config)}
-    source = tuple(str(group[field]) for field in data.READ)
-    if source not in session.stores:
-        session.stores[source] = data.read(group, whole)
-    key = (*source, *(str(group[field]) for field in data.CUT))
+
+    def read(group: Mapping[str, Any]) -> data.Store:
+        source = tuple(str(group[field]) for field in data.READ)
+        if source not in session.stores:
+            session.stores[source] = data.read(group, whole)
+        return session.stores[source]
+
+    own = [str(group[field]) for field in data.READ]
+    joined = *own, str(group['external']), group['split_seed'] if group['external'] else 0
+    if joined not in session.stores:
+        session.stores[joined] = external.join(read(group), group, read)
+    key = (*joined, *(str(group[field]) for field in data.CUT))
     if key not in session.datasets:
-        session.datasets[key] = data.cut(session.stores[source], group)
+        session.datasets[key] = data.cut(session.stores[joined], group)
     dataset, expected = session.datasets[key], group['checksum']
     if expected and dataset.checksum != expected:
         raise catalogue.ConfigError(

@@ -15,6 +15,8 @@ BASE |= {
     'examples': 0,
     'split_seed': 0,
     'imbalance': {'name': 'none'},
+    'external': (),
+    'filters': (),
 }
 
 

@@ -191,7 +191,7 @@ def test_without_a_folder_or_room_it_goes_on(monkeypatch, tmp_path, folder):
 
 def test_what_another_process_wrote_meanwhile_stays(folder):
     def kept(value, meanwhile):
-        return token_cache._kept('key', lambda: meanwhile() or {'value': np.array([value])})['value'].tolist()
+        return token_cache.kept('key', lambda: meanwhile() or {'value': np.array([value])})['value'].tolist()
 
     assert kept(2, lambda: kept(1, lambda: None) and None) == [2]
     assert kept(3, lambda: None) == [1]
@@ -201,7 +201,7 @@ def test_what_another_process_wrote_meanwhile_stays(folder):
 def test_what_was_read_longest_ago_makes_room(monkeypatch, folder):
     def entry(key):
         before = entries(folder)
-        token_cache._kept(key, lambda: {'value': np.zeros(1000)})
+        token_cache.kept(key, lambda: {'value': np.zeros(1000)})
         for path in folder.iterdir():
             os.utime(path, (path.stat().st_mtime - 100,) * 2)
         return folder / ''.join(entries(folder) - before)

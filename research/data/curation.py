@@ -1,0 +1,138 @@
+"""What is left out of the training split because of what it is: copies, junk, wrong labels, personal data.
+
+A filter is a function `(examples, labels, main) -> bool [N]`, True where a training example is to be removed. It gets images
+[N, H, W, C] or texts [N], classes int32 [N] or None, and bool [N], True where an example is of the main data. `data.filters`
+names them, in the order in which they look at what is left; one of your own goes by its import path. Their modules are their
+cards.
+
+What they find is kept on disk, by the content of the data and the code, as tokens are (research/data/token_cache.py).
+"""
+
+import hashlib
+import importlib.metadata
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from research import catalogue
+from research.data import duplicates, token_cache
+
+if TYPE_CHECKING:
+    from research.data.dataset import Store
+
+FILTERS = {
+    'duplicates': 'research.data.duplicates:repeated',
+    'label_suspects': 'research.data.label_suspects:suspects',
+    'quality': 'research.data.quality:junk',
+}
+# Of the first step, which removes copies of validation and test examples.
+LEAKED = 'in validation or test'
+# What of a source's row in the card is told beside the steps.
+_GIVEN = ('name', 'licence', 'price', 'weight')
+
+
+def curated(
+    store: 'Store', splits: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> tuple['Store', np.ndarray, dict[str, Any]]:
+    """The training split with external rows, without what filters find.
+
+    Args:
+      store: of the data, see `research.data.external.join`.
+      splits: its cut; the main data's training rows under 'train'.
+      config: `config.data`; reads `filters`.
+
+    Returns:
+      (the store; int64 [N] rows of its training split, rising; the data card, {} where nothing is asked for: 'steps', their
+      names; 'sources', a list of {name, licence, price, weight, rows, removed: {step: count}, kept}, the main data first).
+
+    Raises:
+      ConfigError: data that a filter cannot read, or a source of which nothing is left.
+    """
+    if not store.external and not config['filters']:
+        return store, splits['train'], {}
+    ranges = [source.rows for source in store.external]
+    rows = np.concatenate([splits['train'], *(np.arange(one.start, one.stop) for one in ranges)])
+    origin = np.repeat(np.arange(1 + len(ranges)), [len(splits['train']), *map(len, ranges)])
+    sizes, steps = np.bincount(origin, minlength=1 + len(ranges)), {}
+    scored = np.concatenate([splits['validation'], splits['test']])
+    for step, find in _steps(store, scored, config):
+        found = _found(step, find, store, rows, scored, origin == 0)
+        steps[step] = np.bincount(origin[found], minlength=len(sizes)).tolist()
+        rows, origin = rows[~found], origin[~found]
+    kept = np.bincount(origin, minlength=len(sizes)).tolist()
+    sources = [{'name': store.name, 'licence': '', 'price': 0.0, 'weight': 0.0}]
+    sources += [{key: getattr(source, key) for key in _GIVEN} for source in store.external]
+    for number, source in enumerate(sources):
+        source |= {'rows': int(sizes[number]), 'removed': {step: counts[number] for step, counts in steps.items()}}
+        source['kept'] = kept[number]
+        if source['rows'] and not source['kept'] and (source['weight'] or not number):
+            raise catalogue.ConfigError(
+                f"data.filters remove all {source['rows']} training examples of '{source['name']}' "
+                f'({", ".join(f"{step}: {count}" for step, count in source["removed"].items())}): expected some to be left. '
+                'Leave a filter out, or look at the data.'
+            )
+    return store, rows, {'steps': [*steps], 'sources': sources}
+
+
+def spent(card: Mapping[str, Any]) -> float:
+    """What the examples of a data card cost, those that a filter removed among them; 0 of {}."""
+    return sum(source['price'] * source['rows'] for source in card.get('sources', ()))
+
+
+def examples(store: 'Store', rows: np.ndarray) -> np.ndarray:
+    """Images [N, H, W, C], or texts [N], of which both of a pair are one.
+
+    Raises:
+      ConfigError: data with neither.
+    """
+    if store.moments is not None:
+        return store.arrays['image'][rows]
+    if 'text' in store.arrays:
+        texts = [store.arrays[field][rows] for field in ('text', 'pair') if field in store.arrays]
+        return np.array(['\n'.join(pair) for pair in zip(*texts, strict=True)], object)
+    raise catalogue.ConfigError(
+        f"data.external and data.filters look at images or texts, and '{store.name}' has the fields "
+        f'{", ".join(sorted(store.arrays))}: set them to (), or choose other data.'
+    )
+
+
+def _steps(store: 'Store', scored: np.ndarray, config: Mapping[str, Any]) -> Iterator[tuple[str, Callable[..., np.ndarray]]]:
+    if store.external or 'duplicates' in config['filters']:
+
+        def leaked(looked_at: np.ndarray, labels: Any, main: Any) -> np.ndarray:
+            del labels, main
+            found = np.zeros(len(looked_at), bool)
+            if len(scored):
+                found[duplicates.find(looked_at, examples(store, scored))[0]] = True
+            return found
+
+        yield LEAKED, leaked
+    for name in config['filters']:
+        yield name, catalogue.resolve('filter', name, FILTERS)
+
+
+def _found(
+    step: str, find: Callable[..., np.ndarray], store: 'Store', rows: np.ndarray, scored: np.ndarray, main: np.ndarray
+) -> np.ndarray:
+    """What a filter finds among the rows, bool [N], read from disk where it is there."""
+
+    def make() -> dict[str, np.ndarray]:
+        labels = store.arrays['label'][rows] if store.classes is not None else None
+        found = np.asarray(find(examples(store, rows), labels, main))
+        if found.dtype != bool or found.shape != rows.shape:
+            raise catalogue.ConfigError(
+                f"The filter '{step}' returned {found.dtype} {found.shape}, expected bool [{len(rows)}], True where an example "
+                'is to be removed.'
+            )
+        return {'found': found}
+
+    if not len(rows) or step not in (LEAKED, *FILTERS):  # a function of one's own may be another than the last time
+        return make()['found'] if len(rows) else np.zeros(0, bool)
+    module = sys.modules[find.__module__] if step != LEAKED else duplicates
+    code = hashlib.sha256(b''.join(pathlib.Path(str(file)).read_bytes() for file in (module.__file__, __file__))).hexdigest()
+    versions = {name: importlib.metadata.version(name) for name in ('numpy', 'scikit-learn')}
+    read = [hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in (rows, scored, main)]
+    return np.array(token_cache.kept([step, code, versions, store.checksum, read], make, 'filters')['found'])

@@ -1,0 +1,180 @@
+"""Data from elsewhere, added to the training split.
+
+Idea: more examples help if they are of the same kind; their price and their faults belong beside what they gain.
+
+Source: data cards as Pushkarna et al. 2022 (Data cards: purposeful and transparent dataset documentation).
+
+Config: {'data.external': ({'name': 'my_paper.data:load', 'path': 'scans', 'price': 0.02, 'licence': 'CC BY 4.0'},)}
+
+A source is a mapping. 'name', 'path' and 'label' are as `data.name`, `data.path` and `data.label`; its training part is read
+and resized as the main data are. 'labels' is a table {their class: our class}; without it classes have the same names, or the
+same numbers where the source has no names. 'count' takes so many examples, drawn by `data.split_seed`. 'weight' is the source's
+share of an epoch; without it each example is seen once. 'price' is of one example.
+
+Nothing goes into validation or test, and `data.examples` and `data.imbalance` are of the main data alone. Training examples
+that are copies of a validation or test example are removed, of the main data too (research/data/duplicates.py).
+
+Cost: reading, and the search for copies, once. Claim: none; the report shows what each source gained, and its price. Clashes:
+`weight` with another `data.sampling` and with `data.pack`.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from research.catalogue import ConfigError, nearest
+from research.data import order
+from research.data.dataset import Column, External, Store
+
+_KEYS: Mapping[str, tuple[type, ...]] = {
+    'name': (str,),
+    'path': (str,),
+    'label': (str,),
+    'labels': (Mapping,),
+    'count': (int,),
+    'weight': (int, float),
+    'price': (int, float),
+    'licence': (str,),
+}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuses what shows without reading data.
+
+    Args:
+      config: `config.data`.
+
+    Raises:
+      ConfigError: with the number of the source, from 1.
+    """
+    for number, source in enumerate(config['external'], 1):
+        where = f"'data.external', source {number}"
+        if not isinstance(source, Mapping) or not source.get('name'):
+            raise ConfigError(f"{where} is {source!r}, expected a mapping with a 'name', such as {{'name': 'mnist'}}.")
+        for key, value in source.items():
+            if key not in _KEYS:
+                raise ConfigError(f"{where} has the key '{key}'.{nearest(key, _KEYS)}")
+            if isinstance(value, bool) or not isinstance(value, _KEYS[key]):
+                expected = {Mapping: 'a mapping', str: 'a text', int: 'a number'}[_KEYS[key][0]]
+                raise ConfigError(f"{where}: '{key}' is {value!r}, expected {expected}.")
+        if not 1 <= source.get('count', 1) < 2**31:
+            raise ConfigError(f"{where}: 'count' is {source['count']}, expected at least 1 example.")
+        if not 0 <= source.get('price', 0) < np.inf:
+            raise ConfigError(f"{where}: 'price' is {source['price']}, expected a price of one example, at least 0.")
+        if 'count' in source and 'weight' in source:
+            raise ConfigError(f"{where} has 'count' and 'weight': expected one of them, examples or a share of an epoch.")
+    weights = [source['weight'] for source in config['external'] if 'weight' in source]
+    if not all(0 < weight <= 1 for weight in weights) or sum(weights) > 1:
+        raise ConfigError(
+            f"'data.external' has the weights {', '.join(f'{weight:g}' for weight in weights)}: expected shares of an epoch, "
+            'each above 0, that sum to at most 1.'
+        )
+    if weights and (config['sampling']['name'] != 'shuffled' or config['pack']):
+        other = 'data.pack to False' if config['pack'] else "data.sampling.name to 'shuffled'"
+        raise ConfigError(f"'data.external' has a weight, which is a rule of its own for what an epoch holds: set {other}.")
+
+
+def join(store: Store, config: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Store]) -> Store:
+    """The store with the rows of `config['external']` behind its own; they belong to none of its parts.
+
+    Args:
+      store: the main data.
+      config: `config.data`.
+      read: (`config.data` with the name, path and label of a source) -> its store.
+
+    Raises:
+      ConfigError: fields or classes that do not fit the main data.
+    """
+    if not config['external']:
+        return store
+    check(config)
+    added, sources, end = [], [], len(next(iter(store.arrays.values())))
+    for number, source in enumerate(config['external'], 1):
+        where = f"'data.external', source {number}, '{source['name']}'"
+        theirs = read(
+            {**config, 'path': '', 'label': '', **{key: source[key] for key in ('name', 'path', 'label') if key in source}}
+        )
+        rows = _rows(where, theirs, source.get('count'), config['split_seed'])
+        added.append((theirs, rows, _fitting(where, store, theirs, rows, source)))
+        given = source['name'], source.get('licence', ''), float(source.get('price', 0)), float(source.get('weight', 0))
+        sources.append(External(range(end, end + len(rows)), *given))
+        end += len(rows)
+    arrays = {
+        field: Column(*column.parts, *(of_source[field] for _, _, of_source in added)) for field, column in store.arrays.items()
+    }
+    moments = store.moments
+    if moments is not None:
+        moments = np.concatenate([moments, *(theirs.moments[rows] for theirs, rows, _ in added)])
+    sums = [store.checksum, *(theirs.checksum for theirs, _, _ in added)]
+    checksum = hashlib.sha256(
+        json.dumps([sums, [loud(source) for source in config['external']], config['split_seed']]).encode()
+    ).hexdigest()[:16]
+    return dataclasses.replace(store, arrays=arrays, moments=moments, checksum=checksum, external=tuple(sources))
+
+
+def loud(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a source can change a run's numbers."""
+    return {key: value for key, value in source.items() if key not in ('path', 'price', 'licence')}
+
+
+def _rows(where: str, theirs: Store, count: int | None, split_seed: int) -> np.ndarray:
+    """Rows of the training part of a source, or `count` of them, rising."""
+    part = theirs.parts['train']
+    if count is None:
+        return np.arange(part.start, part.stop)
+    if count > len(part):
+        raise ConfigError(f"{where}: 'count' is {count}, and it has {len(part)} training examples. Take fewer.")
+    return part.start + np.sort(order.drawn(split_seed, len(part), order.ELSEWHERE)[:count])
+
+
+def _fitting(where: str, ours: Store, theirs: Store, rows: np.ndarray, source: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Rows of a source in the fields and classes of the main data."""
+    told = [
+        {name: f'{array.dtype} {array.shape[1:]}' for name, array in sorted(store.arrays.items())} for store in (ours, theirs)
+    ]
+    if told[0] != told[1]:
+        ours_told, theirs_told = (', '.join(f'{name} {what}' for name, what in one.items()) for one in told)
+        raise ConfigError(
+            f"{where}: an example is {theirs_told}, and one of '{ours.name}' is {ours_told}. Expected the same of both: set "
+            'data.resize and data.crop for another size, and turn grey into colour, or colour into grey, in a loader function.'
+        )
+    arrays = {name: column[rows] for name, column in theirs.arrays.items()}
+    if ours.classes is not None:
+        arrays['label'] = _classes(where, ours, theirs, arrays['label'], source.get('labels'))
+    elif 'labels' in source:
+        raise ConfigError(f"{where} has a table of 'labels', and '{ours.name}' has no classes. Leave it out.")
+    return arrays
+
+
+def _classes(where: str, ours: Store, theirs: Store, labels: np.ndarray, table: Mapping[str, str] | None) -> np.ndarray:
+    """Labels of theirs as classes of ours: int32 [N]."""
+    if theirs.classes is None:
+        raise ConfigError(f"{where} has no classes, and '{ours.name}' has. Name its column of classes as 'label'.")
+    if hidden := int((labels < 0).sum()):
+        raise ConfigError(f'{where}: {hidden} examples have no label. Leave them out.')
+    own = [*ours.class_names] or [*map(str, range(ours.classes))]
+    names = [*theirs.class_names] or [*map(str, range(theirs.classes))]
+    occurring = np.unique(labels).tolist()
+    if table is None:
+        by_number = not theirs.class_names
+        table = {name: own[number] if by_number and number < len(own) else name for number, name in enumerate(names)}
+    elif wrong := sorted({*map(str, table)} - {*names}):
+        raise ConfigError(f"{where}: 'labels' has {_listed(wrong)}, which are none of its classes.{nearest(wrong[0], names)}")
+    elif holes := [names[number] for number in occurring if names[number] not in table]:
+        raise ConfigError(f"{where}: 'labels' says nothing of {_listed(holes)}. Expected a class of ours for each of theirs.")
+    if unknown := sorted({str(table[names[number]]) for number in occurring} - {*own}):
+        raise ConfigError(
+            f"{where} has the classes {_listed(unknown)}, which '{ours.name}' has not. It has {_listed(own)}: map each by "
+            "'labels', {their class: our class}."
+        )
+    found = np.zeros(len(names), np.int32)
+    found[occurring] = [own.index(str(table[names[number]])) for number in occurring]
+    return found[labels]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ', '.join(map(repr, names[:20])) + (f' and {len(names) - 20} more' if len(names) > 20 else '')
