@@ -213,6 +213,8 @@ def _check_data(config: Mapping[str, Any]) -> None:
     except ConfigError as error:
         raise Misfit('data.external', str(error)) from error
     for filter_name in config['filters']:
+        if not isinstance(filter_name, str):
+            raise Misfit('data.filters', f"'data.filters' has {filter_name!r} in it, expected names, such as ('quality',).")
         _resolve('data.filters', 'filter', filter_name, curation.FILTERS)
     for field in ('validation', 'test'):
         if (share := config[field]) >= 1 and share != int(share):

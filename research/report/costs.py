@@ -16,6 +16,7 @@ COSTS = {
     'parameters': np.mean,
     'trained_parameters': np.mean,
     'padding': np.mean,
+    'data_price': np.mean,
     'train_flops': np.mean,
     'train_multiply_adds': np.mean,
     'inference_flops': np.mean,

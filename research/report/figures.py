@@ -35,6 +35,7 @@ _COSTS = {
     'seconds_per_step': ('time of a training step', 's'),
     'predicted_bytes': ('memory predicted', 'B'),
     'peak_growth_bytes': ('memory measured in training', 'B'),
+    'data_price': ('price of external data', ''),
 }
 
 
@@ -60,6 +61,9 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
     batches = {batch for variant in summary['variants'] for batch in variant['latency']}
     labels = _COSTS | {f'latency_{batch}': (f'latency, batch {batch}', 's') for batch in sorted(batches, key=int)}
     known = {key for point in points for key, value in point['costs'].items() if value is not None}
+    if 'data_price' in known:
+        for point in points:  # a variant without external data has spent nothing
+            point['costs']['data_price'] = point['costs']['data_price'] or 0.0
     costs = [{'key': key, 'label': label, 'unit': unit} for key, (label, unit) in labels.items() if key in known]
     middle = next(point['mean'] for point in points if point['role'] == BASELINE)
     middle = np.median([0.0, *_known(point['mean'] for point in points)]) if middle is None else middle

@@ -127,6 +127,8 @@ def write_study(
         'schedules': schedules(built),
         'tuning': plan.tuning,
     }
+    if cards := {name: experiment.dataset.card for name, experiment in built.items() if experiment.dataset.card}:
+        content['data'] = cards
     content = json.loads(json.dumps(content))  # as it is read again
     settled = not plan.tuning or bool(plan.tuning['chosen'])
     content |= {'asked': asked.so_far(workdir, content, earlier, settled)}

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from research import cost
+from research.data import curation
 from research.optim.plateau import START
 from research.train import flops
 from research.train.clock import Clock
@@ -22,7 +23,7 @@ _TIMING, _TIMINGS = 0.05, 5
 
 def costs(experiment: Experiment) -> dict[str, Any]:
     """What can be counted without running: parameters, those that train where others are kept from the optimizer, FLOPs and
-    multiply-adds, names of what these leave out, and the share of padding in rows of tokens."""
+    multiply-adds, names of what these leave out, the share of padding in rows of tokens, and the price of external data."""
     run = experiment.config, experiment.dataset, experiment.batch_size, experiment.total
     train, unknown = flops.train(*run), flops.uncounted(*run)
     inference, shapes, facts = flops.inference(experiment.program), experiment.program.shapes, experiment.dataset.facts
@@ -30,6 +31,7 @@ def costs(experiment: Experiment) -> dict[str, Any]:
         'parameters': cost.parameters(experiment.program.seen),
         **({'trained_parameters': cost.parameters(shapes.params)} if shapes.masks else {}),
         **({'padding': facts['padding']} if 'padding' in facts else {}),
+        **({'data_price': curation.spent(experiment.dataset.card)} if experiment.dataset.external else {}),
         'train_flops': train[0],
         'train_multiply_adds': train[1],
         'inference_flops': inference[0],

@@ -12,7 +12,7 @@ import rich.console
 from rich.text import Text
 
 from research import cost
-from research.report import figures, records, words
+from research.report import data_cards, figures, records, words
 from research.report.console import Column, Line, Listing
 from research.study.measure import costs, schedules, step_seconds, trial
 from research.study.plan import Plan, Run
@@ -211,6 +211,7 @@ class _Preview:
                 padded.setdefault(f'{facts["padding"]:.0%}', []).append(name)
         lines += [f'{share} of the places in rows of tokens are padding: {", ".join(names)}' for share, names in padded.items()]
         lines += _class_counts(built)
+        lines += data_cards.lines({name: experiment.dataset.card for name, experiment in built.items()})
         lines += dict.fromkeys(experiment.why for experiment in built.values() if experiment.why)
         lines.append('learning rate over the run' + (', before tuning' if tuning is not None and plan.tuning is None else ''))
         return [*lines, *(f'  {curve}: {owners}' for curve, owners in figures.rates(schedules(built)))]

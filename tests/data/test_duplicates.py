@@ -73,7 +73,7 @@ def test_the_candidates_miss_nothing(components, monkeypatch):
 
 
 def test_among_themselves_later_rows_are_copies_of_earlier_ones(monkeypatch):
-    monkeypatch.setattr(duplicates, '_BLOCK', 1000)
+    monkeypatch.setattr(duplicates, '_BLOCK', 300)
     rows = np.concatenate([BLOBS[:30], BLOBS[5:10], BLOBS[7:8, :, ::-1], BLOBS[5:6]])
     i, j, similarity = duplicates.find(rows)
     assert {*zip(i.tolist(), j.tolist(), strict=True)} == {(30 + k, 5 + k) for k in range(5)} | {(35, 7), (36, 5)}

@@ -108,6 +108,25 @@ LINES = [
     ('config.data.batch.name = "shrink"; config.data.batch.factor = 2', 'expected above 0 and below 1'),
     ('config.schedule.name = "plateau"; config.schedule.patience = 0', 'expected at least 1'),
     ('config.schedule.name = "one_cycle"; config.schedule.rise = 2', 'expected above 0 and below 1'),
+    # Data from elsewhere
+    ('config.data.external = ("mnist",)', "source 1 is 'mnist', expected a mapping with a 'name'"),
+    ('config.data.external = ({"path": "x"},)', "expected a mapping with a 'name'"),
+    ('config.data.external = ({"name": "mnist", "licens": "MIT"},)', "has the key 'licens'. Did you mean 'licence'?"),
+    ('config.data.external = ({"name": "mnist", "price": "9"},)', "source 1: 'price' is '9', expected a number"),
+    ('config.data.external = ({"name": "mnist", "price": -1},)', "'price' is -1, expected a price of one example, at least 0"),
+    ('config.data.external = ({"name": "mnist", "count": 0},)', "'count' is 0, expected at least 1"),
+    ('config.data.external = ({"name": "mnist", "count": 5, "weight": 0.5},)', 'expected one of them'),
+    (
+        'config.data.external = ({"name": "mnist", "weight": 0.0},)',
+        'has the weights 0: expected shares of an epoch, each above 0',
+    ),
+    ('config.data.external = ({"name": "mnist", "weight": 0.6}, {"name": "mnist", "weight": 0.5})', 'that sum to at most 1'),
+    (
+        'config.data.external = ({"name": "mnist", "weight": 0.5},); config.data.sampling.name = "class_balanced"',
+        "set data.sampling.name to 'shuffled'",
+    ),
+    ('config.data.filters = ("duplicate",)', "Did you mean 'duplicates'?"),
+    ('config.data.filters = (3,)', "'data.filters' has 3 in it, expected names"),
     # Durations
     ('config.study.budget = "0ep"', 'trains nothing'),
     ('config.study.budget = "0s"', 'trains nothing'),

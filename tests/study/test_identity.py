@@ -38,6 +38,8 @@ MATTERS = {
     'data.validation': 0.2,
     'data.examples': 100,
     'data.imbalance.name': 'step',
+    'data.external': ({'name': 'mnist'},),
+    'data.filters': ('quality',),
     'data.reference_size': 32,
     'data.split_seed': 1,
     'data.redraw': 1,
@@ -135,6 +137,20 @@ def test_what_chooses_the_best_parameters_matters_where_they_are_scored():
     best = changed(study__score='best')
     by_loss = overrides.apply(best, {'study.metric': 'test/loss', 'study.higher_is_better': False})
     assert identity.run_id(best) != identity.run_id(by_loss)
+
+
+def test_of_an_external_source_its_rows_matter_and_not_where_they_lie_or_what_they_cost():
+    def id_of(**source):
+        return identity.run_id(changed(data__external=({'name': 'mnist', 'count': 9} | source,)))
+
+    assert id_of() == id_of(path='/somewhere') == id_of(price=2.0, licence='CC0')
+    assert len({id_of(), id_of(count=8), id_of(label='b'), id_of(labels={'a': 'b'}), identity.run_id(BASE)}) == 5
+
+
+def test_external_data_of_ones_own_are_known_by_their_content():
+    one, other = (changed(data__external=({'name': 'my:load', 'path': path},)) for path in 'ab')
+    assert identity.own_data(one) and not identity.own_data(changed(data__external=({'name': 'mnist'},)))
+    assert identity.unread(one) != identity.unread(other) and identity.run_id(one) == identity.run_id(other)
 
 
 def test_every_field_is_classified():

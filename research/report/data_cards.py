@@ -1,0 +1,69 @@
+"""What the training data of each variant are made of, and what was left out of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from research.report import words
+
+_CAPTION = (
+    'Training examples by source: how many there were, how many each step removed of what the steps before it had left, and how '
+    'many were left. With external data, copies of validation and test examples are always removed. Price: of all examples of the '
+    'source, removed ones too. Licences are as the config gives them.'
+)
+
+
+def table(cards: Mapping[str, Any]) -> dict[str, Any]:
+    """headings, rows of text and caption; no rows where no variant has external data or filters.
+
+    Args:
+      cards: variant -> its data card, see `research.data.curation.curated`.
+    """
+    steps = [*dict.fromkeys(step for card in cards.values() for step in card['steps'])]
+    rows = []
+    for card, variants in _alike(cards):
+        for source in card['sources']:
+            removed = [str(source['removed'].get(step, words.MISSING)) for step in steps]
+            rows.append(
+                [
+                    variants,
+                    source['name'],
+                    source['licence'] or words.MISSING,
+                    str(source['rows']),
+                    *removed,
+                    str(source['kept']),
+                ]
+                + [f'{source["weight"]:.0%}' if source['weight'] else words.MISSING]
+                + [f'{source["price"] * source["rows"]:g}' if source['price'] else words.MISSING]
+            )
+    headings = ['variant', 'source', 'licence', 'examples', *steps, 'left', 'share of an epoch', 'price']
+    empty = {i for i in range(2, len(headings)) if all(row[i] == words.MISSING for row in rows)}
+    shown = [i for i in range(len(headings)) if i not in empty]
+    return {
+        'headings': [headings[i] for i in shown],
+        'rows': [[row[i] for i in shown] for row in rows],
+        'caption': _CAPTION,
+    }
+
+
+def lines(cards: Mapping[str, Any]) -> list[str]:
+    """A line for each source of variants that have external data or filters."""
+    found = []
+    for card, variants in _alike({name: card for name, card in cards.items() if card}):
+        for source in card['sources']:
+            removed = ', '.join(f'{count} {step}' for step, count in source['removed'].items())
+            price = f', price {source["price"] * source["rows"]:g}' if source['price'] else ''
+            kept = f"{source['kept']} of {source['rows']} from '{source['name']}'"
+            found.append(f'training data of {variants}: {kept} (removed: {removed}){price}')
+    return found
+
+
+def _alike(cards: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
+    """Each distinct card, with the names of its variants."""
+    distinct: list[tuple[Mapping[str, Any], list[str]]] = []
+    for name, card in cards.items():
+        names = next((names for other, names in distinct if other == card), None)
+        if names is None:
+            distinct.append((card, [name]))
+        else:
+            names.append(name)
+    return [(card, ', '.join(names)) for card, names in distinct]

@@ -1,0 +1,30 @@
+"""The report's table of what the training data are made of."""
+
+from research.report import data_cards
+
+MAIN = {'name': 'digits', 'licence': '', 'price': 0.0, 'weight': 0.0, 'rows': 300, 'removed': {'leaked': 4}, 'kept': 296}
+MORE = {'name': 'more', 'licence': 'CC0', 'price': 0.25, 'weight': 0.0, 'rows': 80, 'removed': {'leaked': 9}, 'kept': 71}
+CARD = {'steps': ['leaked'], 'sources': [MAIN, MORE]}
+JUNK = {'steps': ['leaked', 'junk'], 'sources': [MAIN, MORE | {'removed': {'leaked': 9, 'junk': 5}, 'kept': 66}]}
+
+
+def test_a_row_is_a_source_and_variants_with_the_same_data_share_it():
+    found = data_cards.table({'a': CARD, 'b': JUNK, 'c': CARD})
+    assert found['headings'] == ['variant', 'source', 'licence', 'examples', 'leaked', 'junk', 'left', 'price']
+    assert found['rows'] == [
+        ['a, c', 'digits', '–', '300', '4', '–', '296', '–'],
+        ['a, c', 'more', 'CC0', '80', '9', '–', '71', '20'],
+        ['b', 'digits', '–', '300', '4', '–', '296', '–'],
+        ['b', 'more', 'CC0', '80', '9', '5', '66', '20'],
+    ]
+
+
+def test_nothing_is_told_of_plain_data():
+    assert data_cards.table({})['rows'] == [] and data_cards.lines({'baseline': {}, 'null': {}}) == []
+
+
+def test_a_plan_tells_what_is_left_of_each_source():
+    assert data_cards.lines({'baseline': {}, 'b': JUNK}) == [
+        "training data of b: 296 of 300 from 'digits' (removed: 4 leaked)",
+        "training data of b: 66 of 80 from 'more' (removed: 9 leaked, 5 junk), price 20",
+    ]
