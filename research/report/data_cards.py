@@ -6,9 +6,9 @@ from typing import Any
 from research.report import words
 
 _CAPTION = (
-    'Training examples by source: how many there were, how many each step removed of what the steps before it had left, and how '
-    'many were left. With external data, copies of validation and test examples are always removed. Price: of all examples of the '
-    'source, removed ones too. Licences are as the config gives them.'
+    'Training examples by source: how many there were, how many each step removed of what the steps before it had left, and '
+    'how many were left. With external data, copies of validation and test examples are always removed. Price: of all examples '
+    'of the source, removed ones too. Licences are as the config gives them.'
 )
 
 

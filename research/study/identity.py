@@ -95,10 +95,8 @@ def _resident(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def own_data(config: Mapping[str, Any]) -> bool:
     """Whether the data are the user's own, of a loader function or of files, so that only their content tells them apart."""
-    names = (
-        config['data']['name'],
-        *(source['name'] for source in config['data'].get('external', ())),
-    )  # older records have none
+    group = {'external': (), **config['data']}  # older records have none
+    names = group['name'], *(source['name'] for source in group['external'])
     return any(':' in name or name in FILES for name in names)
 
 

@@ -80,6 +80,16 @@ def test_variants_that_share_a_program_are_at_one_cost_and_others_have_bars(tmp_
     assert low < points['tiny']['costs']['train_seconds'] < high < same['adam'] and high / low < 1.2
 
 
+def test_a_variant_without_external_data_has_spent_nothing_on_them(tmp_path):
+    found, drawn = chart(tmp_path, seeds=3)
+    assert 'data_price' not in drawn['pareto']
+    next(variant for variant in found['variants'] if variant['name'] == 'adam')['cost']['data_price'] = 20.0
+    points = figures.chart(found, {}, {})['points']
+    assert {point['name']: point['costs']['data_price'] for point in points} == dict.fromkeys(fabricate.EFFECTS, 0.0) | {
+        'adam': 20.0
+    }
+
+
 def test_no_front_goes_through_the_null(tmp_path):
     _, drawn = chart(tmp_path, effects={'baseline': 0.0, 'null': 0.05, 'worst': -0.05}, seeds=4)
     points = {point['name']: point['mean'] for point in drawn['points']}
