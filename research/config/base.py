@@ -49,6 +49,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'imbalance': {'name': 'none'},  # or long_tail, step: training examples of some classes are left out
                 'external': (),  # more training data, such as {'name': 'mnist', 'count': 5000}; see research/data/external.py
                 'filters': (),  # of training examples, applied in this order: duplicates, quality, label_suspects
+                'personal': 'keep',  # of texts: 'mask' e-mail addresses, card numbers and the like; 'drop' such training texts
                 'reference_size': 64,  # examples of the reference batch of virtual batch normalization
                 'streaming': 'auto',  # True: read batch by batch; False: keep the data on the device; 'auto': what fits is kept
                 'workers': 0,  # threads that read ahead when streaming; 0 = 4

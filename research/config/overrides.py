@@ -20,6 +20,7 @@ _ALSO = {'study.seeds': tuple, 'data.streaming': bool}
 _WHOLE = ('study.variants', 'study.contrasts', 'study.tune.space')
 _CHOICES = {
     'data.streaming': ('auto', True, False),
+    'data.personal': ('keep', 'mask', 'drop'),
     'study.score': ('last', 'best'),
     'study.keep': ('scored', 'all'),
     'study.platform': ('', 'cpu', 'gpu', 'tpu'),

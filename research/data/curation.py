@@ -8,8 +8,10 @@ cards.
 What they find is kept on disk, by the content of the data and the code, as tokens are (research/data/token_cache.py).
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research import catalogue
-from research.data import duplicates, token_cache
+from research.data import duplicates, personal, spans, token_cache
 
 if TYPE_CHECKING:
     from research.data.dataset import Store
@@ -30,6 +32,8 @@ FILTERS = {
 }
 # Of the first step, which removes copies of validation and test examples.
 LEAKED = 'in validation or test'
+# Of the step that removes what `personal` finds something in.
+DROPPED = 'personal data'
 # What of a source's row in the card is told beside the steps.
 _GIVEN = ('name', 'licence', 'price', 'weight')
 
@@ -42,24 +46,29 @@ def curated(
     Args:
       store: of the data, see `research.data.external.join`.
       splits: its cut; the main data's training rows under 'train'.
-      config: `config.data`; reads `filters`.
+      config: `config.data`; reads `filters` and `personal`.
 
     Returns:
-      (the store; int64 [N] rows of its training split, rising; the data card, {} where nothing is asked for: 'steps', their
-      names; 'sources', a list of {name, licence, price, weight, rows, removed: {step: count}, kept}, the main data first).
+      (the store, its texts masked where that is asked for; int64 [N] rows of its training split, rising; the data card, {}
+      where nothing is asked for: 'steps', their names; 'sources', a list of {name, licence, price, weight, rows, removed:
+      {step: count}, kept}, the main data first; 'personal', kind -> how many were masked in the texts of all splits).
 
     Raises:
       ConfigError: data that a filter cannot read, or a source of which nothing is left.
     """
-    if not store.external and not config['filters']:
+    if not store.external and not config['filters'] and config['personal'] == 'keep':
         return store, splits['train'], {}
+    store, finds = _masked(store, config['personal'])
     ranges = [source.rows for source in store.external]
     rows = np.concatenate([splits['train'], *(np.arange(one.start, one.stop) for one in ranges)])
     origin = np.repeat(np.arange(1 + len(ranges)), [len(splits['train']), *map(len, ranges)])
     sizes, steps = np.bincount(origin, minlength=1 + len(ranges)), {}
     scored = np.concatenate([splits['validation'], splits['test']])
-    for step, find in _steps(store, scored, config):
-        found = _found(step, find, store, rows, scored, origin == 0)
+    finders = dict(_steps(store, scored, config))
+    if config['personal'] == 'drop':
+        finders = {DROPPED: None, **finders}
+    for step, find in finders.items():
+        found = finds[rows].any(1) if find is None else _found(step, find, store, rows, scored, origin == 0)
         steps[step] = np.bincount(origin[found], minlength=len(sizes)).tolist()
         rows, origin = rows[~found], origin[~found]
     kept = np.bincount(origin, minlength=len(sizes)).tolist()
@@ -74,7 +83,8 @@ def curated(
                 f'({", ".join(f"{step}: {count}" for step, count in source["removed"].items())}): expected some to be left. '
                 'Leave a filter out, or look at the data.'
             )
-    return store, rows, {'steps': [*steps], 'sources': sources}
+    counts = dict(zip(personal.NAMES, finds.sum(0).tolist(), strict=True)) if finds is not None else {}
+    return store, rows, {'steps': [*steps], 'sources': sources, 'personal': counts}
 
 
 def spent(card: Mapping[str, Any]) -> float:
@@ -97,6 +107,31 @@ def examples(store: 'Store', rows: np.ndarray) -> np.ndarray:
         f"data.external and data.filters look at images or texts, and '{store.name}' has the fields "
         f'{", ".join(sorted(store.arrays))}: set them to (), or choose other data.'
     )
+
+
+def _masked(store: 'Store', setting: str) -> tuple['Store', np.ndarray | None]:
+    """The store with masked texts, and what was masked in each row, int64 [N, K]; None where texts are kept as they are."""
+    if setting == 'keep':
+        return store, None
+    fields = [field for field in ('text', 'pair') if field in store.arrays]
+    if not fields or (places := [field for field in spans.FIELDS if field in store.arrays]):
+        why = f'{places[0]}, which masks would move' if fields else 'no texts'
+        raise catalogue.ConfigError(f"data.personal is '{setting}', and '{store.name}' has {why}: set it to 'keep'.")
+
+    def make() -> dict[str, np.ndarray]:
+        found = {}
+        for field in fields:
+            texts, found[f'{field} finds'] = personal.masked(store.arrays[field][:])
+            found[field] = np.frombuffer(json.dumps(texts.tolist()).encode(), np.uint8)
+        return found
+
+    code = hashlib.sha256(pathlib.Path(personal.__file__).read_bytes()).hexdigest()
+    kept = token_cache.kept(['personal', code, store.checksum], make, 'filters')
+    of_type = type(store.arrays['text'])
+    texts = {field: of_type(np.array(json.loads(bytes(kept[field])), object)) for field in fields}
+    checksum = hashlib.sha256(f'{store.checksum} masked by {code}'.encode()).hexdigest()[:16]
+    finds = sum(np.array(kept[f'{field} finds']) for field in fields)
+    return dataclasses.replace(store, arrays={**store.arrays, **texts}, checksum=checksum), finds
 
 
 def _steps(store: 'Store', scored: np.ndarray, config: Mapping[str, Any]) -> Iterator[tuple[str, Callable[..., np.ndarray]]]:

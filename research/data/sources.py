@@ -67,7 +67,7 @@ _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
 READ = ('name', 'path', 'text', 'pair', 'label', 'features', 'image', 'group', 'resize', 'crop', 'bad_files')
 CUT = (
     *('validation', 'official_validation', 'test', 'examples', 'imbalance', 'external', 'filters', 'split_seed'),
-    *('tokenizer', 'length', 'pack'),
+    *('personal', 'tokenizer', 'length', 'pack'),
 )
 
 

@@ -41,7 +41,7 @@ def table(cards: Mapping[str, Any]) -> dict[str, Any]:
     return {
         'headings': [headings[i] for i in shown],
         'rows': [[row[i] for i in shown] for row in rows],
-        'caption': _CAPTION,
+        'caption': ' '.join([_CAPTION, *_masks(cards)]),
     }
 
 
@@ -53,8 +53,19 @@ def lines(cards: Mapping[str, Any]) -> list[str]:
             removed = ', '.join(f'{count} {step}' for step, count in source['removed'].items())
             price = f', price {source["price"] * source["rows"]:g}' if source['price'] else ''
             kept = f"{source['kept']} of {source['rows']} from '{source['name']}'"
-            found.append(f'training data of {variants}: {kept} (removed: {removed}){price}')
-    return found
+            found.append(f'training data of {variants}: {kept} (removed: {removed or "none"}){price}')
+    return [*found, *_masks(cards)]
+
+
+def _masks(cards: Mapping[str, Any]) -> list[str]:
+    """A sentence for each group of variants whose texts are masked alike."""
+    masked: dict[str, list[str]] = {}
+    for name, card in cards.items():
+        if counts := card.get('personal'):
+            masked.setdefault(', '.join(f'{count} {kind}' for kind, count in counts.items()), []).append(name)
+    return [
+        f'Personal data masked in the texts of all splits, {", ".join(names)}: {counts}.' for counts, names in masked.items()
+    ]
 
 
 def _alike(cards: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:

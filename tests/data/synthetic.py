@@ -17,6 +17,7 @@ BASE |= {
     'imbalance': {'name': 'none'},
     'external': (),
     'filters': (),
+    'personal': 'keep',
 }
 
 

@@ -40,6 +40,7 @@ MATTERS = {
     'data.imbalance.name': 'step',
     'data.external': ({'name': 'mnist'},),
     'data.filters': ('quality',),
+    'data.personal': 'mask',
     'data.reference_size': 32,
     'data.split_seed': 1,
     'data.redraw': 1,
