@@ -100,6 +100,26 @@ def test_a_changed_last_character_is_noticed(check, example):
     assert not any(check(example[:-1] + other) for other in others if other != example[-1])
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    'check, module, length',
+    [('luhn', 'luhn', 16), ('steuer_id', 'de.idnr', 11), ('nir', 'fr.nir', 15), ('pesel', 'pl.pesel', 11)],
+)
+def test_checks_agree_with_stdnum(check, module, length):
+    theirs = pytest.importorskip(f'stdnum.{module}')
+    draw, both = random.Random(0), 0
+    for _ in range(20_000):
+        number = ''.join(draw.choice('0123456789') for _ in range(length))
+        if check == 'pesel':  # by chance one in a hundred has a month, and a day
+            number = f'{number[:2]}{draw.randint(1, 12):02d}{draw.randint(1, 28):02d}{number[6:]}'
+        if check == 'nir':
+            number = f'{draw.choice("12")}{number[1:3]}{draw.randint(1, 12):02d}{number[5:]}'
+        ours = getattr(personal, check)(number)
+        assert ours == theirs.is_valid(number), number
+        both += ours
+    assert both > 20
+
+
 @given(st.text(), st.integers(0, 2**32))
 def test_any_text_is_taken(text, seed):
     draw = random.Random(seed)
