@@ -44,6 +44,10 @@ FIELDS = {
     'optimizer.layer_decay = 0.75': ('optim/layer_decay.py', 'the nearer a layer is to the input, the slower it learns'),
     "optimizer.rate_multipliers = (('head/*', 0.1),)": ('optim/multipliers.py', 'a rate of its own for some parameters'),
     "optimizer.decay_multipliers = (('head/*', 0.0),)": ('optim/multipliers.py', 'a decay of its own for some parameters'),
+    'data.repeats = 3': (
+        'data/repeated.py',
+        'each example stands several times in a batch, each with an augmentation of its own',
+    ),
     'data.batch_size = 0': ('optim/optimizers.py', 'full-batch gradient descent'),
     'gradient.micro_batch = 16': ('gradients/accumulated.py', 'the gradient of a batch as a sum over parts of it'),
     'gradient.noise_scale = True': ('gradients/accumulated.py', 'measures the gradient noise scale; needs micro-batches'),

@@ -21,6 +21,7 @@ Cost: reading, and the search for copies, once. Claim: none; the report shows wh
 import dataclasses
 import hashlib
 import json
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -100,7 +101,8 @@ def join(store: Store, config: Mapping[str, Any], read: Callable[[Mapping[str, A
         )
         rows = _rows(where, theirs, source.get('count'), config['split_seed'])
         added.append((theirs, rows, _fitting(where, store, theirs, rows, source)))
-        given = source['name'], source.get('licence', ''), float(source.get('price', 0)), float(source.get('weight', 0))
+        told = ' '.join(filter(None, (source['name'], pathlib.PurePath(source.get('path', '')).name)))
+        given = told, source.get('licence', ''), float(source.get('price', 0)), float(source.get('weight', 0))
         sources.append(External(range(end, end + len(rows)), *given))
         end += len(rows)
     arrays = {

@@ -1,0 +1,39 @@
+"""Question: do icons of other styles help a network that sorts the icons of one theme by what they stand for?
+
+Run: python benchmarks/icons.py icons elementary=THEME faenza=THEME gnome=THEME mate=THEME  # its head says where themes are
+     python launch.py --config=configs/icons.py:icons --workdir=runs/icons
+"""
+
+from research.config import base
+
+
+def get_config(arg: str = 'icons'):
+    """A small CNN on 400 icons of elementary Xfce; those of three other themes beside them, and augmentation; eight seeds.
+
+    `arg` is the folder that benchmarks/icons.py made.
+    """
+    config = base.get_config()
+    config.study.name = 'icons'
+    config.data.name = 'images'
+    config.data.path = f'{arg}/elementary'
+    config.data.resize = 32
+    config.data.test = 0.3
+    config.data.filters = ('duplicates',)  # themes draw some icons alike, and under several names
+    config.model.widths = (16, 32)
+    config.model.hidden = (64,)
+    config.optimizer.learning_rate = 0.02
+    config.schedule.name = 'cosine'
+    config.study.budget = '20000ex'
+    config.study.metric = 'test/balanced_accuracy'
+    config.study.seeds = 8
+    licences = {'faenza': 'GPL-3', 'gnome': 'LGPL-3 or CC-BY-SA-3.0', 'mate': 'LGPL-3 or CC-BY-SA-3.0'}
+    others = {name: {'name': 'images', 'path': f'{arg}/{name}', 'licence': licence} for name, licence in licences.items()}
+    augmented = {'augment.names': ('pad_crop', 'color_jitter')}
+    config.study.variants = {
+        'faenza': {'data.external': (others['faenza'],)},
+        'three_themes': {'data.external': (*others.values(),)},
+        'three_with_copies': {'data.external': (*others.values(),), 'data.filters': ()},
+        'augmented': augmented,
+        'both': {'data.external': (*others.values(),), **augmented},
+    }
+    return config
