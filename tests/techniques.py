@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from sklearn.datasets import load_digits
 
 from research.data import sources
 from research.layers import norm as norms
@@ -440,6 +441,11 @@ TECHNIQUES = (
         neutral={'data.imbalance.ratio': 1.0},
     ),
     Technique(
+        'external',
+        on={'data.external': ({'name': 'techniques:inverted', 'weight': 0.5},)},
+        neutral=None,
+    ),
+    Technique(
         'balanced_sampling',
         on={'data.sampling.name': 'class_balanced'},
         neutral=None,
@@ -552,6 +558,12 @@ def smoothed(logits, labels):
     log_probabilities = logits - jnp.log(jnp.exp(logits).sum(-1, keepdims=True))
     right = jnp.take_along_axis(log_probabilities, labels[:, None], -1)[:, 0]
     return -(0.9 * right + 0.1 * log_probabilities.mean(-1))
+
+
+def inverted(path):
+    """The digits in white on black."""
+    images, labels = load_digits(return_X_y=True)
+    return {'train': (16 - images.reshape(-1, 8, 8).astype(np.uint8), labels)}
 
 
 def yes_or_no(logits, labels):

@@ -11,9 +11,10 @@ addresses are what Python's `ipaddress` reads.
 Config: {'data.personal': 'mask'} replaces them in the texts of every split; 'drop' also leaves training texts with any of them
 out, and keeps those of validation and test, masked, so that the same examples are scored.
 
-Cost: about 1 s a million characters, once, kept on disk. Claim: none; benchmarks/filters.md has what was measured. Names, postal
-addresses, and phone numbers in a national form other than North America's are not found: masked texts are not anonymous.
-Clashes: tags and answers that lie at places in a text; tasks whose label hangs on such data.
+Cost: about 1 s a million characters, once, kept on disk. Claim: none; benchmarks/filters.md has what was measured.
+
+Names, postal addresses, and phone numbers in a national form other than North America's are not found: masked texts are not
+anonymous. Clashes: tags and answers that lie at places in a text; tasks whose label hangs on such data.
 """
 
 import collections

@@ -7,9 +7,11 @@ from scipy import ndimage
 
 from research import data
 from research.catalogue import ConfigError
+from research.config import overrides
 from research.data import curation, external, sampling, sources
 from research.data.arrays import from_arrays
 from research.data.dataset import take
+from research.train import experiment, program
 
 NAMES = ('ant', 'bee', 'cat', 'dog', 'eel', 'fox', 'gnu', 'hen', 'ibis', 'jay')
 
@@ -219,6 +221,20 @@ def test_texts_join_and_are_compared_as_texts():
         'removed': {curation.LEAKED: 1, 'duplicates': 1},
     }
     assert 'july' in dataset.tokenizer and len(dataset.splits['train']) == 4
+
+
+def test_variants_share_what_they_can():
+    session = program.Session()
+
+    def loaded(**changes):
+        config = overrides.apply(overrides.defaults(), {f'data.{key}': value for key, value in changes.items()})
+        return experiment.load_data(config, session)
+
+    more = ({'name': 'techniques:inverted', 'count': 50},)
+    plain, one, other = loaded(), loaded(external=more), loaded(external=more, filters=('duplicates',))
+    assert plain.arrays is loaded(examples=90).arrays and one.arrays is other.arrays and len(session.stores) < 6
+    assert one.external == other.external and plain.card == {}
+    assert loaded(external=more, split_seed=1).checksum != one.checksum
 
 
 def test_sources_are_read_by_name_and_cut():

@@ -1,6 +1,10 @@
 """The report's table of what the training data are made of."""
 
-from research.report import data_cards
+import json
+
+import fabricate
+
+from research.report import data_cards, pages
 
 MAIN = {'name': 'digits', 'licence': '', 'price': 0.0, 'weight': 0.0, 'rows': 300, 'removed': {'leaked': 4}, 'kept': 296}
 MORE = {'name': 'more', 'licence': 'CC0', 'price': 0.25, 'weight': 0.0, 'rows': 80, 'removed': {'leaked': 9}, 'kept': 71}
@@ -28,3 +32,16 @@ def test_a_plan_tells_what_is_left_of_each_source():
         "training data of b: 296 of 300 from 'digits' (removed: 4 leaked)",
         "training data of b: 66 of 80 from 'more' (removed: 9 leaked, 5 junk), price 20",
     ]
+
+
+def test_the_report_has_a_section_where_there_is_something_to_tell(tmp_path):
+    workdir = fabricate.study(tmp_path / 'study', evaluations=2, seeds=3)
+    pages.write(workdir)
+    assert 'Data</h2>' not in (workdir / 'report.html').read_text() and '## Data' not in (workdir / 'report.md').read_text()
+    study = json.loads((workdir / 'study.json').read_text())
+    masked = {**CARD, 'personal': {'EMAIL': 12}}
+    (workdir / 'study.json').write_text(json.dumps(study | {'data': {'adam': masked}}))
+    pages.write(workdir)
+    html, markdown = ((workdir / f'report.{suffix}').read_text() for suffix in ('html', 'md'))
+    assert '| adam | more | CC0 | 80 | 9 | 71 | 20 |' in markdown and '>CC0<' in html and 'Data</h2>' in html
+    assert 'masked in the texts of all splits, adam: 12 EMAIL' in markdown
