@@ -89,9 +89,12 @@ def test_images_without_contrast_are_copies_of_one_another_alone():
     assert len(duplicates.find((flat / 255).astype(np.float32), (flat / 255).astype(np.float32))[0]) == 9
 
 
-def test_large_images_are_compared_when_averaged_down():
-    large = BLOBS[:20].repeat(5, 1).repeat(5, 2)
-    i, j, _ = duplicates.find(large[::-1], large)
+def test_large_images_are_compared_when_averaged_down(monkeypatch):
+    monkeypatch.setattr(duplicates, '_SIDE', 8)
+    grey = BLOBS[:20].mean(3).reshape(20, 8, 2, 6, 2).mean((2, 4))
+    np.testing.assert_allclose(duplicates._small(BLOBS[:20]), grey, rtol=1e-5)
+    blocks = np.tile(np.array([[-9, 9], [9, -9]])[:, :, None], (8, 6, 1))  # which averages leave out
+    i, j, _ = duplicates.find(BLOBS[19::-1] + 20.0 + blocks, BLOBS[:20] + 20.0)
     assert (i + j).tolist() == [19] * 20
 
 
