@@ -62,7 +62,8 @@ def _masks(cards: Mapping[str, Any]) -> list[str]:
     masked: dict[str, list[str]] = {}
     for name, card in cards.items():
         if counts := card.get('personal'):
-            masked.setdefault(', '.join(f'{count} {kind}' for kind, count in counts.items()), []).append(name)
+            told = ', '.join(f'{count} {kind}' for kind, count in counts.items() if count)
+            masked.setdefault(told or 'none found', []).append(name)
     return [
         f'Personal data masked in the texts of all splits, {", ".join(names)}: {counts}.' for counts, names in masked.items()
     ]

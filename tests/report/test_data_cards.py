@@ -39,9 +39,9 @@ def test_the_report_has_a_section_where_there_is_something_to_tell(tmp_path):
     pages.write(workdir)
     assert 'Data</h2>' not in (workdir / 'report.html').read_text() and '## Data' not in (workdir / 'report.md').read_text()
     study = json.loads((workdir / 'study.json').read_text())
-    masked = {**CARD, 'personal': {'EMAIL': 12}}
+    masked = {**CARD, 'personal': {'EMAIL': 12, 'IP': 0}}
     (workdir / 'study.json').write_text(json.dumps(study | {'data': {'adam': masked}}))
     pages.write(workdir)
     html, markdown = ((workdir / f'report.{suffix}').read_text() for suffix in ('html', 'md'))
     assert '| adam | more | CC0 | 80 | 9 | 71 | 20 |' in markdown and '>CC0<' in html and 'Data</h2>' in html
-    assert 'masked in the texts of all splits, adam: 12 EMAIL' in markdown
+    assert 'masked in the texts of all splits, adam: 12 EMAIL.' in markdown
