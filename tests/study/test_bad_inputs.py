@@ -152,7 +152,7 @@ LINES = [
     ('config.task.name = "regressions"', "Unknown task 'regressions'. Did you mean 'regression'?"),
     ('config.task.name = "regression"', "Unknown loss 'softmax'. Valid: squared."),
     ('config.task.name = "multilabel"', "Unknown loss 'softmax'. Valid: sigmoid."),
-    ('config.data.features = "age"', "'data.features' is 'age' (str), expected tuple"),
+    ('config.data.features = 3', "'data.features' is 3 (int), expected tuple"),
     ('config.task.name = "text_regression"', "Unknown loss 'softmax'. Valid: squared."),
     (
         'config.task.name = "question_answering"; config.task.label_smoothing = 0.1',
