@@ -1,7 +1,7 @@
 """Question: do icons of other styles help a network that sorts the icons of one theme by what they stand for?
 
 Run: python benchmarks/icons.py icons elementary=THEME faenza=THEME gnome=THEME mate=THEME  # its head says where themes are
-     python launch.py --config=configs/icons.py:icons --workdir=runs/icons
+     python launch.py --config=configs/icons.py --workdir=runs/icons
 """
 
 from research.config import base

@@ -6,6 +6,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 
 from research.config import overrides
@@ -34,6 +35,14 @@ def folder(tmp_path_factory):
         for name, array in zip(FILES[part], (images, (np.arange(count) % 10).astype(np.uint8)), strict=True):
             sizes = np.array(array.shape, '>i4').tobytes()
             (folder / name).write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+    drawn = np.random.default_rng(0)
+    for theme in ('elementary', 'faenza', 'gnome', 'mate'):
+        for kind in range(7):
+            (folder / theme / f'class{kind}').mkdir(parents=True)
+            for i in range(20):
+                PIL.Image.fromarray(drawn.integers(0, 256, (8, 8, 3), np.uint8)).save(
+                    folder / theme / f'class{kind}' / f'{i}.png'
+                )
     for part, name in enumerate(('noun', 'verb', 'adj', 'adv')):
         (folder / f'data.{name}').write_text(''.join(f'{i} 0{part} n 01 | text {i} of {name}s\n' for i in range(1300)))
     return folder
@@ -52,7 +61,7 @@ def prepared(tmp_path_factory):
 )
 def test_every_variant_is_built_and_typed(path, folder, prepared, monkeypatch, plain):
     monkeypatch.setenv('TFDS_DATA_DIR', str(prepared))
-    made = plan.make(str(path), {})
+    made = plan.make(f'{path}:{folder}' if path.stem == 'icons' else str(path), {})
     if made.config['data']['name'] in IDX + WORDNET:
         made = plan.make(str(path), {'data.path': str(folder)})
     session = Session()

@@ -16,7 +16,8 @@ def owners(config: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]])
     """Each distinct list of augmentations: its first variant -> all variants with it; {} where none augments."""
     found: dict[str, list[str]] = {}
     for name, changes in variants.items():
-        group = overrides.apply(config, changes).get('augment', {})
+        variant = overrides.apply(config, changes)
+        group = variant.get('augment', {})
         if group.get('names'):  # studies of earlier versions have none
             found.setdefault(json.dumps(group, sort_keys=True), []).append(name)
     return {names[0]: names for names in found.values()}

@@ -144,13 +144,14 @@ def load_data(config: Mapping[str, Any], session: Session, whole: bool = False) 
             session.stores[source] = data.read(group, whole)
         return session.stores[source]
 
-    own = [str(group[field]) for field in data.READ]
-    joined = *own, str(group['external']), group['split_seed'] if group['external'] else 0
-    if joined not in session.stores:
-        session.stores[joined] = external.join(read(group), group, read)
-    key = (*joined, *(str(group[field]) for field in data.CUT))
+    source = tuple(str(group[field]) for field in data.READ)
+    if group['external']:
+        source = (*source, str(group['external']), group['split_seed'])
+        if source not in session.stores:
+            session.stores[source] = external.join(read(group), group, read)
+    key = (*source, *(str(group[field]) for field in data.CUT))
     if key not in session.datasets:
-        session.datasets[key] = data.cut(session.stores[joined], group)
+        session.datasets[key] = data.cut(session.stores[source] if group['external'] else read(group), group)
     dataset, expected = session.datasets[key], group['checksum']
     if expected and dataset.checksum != expected:
         raise catalogue.ConfigError(

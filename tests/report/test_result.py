@@ -35,6 +35,7 @@ def test_a_study_runs_from_python_and_its_command_repeats_it(tmp_path, monkeypat
     assert (summary['study'], summary.failed, summary.workdir) == ('mine', 1, workdir)
     assert summary == json.loads((workdir / 'summary.json').read_text())
 
+    monkeypatch.setitem(sys.modules, 'pandas', None)  # as if it were not installed
     rows = summary.table()
     assert [row['name'] for row in rows] == ['baseline'] and rows[0]['mean'] == summary['variants'][0]['mean']
     frame = types.SimpleNamespace(set_index=lambda key: key)

@@ -26,7 +26,14 @@ def asked(tmp_path, **changes):
     for run in made.runs:
         (workdir / 'runs' / run.id).mkdir(parents=True, exist_ok=True)
         (workdir / 'runs' / run.id / 'result.json').write_text('{}')
-    folder.write_study(workdir, made, {'baseline': types.SimpleNamespace(total=128)}, '', [], {'platform': 'cpu'})
+    folder.write_study(
+        workdir,
+        made,
+        {'baseline': types.SimpleNamespace(total=128, dataset=types.SimpleNamespace(card={}))},
+        '',
+        [],
+        {'platform': 'cpu'},
+    )
     for name in ('report.html', 'report.md', 'summary.json', 'pareto.png'):
         (workdir / name).write_text(str(changes))
     return json.loads((workdir / 'study.json').read_text())

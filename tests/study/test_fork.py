@@ -89,7 +89,7 @@ def get_config():
     config = base.get_config()
     config.task.loss = 'fork_parts:cross_entropy'
     config.data.name = 'fork_parts:load'
-    config.augment = {'name': 'fork_parts:shaded', 'strength': 1.0}
+    config.augment = {'names': ('fork_parts:shaded',), 'shaded': {'strength': 1.0}}
     config.model.name = 'fork_parts:Net'
     config.model.units = (16,)
     config.compress = {'name': 'fork_parts:seen', 'factor': 1.0}
