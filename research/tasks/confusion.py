@@ -8,6 +8,7 @@ least of the groups of the field 'group' (Sagawa et al. 2020, Distributionally r
 Letters: N examples, K classes, G groups.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ def judge(rows: Mapping[str, Any]) -> dict[str, float]:
     Args:
       rows: 'label' and 'answer', whole numbers [N]; maybe 'confidence', float32 [N], and 'group', whole numbers [N].
     """
-    metrics = of_matrix(matrix(rows['label'], rows['answer']))
+    metrics = of_classes(rows['label'], rows['answer'])
     correct = np.asarray(rows['label']) == rows['answer']
     if 'confidence' in rows:
         metrics['calibration_error'] = calibration_error(correct, np.asarray(rows['confidence'], np.float64))
@@ -36,24 +37,26 @@ def judge(rows: Mapping[str, Any]) -> dict[str, float]:
 
 def recorded(rows: Mapping[str, Any]) -> dict[str, Any]:
     """For the record of a run: 'confusion', a matrix of up to 100 classes, and 'groups', (group, examples, right) each."""
-    counts = matrix(rows['label'], rows['answer'])
-    correct = np.asarray(rows['label']) == rows['answer']
+    label, answer = (np.asarray(rows[name], np.int64) for name in ('label', 'answer'))
+    classes, correct = int(max(label.max(), answer.max())) + 1, label == answer
     return {
-        **({'confusion': counts.tolist()} if len(counts) <= _MOST else {}),
+        **({'confusion': matrix(label, answer, classes).tolist()} if classes <= _MOST else {}),
         **({'groups': groups(rows['group'], correct)} if 'group' in rows else {}),
     }
 
 
-def matrix(label: Any, answer: Any) -> np.ndarray:
-    """How many examples of class i were answered with class j: int64 [K, K], up to the largest class that occurs."""
-    label, answer = (np.asarray(values, np.int64) for values in (label, answer))
-    classes = int(max(label.max(), answer.max())) + 1
+def matrix(label: np.ndarray, answer: np.ndarray, classes: int) -> np.ndarray:
+    """How many examples of class i were answered with class j, of int64 [N] each: int64 [K, K]."""
     return np.bincount(label * classes + answer, minlength=classes**2).reshape(classes, classes)
 
 
-def of_matrix(counts: np.ndarray) -> dict[str, float]:
-    """`METRICS` of a matrix [K, K]."""
-    examples, answers, hits = counts.sum(1).astype(float), counts.sum(0).astype(float), np.diag(counts).astype(float)
+def of_classes(label: Any, answer: Any) -> dict[str, float]:
+    """`METRICS` of whole numbers [N] each, from three counts a class: a matrix [K, K] of 21,841 classes would take 3.8 GB."""
+    label, answer = (np.asarray(values, np.int64) for values in (label, answer))
+    classes = int(max(label.max(), answer.max())) + 1
+    examples, answers, hits = (
+        np.bincount(values, minlength=classes).astype(float) for values in (label, answer, label[label == answer])
+    )
     there, either, total = examples > 0, examples + answers > 0, examples.sum()
     recall = hits[there] / examples[there]
     spread = (total**2 - (answers**2).sum()) * (total**2 - (examples**2).sum())
@@ -66,7 +69,9 @@ def of_matrix(counts: np.ndarray) -> dict[str, float]:
 
 
 def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
-    """The expected calibration error of answers, bool [N], with their probabilities, float64 [N]."""
+    """The expected calibration error of answers, bool [N], with their probabilities, float64 [N]; NaN if one is not finite."""
+    if not np.isfinite(confidence).all():  # of a run that diverged, whose loss the loop looks at next
+        return math.nan
     bins = np.clip(np.ceil(confidence * _BINS) - 1, 0, _BINS - 1).astype(int)
     return float(np.abs(np.bincount(bins, correct - confidence, _BINS)).sum() / len(correct))
 

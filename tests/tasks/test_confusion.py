@@ -1,5 +1,7 @@
 """Metrics of classes and groups against scikit-learn and their definitions."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -42,6 +44,26 @@ def test_calibration_error_is_that_of_its_definition():
     assert confusion.calibration_error(correct, confidence) == pytest.approx(expected)
     assert confusion.calibration_error(np.ones(3, bool), np.ones(3)) == 0
     assert confusion.calibration_error(np.zeros(3, bool), np.ones(3)) == 1
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_a_confidence_that_is_not_finite_has_no_calibration_error(bad):
+    rows = {'label': np.array([0, 1]), 'answer': np.array([0, 0]), 'confidence': np.array([0.5, bad], np.float32)}
+    metrics = confusion.judge(rows)
+    assert np.isnan(metrics['calibration_error']) and metrics['balanced_accuracy'] == 0.5
+
+
+def test_metrics_of_many_classes_take_memory_in_proportion_to_their_number():
+    label = np.arange(2000)
+    rows = {'label': label, 'answer': label[::-1].copy()}
+    tracemalloc.start()
+    try:
+        confusion.judge(rows)
+        assert confusion.recorded(rows) == {}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * 8 * len(label)  # the matrix alone has 2000 * 8 bytes a class
 
 
 def test_the_worst_group_is_the_one_with_the_lowest_accuracy():

@@ -185,6 +185,13 @@ def test_a_run_that_diverges_says_when(session, tmp_path):
     assert not (tmp_path / 'scored').exists()
 
 
+def test_a_run_whose_last_step_breaks_the_network_has_diverged(session, tmp_path):
+    """The loss of its only step is still finite; the evaluation after it meets confidences that are not."""
+    outcome = tiny.train(tiny.build(session, {'optimizer.learning_rate': 1e30, 'study.budget': '1st'}), tmp_path)
+    assert outcome.status == 'diverged' and outcome.metrics == {}
+    assert outcome.message.startswith('validation loss is nan after step 1')
+
+
 def test_a_stop_saves_everything_and_the_run_goes_on_from_there(finished, session, tmp_path, single_steps):
     built, outcome, directory = finished
     with pytest.raises(loop.Stopped):
