@@ -11,9 +11,14 @@ Config: {'data.imbalance': {'name': 'long_tail', 'ratio': 100.0}}, {'data.imbala
 Cost: fewer examples an epoch. Claim: with a ratio of 100 the error of a ResNet-32 on CIFAR-10 rises from 7 to 30 % (Cui et al.
 2019, table 2).
 
-`data.split_seed` draws which classes are rare and which examples stay; the same for every seed of a study. A larger ratio keeps
-a part of what a smaller one keeps. `data.examples` is taken before; a class that has too few already loses nothing, and none
-loses its last example. Clashes: data without classes are refused.
+`data.split_seed` draws which classes are rare and which examples stay; the same for every seed of a study. Only classes that
+occur in the training split are drawn. A larger ratio keeps a part of what a smaller one keeps. `data.examples` is taken before.
+
+The sizes are upper limits. No class loses its last example, so with 50 examples a class the ratio is at most 50. A class that
+has fewer than its limit loses nothing, so data that are not balanced can end with another ratio. Clashes: data without classes
+are refused.
+
+Letters: N examples, K classes that occur.
 """
 
 from collections.abc import Mapping
@@ -44,8 +49,18 @@ def long_tail(classes: int, ratio: float = 100.0) -> np.ndarray:
 
 
 def step(classes: int, ratio: float = 100.0, share: float = 0.5) -> np.ndarray:
-    """A `share` of the classes has 1 / ratio of the largest size. Returns the shares by rank, float64 [K]."""
-    return np.where(np.arange(classes) < classes - round(share * classes), 1.0, 1 / ratio)
+    """A `share` of the classes has 1 / ratio of the largest size. Returns the shares by rank, float64 [K].
+
+    Raises:
+      ConfigError: no class is rare, or all are.
+    """
+    rare = round(share * classes)
+    if not 0 < rare < classes:
+        raise catalogue.ConfigError(
+            f'data.imbalance.share is {share}, and the training split has {classes} classes: {rare} would be rare, expected '
+            'some but not all. Set the share nearer to 0.5, or choose data with more classes.'
+        )
+    return np.where(np.arange(classes) < classes - rare, 1.0, 1 / ratio)
 
 
 def thin(rows: np.ndarray, labels: np.ndarray | None, config: Mapping[str, Any]) -> np.ndarray:
@@ -60,7 +75,7 @@ def thin(rows: np.ndarray, labels: np.ndarray | None, config: Mapping[str, Any])
       int64 [n], in the order of `rows`. Of the class of rank r at most `share[r]` times the size of the largest class.
 
     Raises:
-      ConfigError: data without classes.
+      ConfigError: data without classes, or a step that leaves no class rare or none frequent.
     """
     if config['imbalance']['name'] == 'none':
         return rows
@@ -69,7 +84,7 @@ def thin(rows: np.ndarray, labels: np.ndarray | None, config: Mapping[str, Any])
             f"data.imbalance is '{config['imbalance']['name']}', and the data have no classes that could be thinned: expected "
             "a field 'label' of whole numbers. Choose other data, or set data.imbalance.name to 'none'."
         )
-    counts = np.bincount(labels)
+    _, counts = np.unique(labels, return_counts=True)
     shares = catalogue.build('imbalance', config['imbalance'], IMBALANCES, classes=len(counts))
     rank = order.drawn(config['split_seed'], len(counts), order.RANKS)
     most = np.maximum(np.rint(counts.max() * shares[rank]), 1)

@@ -58,6 +58,17 @@ def test_the_split_seed_draws_classes_and_examples():
     np.testing.assert_array_equal(one, thinned(100.0))
 
 
+def test_a_class_without_examples_takes_no_rank():
+    for name in ('long_tail', 'step'):
+        np.testing.assert_array_equal(thinned(100.0, name, labels=LABELS * 3 + 2), thinned(100.0, name))
+
+
+@pytest.mark.parametrize(('share', 'rare'), [(0.0, 0), (0.04, 0), (0.96, 10), (1.0, 10)])
+def test_a_step_with_one_size_is_refused(share, rare):
+    with pytest.raises(ConfigError, match=f'has 10 classes: {rare} would be rare, expected some but not all'):
+        thinned(10.0, 'step', share=share)
+
+
 def test_only_the_training_split_is_thinned_and_counts_follow():
     config = {**synthetic.BASE, 'name': 'digits', 'validation': 0.1, 'examples': 1000}
     plain = data.load(config)
