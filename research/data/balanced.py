@@ -113,7 +113,12 @@ def by_source(dataset: Dataset) -> Balanced:
 def _balanced(dataset: Dataset, field: str, power: float) -> Balanced:
     rows = dataset.splits['train']
     shape, dtype = dataset.fields[field][:2] if field in dataset.fields else (None, None)
-    if shape != () or dtype.kind not in 'iu' or rows.ndim > 1:
+    if rows.ndim > 1:
+        raise ConfigError(
+            f"data.sampling balances by the field '{field}' of one row a position, and data '{dataset.name}' has "
+            f"{rows.shape[1]} rows at each. Set data.sampling.name to 'shuffled', or choose other data."
+        )
+    if shape != () or dtype.kind not in 'iu':
         raise ConfigError(
             f"data.sampling balances by the field '{field}', a whole number for each example, and data '{dataset.name}' has "
             + (f'{dtype} {shape} of it' if field in dataset.fields else f'the fields {", ".join(sorted(dataset.fields))}')

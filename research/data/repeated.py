@@ -1,6 +1,7 @@
 """Repeated augmentation: each example stands several times in a batch, each time augmented with a draw of its own.
 
-Idea: the copies differ in their augmentation alone, so what their gradients share does not hang on it.
+Idea: the copies differ in their augmentation alone, so what their gradients share does not depend on the
+augmentation.
 
 Sources: Hoffer et al. 2020 (Augment your batch, section 3); Berman et al. 2019 (MultiGrain, section 3.2), who keep the size of
 the batch, as here.

@@ -17,7 +17,7 @@ from typing import Any
 from research.catalogue import ConfigError
 from research.config.files import Misfit
 
-# Noise multipliers that are looked at, as powers of two: epsilon is from millions down to next to nothing.
+# The range of noise multipliers searched, as powers of two: epsilon falls from millions to almost 0.
 _LEAST, _MOST = -6, 20
 # Of the power: the noise is at most 0.1 % more than needed, and never less.
 _PRECISION = 1e-3

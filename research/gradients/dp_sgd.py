@@ -1,8 +1,8 @@
 """Differentially private training: each example's gradient is clipped, and noise hides what any one of them adds.
 
 Idea: if one example can move a step only so far, noise of about that size makes it hard to tell whether it was there. Over the
-steps this adds up to an epsilon: no event is e^epsilon times as likely with one training example replaced by another, except
-with a probability of delta.
+steps this adds up to an epsilon: no event is more than e^epsilon times as likely with one training example replaced by another,
+except with a probability of delta.
 
 Source: Abadi et al. 2016 (Deep learning with differential privacy, algorithm 1).
 

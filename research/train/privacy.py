@@ -34,7 +34,7 @@ def check(config: Mapping[str, Any], collections: Iterable[str]) -> None:
         ),
         'data.batch.name': (
             data['batch']['name'] != 'constant',
-            "needs a batch of one size, by which its batches are drawn: set data.batch.name to 'constant'.",
+            "needs batches of one size, because each draws that many examples: set data.batch.name to 'constant'.",
         ),
         'data.repeats': (
             data['repeats'] > 1,

@@ -1,5 +1,6 @@
 """Balanced samplers: exact parts of an epoch, no example twice before its whole class, whoever asks for which part."""
 
+import dataclasses
 import pickle
 import time
 
@@ -93,6 +94,13 @@ def test_the_samplers_by_name():
         np.testing.assert_array_equal(np.bincount(labels[rows]), expected)
     with pytest.raises(ConfigError, match="by the field 'group'.*has the fields image, label"):
         sampling.create({'sampling': {'name': 'group_balanced'}, 'repeats': 1}, dataset, 8)
+
+
+def test_several_rows_a_position_are_refused_as_such():
+    dataset = data.load({**synthetic.BASE, 'name': 'digits'})
+    pairs = dataclasses.replace(dataset, splits={'train': dataset.splits['train'][:100].reshape(50, 2)})
+    with pytest.raises(ConfigError, match=r"field 'label' of one row a position, and data 'digits' has 2 rows at each\."):
+        balanced.class_balanced(pairs, 8)
 
 
 def test_a_sampler_takes_well_below_a_microsecond_an_example():
