@@ -22,8 +22,10 @@ _MOST_PANELS, _COLUMNS = 12, 3
 # Side of a panel, inches.
 _SIDE = 2.5
 _CAPTION = (
-    'F1 in % with (recall, precision), means over the seeds, on the test split. Recall: the share of the examples of a class '
-    'that were answered with it. Precision: the share of the answers with a class that were right. F1: their harmonic mean.'
+    'F1 in % with (recall, precision), means over the seeds where they are defined, on the test split. Recall: the share of '
+    'the examples of a class that were answered with it. Precision: the share of the answers with a class that were right. '
+    'F1: their harmonic mean. '
+    f'{words.MISSING} means undefined: the class has no test examples, or no run answered with it.'
 )
 
 
@@ -39,29 +41,35 @@ def matrices(records: Records) -> dict[str, np.ndarray]:
 
 
 def summarize(records: Records) -> dict[str, Any] | None:
-    """For summary.json: {names, training, examples, variants}; None where no run tells.
+    """For summary.json, {names, training, training_of, training_differs, examples, variants, left_out}; None without matrices.
 
-    names: of the K classes; training, examples: of each class in the training (of the first variant; None where it is not
-    known) and the test split; variants: name -> {recall, precision, f1}, means over seeds, K each.
+    names: of the K classes; training, examples: of each class in the training (None where it is not known) and the test split;
+    training_of: the variant whose training split that is; training_differs: variants with other counts; variants: name ->
+    {recall, precision, f1}, K each, means over the seeds where they are defined, None without; left_out: variants without a
+    matrix of every seed.
     """
     found = matrices(records)
     if not found:
         return None
     first = next(iter(found))
-    data = _data(records, first)
-    training = data.get('facts', {}).get('counts')
+    counts = {name: _data(records, name).get('facts', {}).get('counts') for name in found}
+    source = next((name for name in found if counts[name]), first)
     return {
-        'names': _named(data.get('class_names'), range(found[first].shape[1])),
-        'training': training,
+        'names': _named(_data(records, first).get('class_names'), range(found[first].shape[1])),
+        'training': counts[source],
+        'training_of': source,
+        'training_differs': [name for name in found if counts[name] and counts[name] != counts[source]],
         'examples': found[first][0].sum(1).tolist(),
-        'variants': {
-            name: {key: values.mean(0).tolist() for key, values in _scores(kept).items()} for name, kept in found.items()
-        },
+        'variants': {name: {key: _means(values) for key, values in _scores(kept).items()} for name, kept in found.items()},
+        'left_out': _left_out(records, found),
     }
 
 
 def groups(records: Records) -> dict[str, Any] | None:
-    """For summary.json: {names, examples, variants}, the last name -> mean accuracy over seeds of each group; None without."""
+    """For summary.json: {names, examples, variants, left_out}; None without.
+
+    variants: name -> mean accuracy over seeds of each group; left_out: variants without groups of every seed.
+    """
     found: dict[str, np.ndarray] = {}
     for variant, by_seed in records.results.items():
         kept = [by_seed[seed].get('groups') for seed in records.seeds]
@@ -72,22 +80,33 @@ def groups(records: Records) -> dict[str, Any] | None:
     names, examples, _ = next(iter(found.values()))[0].T.tolist()
     accuracy = {variant: (counts[:, :, 2] / counts[:, :, 1]).mean(0).tolist() for variant, counts in found.items()}
     known = _data(records, next(iter(found))).get('group_names')
-    return {'names': _named(known, names), 'examples': examples, 'variants': accuracy}
+    return {
+        'names': _named(known, names),
+        'examples': examples,
+        'variants': accuracy,
+        'left_out': _left_out(records, found),
+    }
 
 
 def class_table(classes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """headings, rows of text and caption: each class, or the ten with the lowest F1 in the first variant; no rows without."""
+    """headings, rows of text and caption: each class, or the ten with the lowest F1 in the first variant; no rows without.
+
+    Classes without test examples are not among the ten.
+    """
     if classes is None:
         return {'headings': [], 'rows': [], 'caption': ''}
     names, training, scores = classes['names'], classes['training'], classes['variants']
     shown, caption = range(len(names)), _CAPTION
     if len(names) > _MOST_CLASSES:
         first = next(iter(scores))
-        shown = np.argsort(scores[first]['f1'], kind='stable')[:_WORST].tolist()
-        caption = f'The {_WORST} of {len(names)} classes with the lowest F1 in {first}. {caption}'
+        tested = [k for k in shown if classes['examples'][k]]
+        shown = sorted(tested, key=lambda k: scores[first]['f1'][k])[:_WORST]
+        untested = f', without the {len(names) - len(tested)} that have no test examples' if len(tested) < len(names) else ''
+        caption = f'The {len(shown)} of {len(names)} classes with the lowest F1 in {first}{untested}. {caption}'
 
     def told(variant: str, k: int) -> str:
-        f1, recall, precision = (f'{100 * scores[variant][key][k]:.1f}' for key in ('f1', 'recall', 'precision'))
+        values = (scores[variant][key][k] for key in ('f1', 'recall', 'precision'))
+        f1, recall, precision = (words.MISSING if value is None else f'{100 * value:.1f}' for value in values)
         return f'{f1} ({recall}, {precision})'
 
     counted = training is not None
@@ -102,7 +121,7 @@ def class_table(classes: Mapping[str, Any] | None) -> dict[str, Any]:
             ]
             for k in shown
         ],
-        'caption': caption + ' Training examples are those of the baseline.' * counted,
+        'caption': caption + _training_sentence(classes) * counted + _left_out_sentence(classes),
     }
 
 
@@ -116,7 +135,7 @@ def group_table(found: Mapping[str, Any] | None) -> dict[str, Any]:
             [name, str(count), *(f'{100 * accuracy[g]:.1f}' for accuracy in found['variants'].values())]
             for g, (name, count) in enumerate(zip(found['names'], found['examples'], strict=True))
         ],
-        'caption': 'Accuracy in %, mean over the seeds, on the test split.',
+        'caption': 'Accuracy in %, mean over the seeds, on the test split.' + _left_out_sentence(found),
     }
 
 
@@ -139,7 +158,8 @@ def draw(records: Records, classes: Mapping[str, Any] | None, folder: Path) -> s
             panel = figure.add_axes(box)
             _panel(panel, variant, matrix, labels, left=column == 0, bottom=number + across >= len(shown))
     told = 'Rows: the true class; columns: the answer. A row adds up to 100 %, the darkest blue; the diagonal is the recall.'
-    return told + f' The first {_MOST_PANELS} of {len(means)} variants.' * (len(means) > len(shown))
+    told += f' The first {_MOST_PANELS} of {len(means)} variants.' * (len(means) > len(shown))
+    return told + _left_out_sentence(classes)
 
 
 def _panel(panel, variant: str, matrix: np.ndarray, labels: list[str], left: bool, bottom: bool) -> None:
@@ -153,7 +173,8 @@ def _panel(panel, variant: str, matrix: np.ndarray, labels: list[str], left: boo
     panel.tick_params(length=0)
     for k in places:
         colour = 'white' if shares[k, k] > 0.5 else drawing.INK
-        panel.text(k, k, f'{100 * shares[k, k]:.0f}', ha='center', va='center', fontsize=6.5, color=colour)
+        share = f'{100 * shares[k, k]:.0f}' if matrix[k].any() else words.MISSING
+        panel.text(k, k, share, ha='center', va='center', fontsize=6.5, color=colour)
 
 
 def _data(records: Records, variant: str) -> dict[str, Any]:
@@ -168,10 +189,37 @@ def _named(known: Sequence[str] | None, numbers: Iterable[int]) -> list[str]:
 
 
 def _scores(kept: np.ndarray) -> dict[str, np.ndarray]:
-    """recall, precision and f1 of matrices [S, K, K]: [S, K] each, 0 where nothing is divided."""
+    """recall, precision and f1 of matrices [S, K, K]: [S, K] each.
+
+    NaN: recall and f1 of a class without test examples, precision of one that was never answered.
+    """
     hits, examples, answers = np.diagonal(kept, axis1=1, axis2=2), kept.sum(2), kept.sum(1)
+    tested = np.where(examples > 0, examples, np.nan)
     return {
-        'recall': hits / np.maximum(examples, 1),
-        'precision': hits / np.maximum(answers, 1),
-        'f1': 2 * hits / np.maximum(examples + answers, 1),
+        'recall': hits / tested,
+        'precision': hits / np.where(answers > 0, answers, np.nan),
+        'f1': 2 * hits / (tested + answers),
     }
+
+
+def _means(values: np.ndarray) -> list[float | None]:
+    """Of [S, K] the mean of each class over the seeds where it is defined; None where it is in none."""
+    each = [column[~np.isnan(column)] for column in values.T]
+    return [float(column.mean()) if len(column) else None for column in each]
+
+
+def _left_out(records: Records, found: Mapping[str, Any]) -> list[str]:
+    return [variant for variant in records.results if variant != NULL and variant not in found]
+
+
+def _left_out_sentence(told: Mapping[str, Any]) -> str:
+    """Follows a caption."""
+    return (
+        f' Left out, because a run diverged or lacks these counts: {", ".join(told["left_out"])}.' if told['left_out'] else ''
+    )
+
+
+def _training_sentence(classes: Mapping[str, Any]) -> str:
+    """Follows a caption."""
+    others = ', '.join(classes['training_differs'])
+    return f' Training examples are those of {classes["training_of"]}.' + (f' They differ in {others}.' if others else '')

@@ -3,6 +3,7 @@
 import json
 
 import fabricate
+import matplotlib.axes
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -60,6 +61,70 @@ def test_of_many_classes_the_table_has_the_worst(tmp_path):
     assert '10 of 40 classes with the lowest F1 in baseline' in table['caption']
 
 
+def change(workdir, variant, seed, **entries):
+    run = records.read(workdir).results[variant][seed]
+    path = workdir / 'runs' / run['id'] / 'result.json'
+    path.write_text(json.dumps({**run, **entries}))
+    return path.parent
+
+
+def test_what_is_undefined_is_shown_as_missing(tmp_path, monkeypatch):
+    """Class 2 is never answered with, except in one seed; class 3 is not in the test split, and class 1 is never right."""
+    workdir, _ = study(tmp_path)
+    never = [[4, 2, 0, 0], [5, 0, 0, 1], [3, 1, 0, 0], [0, 0, 0, 0]]
+    once = [[4, 2, 0, 0], [5, 0, 0, 1], [1, 0, 3, 0], [0, 0, 0, 0]]
+    for seed, kept in enumerate((never, never, once)):
+        change(workdir, 'adam', seed, confusion=kept)
+        change(workdir, 'baseline', seed, confusion=never)
+    found = classes.summarize(records.read(workdir))
+    baseline, adam = (found['variants'][variant] for variant in ('baseline', 'adam'))
+    label, answer = (np.repeat(places, np.ravel(never)) for places in np.indices((4, 4)).reshape(2, -1))
+    scores = sklearn.metrics.precision_recall_fscore_support(label, answer, labels=range(4), zero_division=np.nan)
+    for key, expected in zip(('precision', 'recall', 'f1'), scores[:3], strict=True):
+        known = slice(3) if key == 'f1' else slice(4)  # scikit-learn has 0, from the wrong answers, without a test example
+        np.testing.assert_allclose(np.array(baseline[key], float)[known], expected[known])
+    assert adam['precision'][2] == 1.0 and adam['recall'][2] == pytest.approx(0.25)
+    rows = [row[3:] for row in classes.class_table(found)['rows']]
+    assert [row[0] for row in rows[1:]] == ['0.0 (0.0, 0.0)', '0.0 (0.0, –)', '– (–, 0.0)']
+    assert rows[2][1] == '28.6 (25.0, 100.0)'
+    written = []
+    monkeypatch.setattr(matplotlib.axes.Axes, 'text', lambda panel, x, y, text, **style: written.append(text))
+    classes.draw(records.read(workdir), found, tmp_path)
+    assert written[:4] == ['67', '0', '0', '–']
+
+
+def test_classes_without_test_examples_are_not_among_the_worst(tmp_path):
+    workdir, _ = study(tmp_path, 40)
+    for variant in ('baseline', 'adam'):
+        for seed in range(3):
+            kept = np.array(records.read(workdir).results[variant][seed]['confusion'])
+            kept[7:] = 0
+            change(workdir, variant, seed, confusion=kept.tolist())
+    table = classes.class_table(classes.summarize(records.read(workdir)))
+    assert sorted(row[0] for row in table['rows']) == sorted([HOSTILE, *'123456'])
+    assert 'The 7 of 40 classes with the lowest F1 in baseline, without the 33 that have no test examples.' in table['caption']
+
+
+def test_the_caption_names_whose_training_examples_these_are_and_who_is_left_out(tmp_path):
+    workdir, _ = study(tmp_path)
+    for seed in range(3):
+        folder = change(workdir, 'adam', seed)
+        (folder / 'data.json').write_text(json.dumps({'facts': {'counts': [9, 8, 7, 6]}}))
+    table = classes.class_table(classes.summarize(records.read(workdir)))
+    assert table['caption'].endswith('Training examples are those of baseline. They differ in adam.')
+    (change(workdir, 'baseline', 0) / 'data.json').unlink()
+    table = classes.class_table(classes.summarize(records.read(workdir)))
+    assert table['rows'][0][1] == '9' and table['caption'].endswith('Training examples are those of adam.')
+    change(workdir, 'baseline', 1, status='diverged', metrics={}, confusion=None, groups=None)
+    read = records.read(workdir)
+    found = classes.summarize(read)
+    table, grouped = classes.class_table(found), classes.group_table(classes.groups(read))
+    assert [row[1] for row in table['rows']] == ['9', '8', '7', '6']
+    left = 'Left out, because a run diverged or lacks these counts: baseline.'
+    assert table['caption'].endswith(f'Training examples are those of adam. {left}')
+    assert grouped['caption'].endswith(left) and classes.draw(read, found, tmp_path).endswith(left)
+
+
 def test_groups_have_their_mean_accuracy(tmp_path):
     workdir, _ = study(tmp_path)
     found = classes.groups(records.read(workdir))
@@ -67,6 +132,7 @@ def test_groups_have_their_mean_accuracy(tmp_path):
         'names': ['0', '1'],
         'examples': [30, 50],
         'variants': {v: pytest.approx([11 / 30, 0.5]) for v in ('baseline', 'adam')},
+        'left_out': [],
     }
 
 
@@ -88,8 +154,6 @@ def test_a_study_without_matrices_shows_nothing(tmp_path, without_plots):
 
 def test_damaged_matrices_are_left_out(tmp_path):
     workdir, _ = study(tmp_path, groups=False)
-    run = records.read(workdir).results['adam'][1]
-    path = workdir / 'runs' / run['id'] / 'result.json'
-    path.write_text(json.dumps({**run, 'confusion': [[1, 2]]}))
+    change(workdir, 'adam', 1, confusion=[[1, 2]])
     read = records.read(workdir)
     assert [*classes.matrices(read)] == ['baseline'] and classes.groups(read) is None
