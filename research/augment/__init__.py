@@ -50,8 +50,6 @@ TEXTS = {
     'token_swap': 'research.augment.tokens:token_swap',
 }
 AUGMENTATIONS = IMAGES | TEXTS
-# Those that mix the examples at positions 2k and 2k + 1, which have to be on one device.
-PAIRED = ('cutmix', 'mixup')
 OWN = ('names', 'resize')
 # What a config may not set: what each step hands over, and facts of the data (research.data.Dataset.facts) if asked for.
 GIVEN = ('keys', 'images', 'batch', 'facts')
@@ -66,7 +64,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
 def groups(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """`config.augment` as {key: {'name': name, **arguments}}, in the order in which they are applied."""
     named = {catalogue.key_of(name): name for name in config['names']}
-    return {key: {'name': name, **config.get(key, {})} for key, name in named.items()}
+    return {key: {**config.get(key, {}), 'name': name} for key, name in named.items()}
 
 
 def shows(fields: Collection[str]) -> bool:
@@ -74,14 +72,18 @@ def shows(fields: Collection[str]) -> bool:
     return 'image' in fields
 
 
+def paired(config: Mapping[str, Any]) -> list[str]:
+    """Of `config.augment.names` those that mix the examples at positions 2k and 2k + 1."""
+    resolved = functools.partial(catalogue.resolve, 'augmentation', entries=AUGMENTATIONS)
+    return [name for name in config['names'] if resolved(name) in map(resolved, ('cutmix', 'mixup'))]
+
+
 def check_pairs(config: Mapping[str, Any], size: int, devices: int) -> None:
-    """Raises Misfit where partners of `PAIRED` would not share a device: `size` examples of a (micro-)batch on all of them."""
-    if (paired := [name for name in config['names'] if name in PAIRED]) and (
-        size % 2 or size % devices == 0 and size // devices % 2
-    ):
+    """Raises Misfit where `paired` examples would not share a device: `size` examples of a (micro-)batch on all of them."""
+    if (mixed := paired(config)) and (size % 2 or size % devices == 0 and size // devices % 2):
         raise Misfit(
             'augment.names',
-            f"augmentation '{paired[0]}' mixes neighbours on one device, and {devices} of them share {size} examples of a step "
+            f"augmentation '{mixed[0]}' mixes neighbours on one device, and {devices} of them share {size} examples of a step "
             f'(or of a micro-batch): expected a multiple of {2 * devices}.',
         )
 

@@ -185,6 +185,13 @@ def _check_augmentations(config: Mapping[str, Any]) -> None:
             known = [f'augment.{known}' for known in (*augment.OWN, *keys)]
             named = " Add it to 'augment.names'." if key in augment.AUGMENTATIONS else nearest_key(f'augment.{key}', known)
             raise Misfit(f'augment.{key}', f"'augment.{key}': 'augment.names' does not name '{key}'.{named}")
+    for key in keys:
+        arguments = config.get(key, {})
+        if not isinstance(arguments, Mapping) or 'name' in arguments:
+            raise Misfit(
+                f'augment.{key}',
+                f"'augment.{key}' is {arguments!r}, expected arguments of it, such as 'augment.{key}.ARGUMENT'.",
+            )
     for key, group in augment.groups(config).items():
         _check_group(f'augment.{key}', group, _AUGMENTATION)
 
@@ -323,7 +330,7 @@ def _fits(hint: Any, value: Any) -> bool:
     if origin is typing.Literal:
         return value in inside
     if origin in _SEQUENCES:
-        if origin is tuple and inside and Ellipsis not in inside and len(value) != len(inside):
+        if origin is tuple and inside and Ellipsis not in inside and isinstance(value, tuple) and len(value) != len(inside):
             return False
         same = {h for h in inside if h is not Ellipsis}
         return isinstance(value, tuple) and (len(same) != 1 or all(_fits(*same, v) for v in value))

@@ -62,7 +62,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, batch_size: int) -> Samp
       batch_size: examples of the first step, over all hosts.
     """
     sampler = catalogue.build('sampler', config['sampling'], SAMPLERS, dataset=dataset, batch_size=batch_size)
-    return repeated.Repeated(sampler, config['repeats'], batch_size) if config['repeats'] > 1 else sampler
+    return repeated.create(sampler, config['repeats'], batch_size) if config['repeats'] > 1 else sampler
 
 
 def batches(sampler: Sampler, seed: int, start: int, steps: int, batch_size: int, host: int = 0, hosts: int = 1) -> np.ndarray:

@@ -23,7 +23,8 @@ _GAP_CAPTION = (
     'small one beside a low score underfitting.'
 )
 _MEMBERSHIP_CAPTION = (
-    ' Membership AUC: how well the loss alone tells training examples from others; 0.5 is a guess, 1 is always right.'
+    ' Membership AUC: how well the loss alone tells training examples from others; 0.5 is a guess, 1 is always right. Its '
+    'interval is over seeds: which n examples of each kind are compared moves all of them together, by about 0.41 / √n.'
 )
 _EPSILON_CAPTION = (
     ' Epsilon: of the weights of one run, at delta, among training splits that differ in one example; ∞ where training is not '

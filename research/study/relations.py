@@ -30,10 +30,10 @@ def check(config: Mapping[str, Any]) -> None:
     if ':' not in config['task']['name']:
         _check_metric(config)
     _check_batches(config)
-    if config['gradient']['name'] == 'selective_backprop' and (paired := {*augment.PAIRED} & {*config['augment']['names']}):
+    if config['gradient']['name'] == 'selective_backprop' and (paired := augment.paired(config['augment'])):
         raise Misfit(
             'augment.names',
-            f"augmentation '{min(paired)}' mixes neighbours, which selective backpropagation parts: leave one of the two out.",
+            f"augmentation '{paired[0]}' mixes neighbours, which selective backpropagation parts: leave one of the two out.",
         )
     if text := config['train']['memory_budget']:
         memory.parse(text)

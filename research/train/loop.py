@@ -6,6 +6,7 @@ The loop stops at boundaries alone (an evaluation, a checkpoint, the end), so be
 import contextlib
 import dataclasses
 import pathlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -147,7 +148,7 @@ class _Run:
         phase = self._phase(self.at.position)
         compiled, size = self.program.chunk(phase), phase.batch_size
         first, position, waiting, start = self.at.step, self.at.position, None, time.perf_counter()
-        step = first
+        step, ended = first, [start]
         while (going := position < boundary and not self._over(position)) or waiting is not None:
             sent = None
             if going:
@@ -155,9 +156,10 @@ class _Run:
                 steps = min(left, self.feed.capacity(size), _chunk_steps(compiled.rate))
                 asked = time.perf_counter()
                 chunk = self.feed.chunk(step, position, steps, size, self.at.levels)
-                if waiting is None or all(x.is_ready() for x in jax.tree.leaves(waiting[2])):  # the devices had nothing to do
-                    self.clock.seconds['waited'] += time.perf_counter() - asked
+                if ended:  # the devices had nothing to do since then
+                    self.clock.seconds['waited'] += time.perf_counter() - max(asked, ended[0])
                 state, sums = compiled(self.clock, state, chunk)
+                ended = _noted(sums)
                 self.state = state  # where a divergence is looked for
                 step, position, sent = step + steps, position + steps * size, (steps, size, sums)
             if waiting is not None:
@@ -275,6 +277,19 @@ class _Run:
             **privacy.spent(self.config, self.experiment.epoch, self.experiment.batch_size, self.at.step),
             **({} if self.peak_bytes is None else {'peak_growth_bytes': self.peak_bytes}),
         }
+
+
+def _noted(sums: Any) -> list[float]:
+    """A list that gets the time at which arrays are computed; until then it is empty."""
+    ended: list[float] = []
+
+    def wait():
+        with contextlib.suppress(Exception):  # whoever reads the sums is told
+            jax.block_until_ready(sums)
+        ended.append(time.perf_counter())
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ended
 
 
 def _chunk_steps(rate: float | None) -> int:

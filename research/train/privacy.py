@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from research import augment, catalogue, tasks
+from research import augment, catalogue, gradients, tasks
 from research.config.files import Misfit
 from research.gradients import accounting, dp_sgd
 
 
 def is_private(config: Mapping[str, Any]) -> bool:
     """Whether a run is to be differentially private."""
-    return config['gradient']['name'] == 'dp_sgd'
+    return catalogue.resolve('gradient', config['gradient']['name'], gradients.GRADIENTS) is dp_sgd.create
 
 
 def check(config: Mapping[str, Any], collections: Iterable[str]) -> None:
@@ -40,13 +40,23 @@ def check(config: Mapping[str, Any], collections: Iterable[str]) -> None:
             data['repeats'] > 1,
             'clips a row at a time, and an example in several rows moves the sum several times as far: set data.repeats to 1.',
         ),
+        'data.filters': (
+            bool(data['filters'] or data['external']),
+            'hides one example among others that stay the same, and what filters remove hangs on all of them: leave '
+            'data.filters and data.external empty, and filter the data before.',
+        ),
+        'data.imbalance.name': (
+            data['imbalance']['name'] != 'none',
+            'hides one example among others that stay the same, and how many of a class stay hangs on all of them: set '
+            "data.imbalance.name to 'none'.",
+        ),
         'data.pack': (data['pack'], 'hides a row, and a row of data.pack has several texts: set it to False.'),
         'data.pair': (
             data['pair'] == 'next',
             "hides a row, and with data.pair 'next' a text is in several rows: set it to ''.",
         ),
         'augment.names': (
-            any(name in augment.PAIRED for name in config['augment']['names']),
+            bool(augment.paired(config['augment'])),
             'clips the gradient of one example, and mixup and CutMix train on two at once: take another augmentation.',
         ),
         'task.name': (

@@ -60,6 +60,15 @@ def test_anything_but_such_a_batch_is_refused(name):
         made(name)
 
 
+def test_mixing_is_known_by_any_name():
+    names = ('cutout', 'research.augment.mixing:mixup', 'test_stage:flipped', 'cutmix')
+    assert augment.paired({'names': names}) == ['research.augment.mixing:mixup', 'cutmix']
+    with pytest.raises(ConfigError, match='4 of them share 12 examples.*expected a multiple of 8'):
+        augment.check_pairs({'names': names}, 12, 4)
+    augment.check_pairs({'names': names}, 16, 4)
+    augment.check_pairs({'names': ('cutout',)}, 3, 4)
+
+
 def test_a_field_that_nobody_reads_is_refused():
     with pytest.raises(ConfigError, match=r"added 'seen', which the task does not read \(it may read target\)"):
         made('next_class', reads=('target',))

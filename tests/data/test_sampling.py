@@ -50,14 +50,19 @@ def test_a_batch_that_hosts_cannot_share_is_refused():
         sampling.batches(sampling.Shuffled(np.arange(97)), 0, 0, 1, 10, host=0, hosts=4)
 
 
-@given(batch=st.integers(1, 40), repeats=st.integers(2, 5), seed=SEEDS, epochs=st.integers(1, 3))
-def test_copies_share_a_batch_and_are_no_neighbours(batch, repeats, seed, epochs):
-    sampler = repeated.Repeated(sampling.Shuffled(np.arange(101)), repeats, batch)
-    distinct = max(1, batch // repeats)
+@given(distinct=st.integers(2, 12), repeats=st.integers(2, 5), seed=SEEDS, epochs=st.integers(1, 3))
+def test_copies_share_a_batch_and_are_no_neighbours(distinct, repeats, seed, epochs):
+    sampler = repeated.create(sampling.Shuffled(np.arange(101)), repeats, distinct * repeats)
     whole = sampler(seed, 0, distinct * repeats * 20 * epochs)
-    blocks = whole.reshape(-1, repeats, distinct)
-    assert (blocks == blocks[:, :1]).all()
-    np.testing.assert_array_equal(blocks[:, 0].ravel(), order.indices(seed, 0, distinct * 20 * epochs, 101))
+    batches = whole.reshape(-1, repeats, distinct)
+    assert (batches == batches[:, :1]).all()
+    np.testing.assert_array_equal(batches[:, 0].ravel(), order.indices(seed, 0, distinct * 20 * epochs, 101))
     np.testing.assert_array_equal(np.concatenate([sampler(seed, p, p + 1) for p in range(30)]), whole[:30])
     np.testing.assert_array_equal(sampler(seed, 7, 31), whole[7:31])
     assert not len(sampler(seed, 5, 5))
+
+
+@pytest.mark.parametrize(('repeats', 'batch'), [(3, 64), (64, 64), (100, 64)])
+def test_a_batch_that_holds_no_several_examples_as_often_is_refused(repeats, batch):
+    with pytest.raises(ConfigError, match=f"'data.repeats' is {repeats}, and a batch has {batch} examples"):
+        repeated.create(sampling.Shuffled(np.arange(101)), repeats, batch)

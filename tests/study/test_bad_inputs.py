@@ -179,6 +179,12 @@ LINES = [
     ('config.augment.name = "cutout"', "Did you mean 'augment.names'"),
     ('config.augment.cutout = {"size": 4}', "'augment.names' does not name 'cutout'. Add it to 'augment.names'"),
     ('config.augment.names = ("token_mask",) * 2', "has 'token_mask' twice"),
+    ('config.augment.names = ("cutout",); config.augment.cutout = 4', "'augment.cutout' is 4, expected arguments of it"),
+    ('config.augment.names = ("cutout",); config.augment.cutout = {"name": "mixup"}', 'expected arguments of it'),
+    (
+        'config.augment.names = ("random_resized_crop",); config.augment.random_resized_crop = {"area": 0.5}',
+        "'augment.random_resized_crop.area' is 0.5 (float), expected",
+    ),
     ('config.augment.names = (3,)', "'augment.names' has 3 in it"),
     ('config.compress.name = "prune"', "Unknown compression 'prune'"),
     ('config.compress.name = "lora"; config.compress.rank = 0', "'compress.rank' is 0, expected at least 1"),
