@@ -4,6 +4,12 @@ Run: python launch.py --config=configs/augmentation.py --workdir=runs/augmentati
      python launch.py --config=configs/augmentation.py:10 --workdir=runs/augmentation_10  # 6,000
      python launch.py --config=configs/augmentation.py:100 --workdir=runs/augmentation_100  # 55,000
      Offline, idx files are taken from --config.data.path=DIR (Debian: dataset-fashion-mnist).
+
+Cost: 110 runs, 10 programs; half an hour on 2 cores beside other work. No augmentation takes more than 20 % more time.
+
+Result: with 600 images 79.98 ± 0.52 % over ten seeds. Better after Holm: randaugment +3.00 points (2.64 to 3.35), cutmix +1.54
+    (1.21 to 1.89), pad_crop +1.08 (0.62 to 1.53), mixup +0.70 (0.33 to 1.08). No effect shown: rotate +0.04, flip +0.00, cutout
+    -0.03, resized_crop -0.17, and the two best together, +0.30 (-0.72 to 1.22): too much for 60 epochs of a small network.
 """
 
 from research.config import base

@@ -10,6 +10,9 @@ Config: {'augment.names': ('rotate',), 'augment.rotate.degrees': 15}, and likewi
 Cost: four reads a pixel. Claim: 1.1 % errors on MNIST against 1.6 % without, affine changes of all kinds together (Simard et
 al., 800 hidden units).
 
+Effect: `rotate` by 10 degrees none shown, +0.04 points (-0.37 to 0.46) (a small CNN on 600 images of Fashion-MNIST, ten seeds,
+configs/augmentation.py).
+
 Pixels from outside the image are `fill`, in the unit of the images. Clashes: labels that depend on direction or size, such as
 the digits 6 and 9 beyond 90 degrees.
 

@@ -9,6 +9,9 @@ Config: {'augment.names': ('flip_horizontal',), 'augment.flip_horizontal.share':
 Cost: one read a pixel. Claim: with `pad_crop`, 4.72 % errors against 10.63 % without either (ResNet-18 on CIFAR-10, DeVries and
 Taylor 2017, table 1). Clashes: images that mean something else in a mirror, such as digits, letters and text; photographs
 upside down are rarely of use.
+
+Effect: `flip_horizontal` none shown, +0.00 points (-0.41 to 0.42) (a small CNN on 600 images of Fashion-MNIST, ten seeds,
+configs/augmentation.py).
 """
 
 from typing import Any

@@ -11,6 +11,9 @@ Config: {'augment.names': ('mixup',), 'augment.mixup.alpha': 0.2}, and likewise 
 Cost: next to nothing. Claim: errors of a ResNet-50 on ImageNet fall from 23.5 to 23.3 % in 90 epochs and from 23.6 to 22.1 % in
 200 (mixup, table 1), and from 23.7 to 21.4 % in 300 (CutMix, table 3).
 
+Effect: `mixup` +0.70 points (0.33 to 1.08), `cutmix` +1.54 (1.21 to 1.89) (a small CNN on 600 images of Fashion-MNIST, ten
+seeds, configs/augmentation.py).
+
 Rows 2k and 2k + 1 are partners, so that they share a device; the papers draw a permutation, which the random order of examples
 stands for. One share is drawn for a pair, from the key of its first row: that row keeps this share of itself, and the other
 row is the mirror image. Accuracy is counted by `label`, which stays. A pair with padding is left unmixed.

@@ -12,6 +12,9 @@ Cost: a CPU computes only what was drawn, image by image; other devices compute 
 Claim: 77.6 instead of 76.3 % for a ResNet-50 on ImageNet (RandAugment, table 3), which TrivialAugment equals without a search;
 11.2 instead of 26.9 % errors of a Wide-ResNet on corrupted CIFAR-10 (AugMix with its loss, table 1).
 
+Effect: `randaugment` +3.00 points (2.64 to 3.35), and none shown with `cutmix` behind it (a small CNN on 600 images of
+Fashion-MNIST, ten seeds, configs/augmentation.py).
+
 Nothing changes with `operations` 0, `strength` 0, and `width` or `depth` 0. A `magnitude` or a `severity` of 0 still lets
 autocontrast and equalize through, which have no strength, and in AugMix posterize. Moved pixels are interpolated, and pixels
 from outside are black. Floats should lie in [0, 1]. Saturation needs three channels and leaves other images as they are.

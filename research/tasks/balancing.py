@@ -15,6 +15,10 @@ Config: {'task.class_weights': 'inverse_frequency'}; {'task.class_weights': 'eff
 Cost: next to nothing. Claim: on CIFAR-10 with a long tail of ratio 100 the error falls from 29.6 to 25.4 % by weights with the
 best loss of theirs (Cui et al. 2019, table 2).
 
+Effect on balanced accuracy: logit adjustment +5.75 points (5.18 to 6.24), effective number +3.18 (2.58 to 3.67), the same from
+0.8 of the run on +2.01 (1.56 to 2.44), focal loss -0.83 (-1.38 to -0.28) (a long tail of Fashion-MNIST, ratio 100, ten seeds,
+configs/imbalance.py).
+
 Weights have the mean 1 over the classes, not over the examples, and the loss is divided by the number of examples, not by the
 sum of their weights: where rare classes weigh most, the step is smaller than without weights. A blended target has the weight
 of its classes in their shares; label smoothing does not change it. An evaluation has none of this, so losses of training and
