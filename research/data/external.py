@@ -8,8 +8,9 @@ Config: {'data.external': ({'name': 'my_paper.data:load', 'path': 'scans', 'pric
 
 A source is a mapping. 'name', 'path' and 'label' are as `data.name`, `data.path` and `data.label`; its training part is read
 and resized as the main data are. 'labels' is a table {their class: our class}; without it classes have the same names, or the
-same numbers where the source has no names. 'count' takes so many examples, drawn by `data.split_seed`. 'weight' is the source's
-share of an epoch; without it each example is seen once. 'price' is of one example.
+same numbers where the source has no names. Groups, tags and yes-or-no columns are joined by name, or by number where neither
+side has names; a source may bring groups that the main data have not. 'count' takes so many examples, drawn by
+`data.split_seed`. 'weight' is the source's share of an epoch; without it each example is seen once. 'price' is of one example.
 
 Nothing goes into validation or test, and `data.examples` and `data.imbalance` are of the main data alone. Training examples
 that are copies of a validation or test example are removed, of the main data too (research/data/duplicates.py).
@@ -28,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from research.catalogue import ConfigError, nearest
-from research.data import order
+from research.data import order, spans
+from research.data.arrays import checksum as of_arrays
 from research.data.dataset import Column, External, Store
 
 _KEYS: Mapping[str, tuple[type, ...]] = {
@@ -41,6 +43,9 @@ _KEYS: Mapping[str, tuple[type, ...]] = {
     'price': (int, float),
     'licence': (str,),
 }
+_TAGS = ('tags', spans.WORD_TAGS)
+# Fields whose numbers or columns have names, which other data may have in another order.
+_NAMED = ('label', 'labels', 'group', *_TAGS)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -100,7 +105,9 @@ def join(store: Store, config: Mapping[str, Any], read: Callable[[Mapping[str, A
             {**config, 'path': '', 'label': '', **{key: source[key] for key in ('name', 'path', 'label') if key in source}}
         )
         rows = _rows(where, theirs, source.get('count'), config['split_seed'])
-        added.append((theirs, rows, _fitting(where, store, theirs, rows, source)))
+        fitting, groups = _fitting(where, store, theirs, rows, source)
+        store = dataclasses.replace(store, group_names=groups)
+        added.append((theirs, rows, fitting))
         told = ' '.join(filter(None, (source['name'], pathlib.PurePath(source.get('path', '')).name)))
         given = told, source.get('licence', ''), float(source.get('price', 0)), float(source.get('weight', 0))
         sources.append(External(range(end, end + len(rows)), *given))
@@ -112,8 +119,10 @@ def join(store: Store, config: Mapping[str, Any], read: Callable[[Mapping[str, A
     if moments is not None:
         moments = np.concatenate([moments, *(theirs.moments[rows] for theirs, rows, _ in added)])
     sums = [store.checksum, *(theirs.checksum for theirs, _, _ in added)]
+    # The names of both sides decide what numbers mean, and are in no other checksum.
+    mapped = [of_arrays({field: Column(of[field]) for field in _NAMED if field in of}) for _, _, of in added]
     checksum = hashlib.sha256(
-        json.dumps([sums, [loud(source) for source in config['external']], config['split_seed']]).encode()
+        json.dumps([sums, mapped, [loud(source) for source in config['external']], config['split_seed']]).encode()
     ).hexdigest()[:16]
     return dataclasses.replace(store, arrays=arrays, moments=moments, checksum=checksum, external=tuple(sources))
 
@@ -133,8 +142,10 @@ def _rows(where: str, theirs: Store, count: int | None, split_seed: int) -> np.n
     return part.start + np.sort(order.drawn(split_seed, len(part), order.ELSEWHERE)[:count])
 
 
-def _fitting(where: str, ours: Store, theirs: Store, rows: np.ndarray, source: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Rows of a source in the fields and classes of the main data."""
+def _fitting(
+    where: str, ours: Store, theirs: Store, rows: np.ndarray, source: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """(rows of a source in the fields, classes, tags and groups of the main data; the names of all groups)."""
     told = [
         {name: f'{array.dtype} {array.shape[1:]}' for name, array in sorted(store.arrays.items())} for store in (ours, theirs)
     ]
@@ -149,7 +160,36 @@ def _fitting(where: str, ours: Store, theirs: Store, rows: np.ndarray, source: M
         arrays['label'] = _classes(where, ours, theirs, arrays['label'], source.get('labels'))
     elif 'labels' in source:
         raise ConfigError(f"{where} has a table of 'labels', and '{ours.name}' has no classes. Leave it out.")
-    return arrays
+    names = ours.class_names, theirs.class_names
+    if 'labels' in arrays and any(names):
+        arrays['labels'] = arrays['labels'][:, np.argsort(_by_name(where, 'yes-or-no columns', *names, range(len(names[1]))))]
+    for field in arrays.keys() & {*_TAGS}:
+        if any(names):
+            tags = arrays[field]
+            numbers = _by_name(where, 'tags', *names, np.unique(tags[tags >= 0]))
+            arrays[field] = np.where(tags < 0, tags, numbers[tags]).astype(tags.dtype)
+    groups = ours.group_names
+    if 'group' in arrays and (groups or theirs.group_names):
+        occurring = np.unique(arrays['group'])
+        brought = [theirs.group_names[number] for number in occurring] if theirs.group_names else []
+        groups = (*groups, *(name for name in brought if groups and name not in groups))
+        arrays['group'] = _by_name(where, 'groups', groups, theirs.group_names, occurring)[arrays['group']]
+    return arrays, groups
+
+
+def _by_name(where: str, what: str, ours: Sequence[str], theirs: Sequence[str], occurring: Sequence[int]) -> np.ndarray:
+    """The place among our names of each of theirs, int32 [K]; 0 of those that do not occur."""
+    if not ours or not theirs:
+        raise ConfigError(
+            f'{where} has {what} {_listed(theirs) if theirs else "without names"}, and those of the main data are '
+            f'{_listed(ours) if ours else "without names"}: expected names on both sides, or on neither. Read the other from a '
+            'table too.'
+        )
+    if unknown := [theirs[number] for number in occurring if theirs[number] not in ours]:
+        raise ConfigError(f'{where} has the {what} {_listed(unknown)}, which are none of {_listed(ours)}: rename them.')
+    found = np.zeros(len(theirs), np.int32)
+    found[occurring] = [ours.index(theirs[number]) for number in occurring]
+    return found
 
 
 def _classes(where: str, ours: Store, theirs: Store, labels: np.ndarray, table: Mapping[str, str] | None) -> np.ndarray:
@@ -161,20 +201,21 @@ def _classes(where: str, ours: Store, theirs: Store, labels: np.ndarray, table: 
     own = [*ours.class_names] or [*map(str, range(ours.classes))]
     names = [*theirs.class_names] or [*map(str, range(theirs.classes))]
     occurring = np.unique(labels).tolist()
+    table = table and {str(name): str(of_ours) for name, of_ours in table.items()}
     if table is None:
         by_number = not theirs.class_names
         table = {name: own[number] if by_number and number < len(own) else name for number, name in enumerate(names)}
-    elif wrong := sorted({*map(str, table)} - {*names}):
+    elif wrong := sorted({*table} - {*names}):
         raise ConfigError(f"{where}: 'labels' has {_listed(wrong)}, which are none of its classes.{nearest(wrong[0], names)}")
     elif holes := [names[number] for number in occurring if names[number] not in table]:
         raise ConfigError(f"{where}: 'labels' says nothing of {_listed(holes)}. Expected a class of ours for each of theirs.")
-    if unknown := sorted({str(table[names[number]]) for number in occurring} - {*own}):
+    if unknown := sorted({table[names[number]] for number in occurring} - {*own}):
         raise ConfigError(
             f"{where} has the classes {_listed(unknown)}, which '{ours.name}' has not. It has {_listed(own)}: map each by "
             "'labels', {their class: our class}."
         )
     found = np.zeros(len(names), np.int32)
-    found[occurring] = [own.index(str(table[names[number]])) for number in occurring]
+    found[occurring] = [own.index(table[names[number]]) for number in occurring]
     return found[labels]
 
 

@@ -1,5 +1,9 @@
 """Rows from elsewhere: which join the training split, in which classes, how often they are seen, and which are left out."""
 
+import dataclasses
+import pathlib
+import re
+
 import numpy as np
 import pytest
 import synthetic
@@ -82,6 +86,83 @@ def test_classes_are_mapped_by_name_or_by_the_table_and_numbers_where_there_are_
     assert labels(store(1, NAMES[::-1])) == [9 - label for label in plain]
     table = {str(number): 'cat' if number else 'dog' for number in range(10)}
     assert labels(store(1), labels=table) == [2 if label else 3 for label in plain]
+
+
+def test_the_numbers_of_a_table_may_be_whole_numbers():
+    table = {number: 'cat' if number else 'dog' for number in range(10)}
+    dataset = joined([{'name': store(1), 'labels': table}], main=store(0, NAMES))
+    assert {*take(dataset, dataset.splits['train'][-40:])['label'].tolist()} == {2, 3}
+
+
+def fields(seed, names=(), groups=(), **added):
+    """`store(seed)` with further fields of its 40 training and 20 test examples."""
+    given = {
+        part: {'image': images, **{field: np.resize(of, (len(images), *of.shape[1:])) for field, of in added.items()}}
+        for part, (images, _) in parts(seed).items()
+    }
+    return dataclasses.replace(from_arrays(f'number_{seed}', given), class_names=names, group_names=groups)
+
+
+def told(dataset, field):
+    return take(dataset, dataset.splits['train'][-40:])[field].tolist()
+
+
+GROUP, TAGS, ANSWERS = np.array([0, 1, 2]), np.array([[0, 1, -1], [1, 0, 0]]), np.array([[1, 0], [1, 1]], np.uint8)
+
+
+def test_groups_are_joined_by_name_and_may_be_new():
+    ours = fields(0, groups=('bonn', 'kiel', 'ulm'), group=GROUP)
+    dataset = joined([{'name': fields(1, groups=('kiel', 'rome', 'ulm'), group=GROUP)}], main=ours)
+    assert dataset.group_names == ('bonn', 'kiel', 'ulm', 'rome') and dataset.facts['groups'] == 4
+    assert told(dataset, 'group')[:4] == [1, 3, 2, 1]
+    # A second source knows those that the first one brought; a name without an example is none.
+    more = fields(2, groups=('none', 'rome'), group=np.array([1]))
+    dataset = joined([{'name': fields(1, groups=('kiel', 'rome', 'ulm'), group=GROUP)}, {'name': more}], main=ours)
+    assert dataset.group_names == ('bonn', 'kiel', 'ulm', 'rome') and {*told(dataset, 'group')} == {3}
+    with pytest.raises(ConfigError, match="has groups without names, and those of the main data are 'bonn'"):
+        joined([{'name': fields(1, group=GROUP)}], main=ours)
+    with pytest.raises(ConfigError, match="has groups 'a', 'b', 'c', and those of the main data are without names"):
+        joined([{'name': fields(1, groups=('a', 'b', 'c'), group=GROUP)}], main=fields(0, group=GROUP))
+    assert told(joined([{'name': fields(1, group=GROUP - 7)}], main=fields(0, group=GROUP)), 'group')[:3] == [-7, -6, -5]
+
+
+def test_yes_or_no_columns_and_tags_are_joined_by_name():
+    dataset = joined([{'name': fields(1, ('ripe', 'red'), labels=ANSWERS)}], main=fields(0, ('red', 'ripe'), labels=ANSWERS))
+    assert told(dataset, 'labels')[:2] == [[0, 1], [1, 1]]
+    dataset = joined([{'name': fields(1, ('b', 'a'), tags=TAGS)}], main=fields(0, ('a', 'b'), tags=TAGS))
+    assert told(dataset, 'tags')[:2] == [[1, 0, -1], [0, 1, 1]]
+    for field, values, what in (('labels', ANSWERS, 'yes-or-no columns'), ('tags', TAGS, 'tags')):
+        ours = fields(0, ('a', 'b'), **{field: values})
+        with pytest.raises(ConfigError, match=f"has the {what} 'c', which are none of 'a', 'b'"):
+            joined([{'name': fields(1, ('a', 'c'), **{field: values})}], main=ours)
+        with pytest.raises(ConfigError, match=f'has {what} without names'):
+            joined([{'name': fields(1, **{field: values})}], main=ours)
+
+
+def test_three_columns_in_a_circle():
+    answers = np.array([[1, 0, 0], [0, 1, 0]], np.uint8)
+    dataset = joined([{'name': fields(1, ('c', 'a', 'b'), labels=answers)}], main=fields(0, ('a', 'b', 'c'), labels=answers))
+    assert told(dataset, 'labels')[:2] == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_other_names_of_the_same_numbers_are_other_data():
+    sums = {joined([{'name': store(1, names)}], main=store(0, NAMES)).checksum for names in (NAMES, NAMES[::-1])}
+    groups = [fields(1, groups=names, group=GROUP) for names in (('a', 'b', 'c'), ('a', 'c', 'b'))]
+    sums |= {joined([{'name': one}], main=fields(0, groups=('a', 'b', 'c'), group=GROUP)).checksum for one in groups}
+    assert len(sums) == 4
+
+
+def test_the_example_of_the_documentation_is_read():
+    page = (pathlib.Path(__file__).parents[2] / 'docs/data.md').read_text()
+    (block,) = (one for one in re.findall(r'^```python\n(.*?)^```', page, re.MULTILINE | re.DOTALL) if 'data.external' in one)
+    read = {}
+    exec(block, read)
+    (source,) = read['config'].study.variants['scans']['data.external']
+    scans = from_arrays('scans', {'train': (parts(1)['train'][0], np.arange(40) % 2)})
+    scans = dataclasses.replace(scans, class_names=('boots', 'shirts'))
+    names = sources.CLASS_NAMES[read['config'].data.name]
+    dataset = joined([{**source, 'name': scans}], main=store(0, names))
+    assert {names[label] for label in told(dataset, 'label')} == {'Shirt', 'Ankle boot'}
 
 
 OTHER = ('cow', 'doe', *NAMES[2:])
