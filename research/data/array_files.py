@@ -6,6 +6,7 @@ Fields are those of a loader function, see research/data/sources.py.
 
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -44,9 +45,13 @@ def _arrays(given: pathlib.Path) -> Mapping[str, np.ndarray]:
     if not given.is_file() or given.suffix != '.npz':
         raise ConfigError(f"data.path='{given}': {_EXPECTED}.")
     try:
-        with np.load(given) as file:
+        file = np.load(given)
+        if isinstance(file, np.ndarray):
+            raise ConfigError(f'{given} is a single array, by its content a .npy file: {_EXPECTED}.')
+        with file:
             return {name: file[name] for name in sorted(file.files)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    # Damaged bytes end in each of these.
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise _unreadable(given, error) from error
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 _NUMBER = ':number'
+# A range of this share of the values is rounding of 64 bits; so many different values are enough of any column.
+_ROUNDING, _FINE = 1e-13, 4096
 _EXPECTED = (
     f'expected a table ({", ".join(tables.KINDS)}, or a folder as datasets saves it), or a folder with train.csv and test.csv.'
 )
@@ -67,12 +69,14 @@ def _is_table(where: pathlib.Path) -> bool:
 
 
 def _named(where: str, table: 'pyarrow.Table', name: str, field: str) -> Any:
-    """A column, as pyarrow has it, without missing values."""
+    """A column, as pyarrow has it, without missing values; a blank text of a CSV is one."""
     if name not in table.column_names:
         raise ConfigError(f"{where} has no column '{name}'.{nearest(name, table.column_names)} {field} names it.")
     values = table[name]
     if values.null_count:
         _refuse(where, name, np.flatnonzero(values.is_null().to_numpy()), 'no value')
+    if _kind(table, name) == 'text' and (blank := [row for row, text in enumerate(values.to_pylist()) if not text.strip()]):
+        _refuse(where, name, np.array(blank), 'no value')
     return values
 
 
@@ -91,18 +95,27 @@ def _target(
     label = label or 'label' * ('label' in columns)
     if not label:
         raise ConfigError(f"{where['train']} has no column 'label'. Set data.label to one of: {', '.join(columns)}.")
-    several = tuple(name.strip() for name in label.split(','))
-    if label not in columns and len(several) > 1:
-        return {part: {'labels': _answers(where[part], table, several)} for part, table in read.items()}, several
-    if label not in columns and label.endswith(_NUMBER):
-        name = (label.removesuffix(_NUMBER),)
-        return {part: {'label': _numbers(where[part], table, name, 'data.label')[:, 0]} for part, table in read.items()}, ()
+    names = _targets(columns, label)
+    if len(names) > 1:
+        return {part: {'labels': _answers(where[part], table, names)} for part, table in read.items()}, names
+    if names[0] != label:
+        return {part: {'label': _numbers(where[part], table, names, 'data.label')[:, 0]} for part, table in read.items()}, ()
     values = {part: _named(where[part], table, label, 'data.label').to_pylist() for part, table in read.items()}
     kind = next((type(value) for of_part in values.values() for value in of_part), None)
     if kind not in (str, int, float, bool):
         raise ConfigError(f"{where['train']}: the column '{label}' is of {kind}, expected texts, whole numbers or numbers.")
     numbers, names = texts.numbered(where['train'], values)
+    for part in read if not names else ():
+        _refuse_collapsed(where[part], label, np.array(values[part], np.float64))
     return {part: {'label': of_part} for part, of_part in numbers.items()}, names
+
+
+def _targets(columns: Sequence[str], label: str) -> tuple[str, ...]:
+    """The columns that `data.label` names."""
+    if label in columns:
+        return (label,)
+    several = tuple(name.strip() for name in label.split(','))
+    return several if len(several) > 1 else (label.removesuffix(_NUMBER),)
 
 
 def _answers(where: str, table: 'pyarrow.Table', names: Sequence[str]) -> np.ndarray:
@@ -131,17 +144,24 @@ def _groups(
 
 def _features(where: str, table: 'pyarrow.Table', config: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the columns of numbers, those of the config or all that are left."""
+    targets = _targets(table.column_names, config['label'] or 'label')
     if config['features']:
-        return tuple(map(str, config['features']))
-    label = config['label'] or 'label'
-    taken = {label, label.removesuffix(_NUMBER), *(name.strip() for name in label.split(',')), config['group']}
-    left = [name for name in table.column_names if name not in taken]
-    for name in left:
-        if _kind(table, name) == 'text' and len(bad := _not_numbers(table[name].to_pylist())) < len(table) / 2:
+        if told := [name for name in map(str, config['features']) if name in targets]:
             raise ConfigError(
-                f"{where}: '{name}' would be a column of numbers, but for {len(bad)} rows such as {bad[0]} (counted from 0). "
-                'Mend them, or set data.features to the columns that are meant.'
+                f"data.features has '{told[0]}', which data.label names too: a network would read what it is to predict. Leave "
+                'it out of data.features.'
             )
+        return tuple(map(str, config['features']))
+    left = [name for name in table.column_names if name not in (*targets, config['group'])]
+    for name in left:
+        if _kind(table, name) != 'text' or len(bad := _not_numbers(table[name].to_pylist())) >= len(table) / 2:
+            continue
+        found = (
+            f'be a column of numbers, but for {len(bad)} rows such as {bad[0]} (counted from 0). Mend them'
+            if bad
+            else ('be a column of numbers, but they are written as texts. Write them without quotes')
+        )
+        raise ConfigError(f"{where}: '{name}' would {found}, or set data.features to the columns that are meant.")
     chosen = tuple(name for name in left if _kind(table, name) == 'number')
     if not chosen:
         raise ConfigError(
@@ -176,13 +196,32 @@ def _numbers(where: str, table: 'pyarrow.Table', names: Sequence[str], field: st
     columns = []
     for name in names:
         values = _named(where, table, name, field)
-        if _kind(table, name) != 'number':
-            bad = _not_numbers(values.to_pylist())
-            _refuse(where, name, np.array(bad or range(len(table))), 'no number')
-        columns.append(values.to_numpy().astype(np.float32))
+        if (kind := _kind(table, name)) != 'number' and (bad := _not_numbers(values.to_pylist())):
+            _refuse(where, name, np.array(bad), 'no number')
+        elif kind == 'other':
+            _refuse(where, name, np.arange(len(table)), 'no number')
+        given = values.to_numpy().astype(np.float64)
+        columns.append(given.astype(np.float32))
         if len(rows := np.flatnonzero(~np.isfinite(columns[-1]))):
             _refuse(where, name, rows, 'no finite number')
+        _refuse_collapsed(where, name, given)
     return np.stack(columns, 1)
+
+
+def _refuse_collapsed(where: str, name: str, values: np.ndarray) -> None:
+    """Raises ConfigError where most of the different values, float64 [N], are the same in float32.
+
+    Neither for a column that is constant but for rounding, nor for one so dense that what is left is fine enough.
+    """
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    if high - low <= _ROUNDING * max(abs(low), abs(high)):
+        return
+    different, left = len(np.unique(values)), len(np.unique(values.astype(np.float32)))
+    if left < min(different / 2, _FINE):
+        raise ConfigError(
+            f"{where}: the column '{name}' has {different} different values from {low:g} to {high:g}, of which 32 bits leave "
+            f'{left}. Subtract an offset first, such as {low:.17g}.'
+        )
 
 
 def _with_images(

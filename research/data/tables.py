@@ -20,11 +20,17 @@ def parts(given: pathlib.Path, readable: Callable[[pathlib.Path], bool], expecte
       expected: end of the message where there is none.
 
     Raises:
-      ConfigError: no training part.
+      ConfigError: no training part, or two files of a part.
     """
     if given.is_file():
         return {'train': given}
-    found = {part: where for part in PARTS for where in (given / part, *given.glob(f'{part}.*')) if readable(where)}
+    found: dict[str, pathlib.Path] = {}
+    for part in PARTS:
+        files = [where for where in (given / part, *sorted(given.glob(f'{part}.*'))) if readable(where)]
+        if len(files) > 1:
+            raise ConfigError(f"{given} has several '{part}': {', '.join(file.name for file in files)}. Leave one of them.")
+        if files:
+            found[part] = files[0]
     if not found and readable(given):
         return {'train': given}
     if 'train' not in found:
@@ -74,7 +80,9 @@ def _parquet(where: pathlib.Path) -> 'pyarrow.Table':
 def _saved(where: pathlib.Path) -> 'pyarrow.Table':
     import pyarrow
 
-    return pyarrow.concat_tables(pyarrow.ipc.open_stream(file).read_all() for file in sorted(where.glob('*.arrow')))
+    # `datasets` leaves what `map` and the like have made beside the data.
+    files = [file for file in sorted(where.glob('*.arrow')) if not file.name.startswith('cache-')]
+    return pyarrow.concat_tables(pyarrow.ipc.open_stream(file).read_all() for file in files)
 
 
 KINDS: Mapping[str, Callable[[pathlib.Path], Any]] = {

@@ -130,7 +130,7 @@ def _read(where: pathlib.Path, text: str, pair: str, label: str, group: str) -> 
         return _lines_of([where], pair, label)
     table = tables.read(where)
     named = {'text': text, 'pair': pair, 'label': label or 'label' * ('label' in table.column_names), 'group': group}
-    return {field: _column(where, table, name) for field, name in named.items() if name}
+    return {field: _column(where, table, name, field) for field, name in named.items() if name}
 
 
 def _decoded(file: pathlib.Path) -> str:
@@ -157,14 +157,17 @@ def _lines_of(files: Sequence[pathlib.Path], pair: str, label: str) -> dict[str,
     return {'text': first, 'pair': second, 'document': np.array(numbers, np.int32)}
 
 
-def _column(where: pathlib.Path, table: 'pyarrow.Table', name: str) -> list[Any]:
+def _column(where: pathlib.Path, table: 'pyarrow.Table', name: str, field: str) -> list[Any]:
     if name not in table.column_names:
         raise ConfigError(
             f"{where} has no column '{name}'.{nearest(name, table.column_names)} data.text, data.pair, data.label and "
             'data.group name them.'
         )
     values = table[name].to_pylist()
-    if missing := [row for row, value in enumerate(values) if value is None]:
+    blank = field in ('label', 'group')  # an empty cell of a TSV is no class
+    if missing := [
+        row for row, value in enumerate(values) if value is None or blank and isinstance(value, str) and not value.strip()
+    ]:
         raise ConfigError(f"{where}: {len(missing)} rows have no '{name}', the first is row {missing[0]}. Leave them out.")
     return values
 

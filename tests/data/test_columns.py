@@ -11,6 +11,7 @@ from pyarrow import csv, parquet
 from research import data
 from research.catalogue import ConfigError
 from research.config import overrides
+from research.data import array_files
 
 ROWS = {
     'age': [30, 41, 25, 52, 38, 29],
@@ -177,6 +178,9 @@ BAD = {**ROWS, 'height': [1.75, None, 1.82, None, 1.66, 1.9], 'odd': ['1', '2', 
         ('all.csv', {'label': 'red,more', 'features': ('age',)}, r"neither 0 nor 1 in the column 'more', counted from 0: 2\."),
         ('all.csv', {'label': 'red,rip', 'features': ('age',)}, "no column 'rip'. Did you mean 'ripe'"),
         ('all.csv', {'features': ('age',), 'resize': 3}, 'it has no images'),
+        ('all.csv', {'features': ('age', 'label')}, "data.features has 'label', which data.label names too"),
+        ('all.csv', {'features': ('age', 'price'), 'label': 'price:number'}, "data.features has 'price'"),
+        ('all.csv', {'features': ('ripe',), 'label': 'red, ripe'}, "data.features has 'ripe'"),
     ],
 )
 @pytest.mark.filterwarnings('ignore:.*one training example alone')
@@ -197,6 +201,53 @@ def test_a_table_without_a_label_or_with_one_class_is_refused(tmp_path):
         data.read(config(write(tmp_path / 'b.csv', {**ROWS, 'label': ['x'] * 6})))
     with pytest.raises(ConfigError, match="no column of numbers beside its label.*data.name to 'texts'"):
         data.read(config(write(tmp_path / 'c.csv', {name: ROWS[name] for name in ('town', 'label')})))
+
+
+@pytest.mark.parametrize('kind', ['csv', 'tsv', 'parquet'])
+def test_an_empty_cell_is_no_class_and_no_group(tmp_path, kind):
+    for column in ('label', 'town'):
+        path = write(tmp_path / f'{column}.{kind}', ROWS | {column: ['a', '', 'b', ' ', 'a', 'b']})
+        with pytest.raises(ConfigError, match=f"2 rows have no value in the column '{column}', counted from 0: 1, 3"):
+            data.read(config(path, features=('age',), group='town'))
+        for changes in ({}, {'group': 'town'}):
+            texts = config(path, name='texts', text='red', **changes)
+            if column == 'label' or changes:
+                with pytest.raises(ConfigError, match=f"2 rows have no '{column}', the first is row 1"):
+                    data.read(texts)
+
+
+def test_numbers_written_as_texts_are_read_where_they_are_named(tmp_path):
+    path = write(tmp_path / 'all.jsonl', ROWS | {'size': ['1.5', '2', '3e1', '-4', '5', '6']})
+    with pytest.raises(ConfigError, match="'size' would be a column of numbers, but they are written as texts.*data.features"):
+        data.read(config(path))
+    found = data.read(config(path, features=('size',))).arrays['features']
+    assert found[:,].tolist() == [[1.5], [2], [30], [-4], [5], [6]]
+
+
+def test_numbers_too_near_to_each_other_for_32_bits_are_refused(tmp_path):
+    times = 1_700_000_000 + np.arange(60)
+    rows = {'label': [*'ab'] * 30, 'time': times, 'since': times - times[0], 'tenth': 0.1 + 1e-17 * (times % 2)}
+    path = write(tmp_path / 'a.parquet', rows | {'dense': np.random.default_rng(0).uniform(size=60), 'as_float': times * 1.0})
+    said = "the column 'time' has 60 different values from 1.7e\\+09 to 1.7e\\+09, of which 32 bits leave 1. .* 1700000000"
+    for changes in ({'features': ('time',)}, {}, {'features': ('since',), 'label': 'time:number'}):
+        with pytest.raises(ConfigError, match=said):
+            data.read(config(path, **changes))
+    with pytest.raises(ConfigError, match="column 'as_float'"):
+        data.read(config(path, features=('since',), label='as_float'))
+    found = data.read(config(path, features=('since', 'tenth', 'dense'))).arrays['features'][:]
+    assert [len(np.unique(column)) for column in found.T][::2] == [60, 60]
+
+
+def test_two_files_of_a_part_are_refused(tmp_path):
+    write(tmp_path / 'train.csv'), write(tmp_path / 'train.tsv')
+    with pytest.raises(ConfigError, match="has several 'train': train.csv, train.tsv. Leave one"):
+        data.read(config(tmp_path))
+
+
+def test_what_datasets_has_cached_is_no_data(tmp_path):
+    saved = write(tmp_path / 'saved')
+    (saved / 'cache-0123.arrow').write_bytes((saved / 'data-00000-of-00001.arrow').read_bytes())
+    assert len(data.read(config(saved, features=('age',))).arrays['label']) == 6
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 4, 4), np.uint8)
@@ -244,3 +295,19 @@ def test_numpy_files_that_cannot_be_had_are_said(tmp_path):
     np.savez(tmp_path / 'gap.npz', image=PIXELS, label=np.arange(12) % 2)
     with pytest.raises(ConfigError, match='one column of labels'):
         data.read(config(tmp_path / 'gap.npz', name='arrays', label='x'))
+
+
+def test_damaged_numpy_files_are_said(tmp_path):
+    np.save(tmp_path / 'image.npy', PIXELS)
+    single = (tmp_path / 'image.npy').rename(tmp_path / 'single.npz')
+    with pytest.raises(ConfigError, match='is a single array, by its content a .npy file'):
+        data.read(config(single, name='arrays'))
+    np.savez_compressed(tmp_path / 'mine.npz', **ARRAYS)
+    content, refused = (tmp_path / 'mine.npz').read_bytes(), 0
+    for place in range(0, len(content), 7):
+        (tmp_path / 'mine.npz').write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            array_files.load(str(tmp_path / 'mine.npz'))
+        except ConfigError:
+            refused += 1
+    assert refused > 20
