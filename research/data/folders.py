@@ -22,6 +22,7 @@ from research.data import image_files
 from research.data.dataset import Column, Store
 
 _PARTS = {'train': 'train', 'test': 'test', **dict.fromkeys(('validation', 'val', 'valid'), 'validation')}
+_LIKE_PARTS = (*_PARTS, 'training', 'testing')
 _EXPECTED = 'DIR/CLASS/*.png, or DIR/train/CLASS/*.png and DIR/test/CLASS/*.png'
 
 
@@ -29,12 +30,18 @@ def load(config: Mapping[str, Any], whole: bool = False) -> Store:
     """The images of the folder `config['path']`, decoded once; see `image_files.decode` for the other arguments.
 
     Raises:
-      ConfigError: no such folder or classes, one class alone, a class without images, names that differ in case alone.
+      ConfigError: no such folder or classes, folders that look like parts, groups, one class alone, a class without images,
+        names that differ in case alone.
     """
     if not config['path']:
         raise ConfigError(f"data.name is 'images', and data.path is empty: expected a folder, {_EXPECTED}.")
     if config['label']:
         raise ConfigError(f"data.label is '{config['label']}', but images have their folders as classes: leave it empty.")
+    if config['group']:
+        raise ConfigError(
+            f"data.group is '{config['group']}', but images by folder have no groups: leave it empty, or list the files in a "
+            "table, data.name='table', with data.image and data.group."
+        )
     root = pathlib.Path(config['path']).expanduser()
     if not root.is_dir():
         raise ConfigError(f"data.path='{root}' is not a folder. Expected {_EXPECTED}.")
@@ -61,6 +68,11 @@ def _parts(root: pathlib.Path) -> dict[str, pathlib.Path]:
     """Part -> its folder, 'train' first."""
     found = _folders(root)
     if 'train' not in found or any(map(_is_image, os.listdir(found['train']))):  # a class may be called so
+        if found and all(name.casefold() in _LIKE_PARTS and _holds_folders(where) for name, where in found.items()):
+            raise ConfigError(
+                f"data.path='{root}' has the folders {', '.join(found)}, which would be classes and look like parts: expected "
+                f"{_EXPECTED}. Name parts 'train', 'test' and 'validation', or the classes otherwise."
+            )
         return {'train': root}
     if others := sorted(found.keys() - _PARTS.keys()):
         raise ConfigError(
@@ -71,6 +83,11 @@ def _parts(root: pathlib.Path) -> dict[str, pathlib.Path]:
     if named['validation'] > 1:
         raise ConfigError(f"data.path='{root}' has several folders for validation, {', '.join(found)}: leave one of them.")
     return {part: found[name] for part in ('train', 'test', 'validation') for name in found if _PARTS[name] == part}
+
+
+def _holds_folders(where: pathlib.Path) -> bool:
+    """Whether there are folders in it and nothing else."""
+    return all(entry.is_dir() for entry in where.iterdir() if not entry.name.startswith('.')) and bool(_folders(where))
 
 
 def _classes(root: pathlib.Path, where: pathlib.Path) -> dict[str, list[str]]:

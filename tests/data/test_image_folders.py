@@ -373,3 +373,22 @@ def test_a_study_of_a_folder(tmp_path, capsys):
     assert launch.launch(str(path), str(tmp_path / 'other'), {}) == launch.REFUSED
     said = capsys.readouterr().err
     assert "one class alone, 'light'" in said and 'Traceback' not in said
+
+
+@pytest.mark.parametrize('names', [('Train', 'Test'), ('training', 'testing'), ('TRAIN', 'val'), ('test', 'validation')])
+def test_folders_that_look_like_parts_are_no_classes(tmp_path, names):
+    for number, name in enumerate(f'{part}/{kind}' for part in names for kind in ('cat', 'dog')):
+        write(tmp_path, f'mine/{name}/{number}.png', drawn(number))
+    with pytest.raises(ConfigError, match=f'has the folders {", ".join(sorted(names))}, which would be classes and look like'):
+        data.read(config(tmp_path / 'mine'))
+
+
+def test_a_class_may_be_called_as_a_part_is(tmp_path):
+    for number in range(8):
+        write(tmp_path, f'mine/{("test", "Train")[number % 2]}/{number}.png', drawn(number))
+    assert data.read(config(tmp_path / 'mine', test=0)).class_names == ('Train', 'test')
+
+
+def test_images_by_folder_have_no_groups(folder):
+    with pytest.raises(ConfigError, match="data.group is 'town', but images by folder have no groups"):
+        data.read(config(folder, group='town'))
