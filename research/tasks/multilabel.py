@@ -1,8 +1,9 @@
 """Several yes-or-no questions about an image or a row of numbers: field 'labels' [N, K] of 0 and 1.
 
 The loss is the sigmoid cross-entropy, the mean over the K questions. Beside it the share of examples with all K answers right
-(`exact_match`), at a chance of 0.5; and by scikit-learn the mean over the questions of the average precision, of those that
-have a yes in the split, and F1 at 0.5: `f1_micro` counts all answers together, `f1_macro` is the mean over the questions.
+(`exact_match`), at a chance of 0.5; by scikit-learn the mean over the questions of the average precision, of those that have a
+yes in the split; and F1 of the yes answers at 0.5, 0 without any: `f1_micro` counts all answers together, `f1_macro` is the
+mean over the questions.
 
 Config: {'task.name': 'multilabel', 'task.loss': 'sigmoid', 'data.label': 'red,round,ripe', 'study.metric':
 'test/mean_average_precision'}. Label smoothing makes 1 and 0 of training 1 - s / 2 and s / 2.
@@ -35,8 +36,11 @@ def _judge(rows: Mapping[str, Any]) -> dict[str, float]:
     labels, chances = (np.asarray(rows[name]) for name in ('labels', 'chances'))
     asked = labels.any(0)
     precision = metrics.average_precision_score(labels[:, asked], chances[:, asked], average='macro') if asked.any() else 0.0
-    f1 = {kind: metrics.f1_score(labels, chances > 0.5, average=kind, zero_division=0) for kind in ('micro', 'macro')}
-    return dict(zip(JUDGED, map(float, (precision, f1['micro'], f1['macro'])), strict=True))
+    # Counted here, since scikit-learn takes a single question for two classes, and counts its noes too.
+    yes, said = labels > 0, chances > 0.5
+    hits, either = (yes & said).sum(0), yes.sum(0) + said.sum(0)
+    micro, macro = 2 * hits.sum() / max(either.sum(), 1), np.mean(2 * hits / np.maximum(either, 1))
+    return dict(zip(JUDGED, map(float, (precision, micro, macro)), strict=True))
 
 
 def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:

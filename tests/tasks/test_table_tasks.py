@@ -107,6 +107,14 @@ def test_answers_are_scored_as_scikit_learn_does():
     assert kept['correct'].mean() == pytest.approx(found['exact_match'])
 
 
+def test_of_a_single_question_yes_alone_is_scored():
+    labels = np.array([[1], [0], [0], [0], [1]], np.uint8)
+    chances = np.array([[0.9], [0.6], [0.1], [0.2], [0.3]])
+    found = multilabel._judge({'labels': labels, 'chances': chances})
+    f1 = sklearn.metrics.f1_score(labels[:, 0], chances[:, 0] > 0.5)
+    assert found == pytest.approx({'mean_average_precision': 5 / 6, 'f1_micro': f1, 'f1_macro': f1})
+
+
 def test_smoothing_of_answers_is_for_training_alone():
     batch = {'labels': np.array([[1, 0]], np.uint8), 'valid': np.ones(1, np.float32)}
     logits = jnp.array([[0.4, -2.0]])
