@@ -4,12 +4,14 @@ Grey files give one channel if all are grey, else all give three. Transparent pi
 colours, of an animation the first frame counts, and the orientation that a camera notes is not applied. Files of more than 8
 bits a channel are refused, because nobody knows which bits matter.
 
-A file that cannot be decoded is left out. What was prepared stays in `research.data.decoded`'s folder, under a hash of the
-files' names, sizes and times: a second launch does not decode again, and a changed file prepares all anew.
+A file that cannot be decoded is left out; one that the system does not let us read is an error. What was prepared stays in
+`research.data.decoded`'s folder, under a hash of the files' names, sizes and times: a second launch does not decode again, and
+a changed file prepares all anew.
 """
 
 import collections
 import concurrent.futures
+import errno
 import functools
 import hashlib
 import json
@@ -32,6 +34,9 @@ from research.data.dataset import Arrays, Column
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif')
 
 _GREY, _COLOUR = ('1', 'L', 'LA'), ('P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV')
+
+# Of an error that comes from a decoder or the file itself; others come from the system.
+_OF_THE_FILE = (None, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 # Bytes that are decoded before they are written.
 _BLOCK = 4 << 20
@@ -69,7 +74,8 @@ def decode(name: str, root: pathlib.Path, files: Sequence[str], config: Mapping[
       whole: compare prepared pixels with their checksum, which reads all of them.
 
     Raises:
-      ConfigError: images of several sizes and no size to bring them to; too many files that cannot be decoded.
+      ConfigError: images of several sizes and no size to bring them to; too many files that cannot be decoded;
+        a failure of the system.
     """
     digest = hashlib.sha256(json.dumps([_VERSION, PIL.__version__, config['resize'], config['crop']]).encode())
     for file in files:
@@ -237,6 +243,13 @@ def _picture(file: pathlib.Path, mode: str, resize: int, crop: int) -> tuple[np.
 
 
 def _reason(error: Exception) -> str:
+    """Why a file is left out, for good.
+
+    Raises:
+      ConfigError: a failure of the system, which may be gone the next time.
+    """
+    if isinstance(error, OSError) and error.errno not in _OF_THE_FILE:
+        raise ConfigError(f'An image file cannot be read: {error}. Mend that and start again; nothing was kept.') from error
     if isinstance(error, PIL.UnidentifiedImageError):
         return 'no image'
     if isinstance(error, FileNotFoundError):

@@ -1,6 +1,7 @@
 """Images of one's own in folders by class."""
 
 import concurrent.futures
+import errno
 import json
 import os
 import pathlib
@@ -392,3 +393,19 @@ def test_a_class_may_be_called_as_a_part_is(tmp_path):
 def test_images_by_folder_have_no_groups(folder):
     with pytest.raises(ConfigError, match="data.group is 'town', but images by folder have no groups"):
         data.read(config(folder, group='town'))
+
+
+@pytest.mark.parametrize('reads', [1, 60])  # of the heads of 40 files, and of their content
+def test_a_failure_of_the_system_is_not_kept(folder, monkeypatch, reads):
+    calls, opened = [], PIL.Image.open
+
+    def fails(file):
+        calls.append(file)
+        if len(calls) == reads:
+            raise OSError(errno.EMFILE, 'Too many open files')
+        return opened(file)
+
+    monkeypatch.setattr(PIL.Image, 'open', fails)
+    with pytest.raises(ConfigError, match='An image file cannot be read: .*Too many open files. Mend that'):
+        data.read(config(folder, bad_files=0.5))
+    assert len(data.read(config(folder, bad_files=0.5)).arrays['image']) == 40
