@@ -22,6 +22,7 @@ none comes again before all of its class have come. Clashes: `task.class_weights
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 
@@ -92,25 +93,41 @@ def quotas(counts: np.ndarray, power: float) -> np.ndarray:
       int64 [K], as many as there are examples, in proportion to `counts ** power`; what rounding down leaves over goes to the
       largest remainders.
     """
-    shares = counts**power
-    ideal = counts.sum() * shares / shares.sum()
+    return _places(counts**power, counts.sum())
+
+
+def _places(shares: np.ndarray, n: int) -> np.ndarray:
+    """n places in proportion to `shares`, int64 [K]."""
+    ideal = n * shares / shares.sum()
     places = np.floor(ideal).astype(np.int64)
-    left = counts.sum() - places.sum()
-    places[np.argsort(places - ideal, kind='stable')[:left]] += 1
+    places[np.argsort(places - ideal, kind='stable')[: n - places.sum()]] += 1
     return places
 
 
 def by_source(dataset: Dataset) -> Balanced:
-    """For each external source with a weight that share of an epoch's places; the other rows have what is left."""
-    rows, rest, members, shares = dataset.splits['train'], dataset.splits['train'], [], []
+    """For each external source with a weight that share of an epoch's places; the other rows have what is left.
+
+    Raises:
+      ConfigError: a share of which no examples are left.
+    """
+    rest, names, members, shares = dataset.splits['train'], [], [], []
     for source in dataset.external:
         if source.weight:
             inside = (rest >= source.rows.start) & (rest < source.rows.stop)
+            names.append(source.name)
             members.append(rest[inside])
-            shares.append(round(source.weight * len(rows)))
+            shares.append(source.weight)
             rest = rest[~inside]
-    left = max(0, len(rows) - sum(shares))
-    return Balanced((*members, rest), (*shares, left))
+    left = max(0.0, 1 - math.fsum(shares))
+    if len(rest) or left > 1e-9:  # weights such as three of 1 / 3 sum to 1 but for rounding
+        names, members, shares = [*names, dataset.name], [*members, rest], [*shares, left]
+    for name, rows, share in zip(names, members, shares, strict=True):
+        if not len(rows):
+            raise ConfigError(
+                f"'{name}' has a share of {share:g} of an epoch, and no training examples are left of it. Leave a filter of "
+                "data.filters out, or change the weights of 'data.external'."
+            )
+    return Balanced(tuple(members), tuple(_places(np.array(shares), len(dataset.splits['train'])).tolist()))
 
 
 def _balanced(dataset: Dataset, field: str, power: float) -> Balanced:

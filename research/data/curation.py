@@ -51,10 +51,10 @@ def curated(
     Returns:
       (the store, its texts masked where that is asked for; int64 [N] rows of its training split, rising; the data card, {}
       where nothing is asked for: 'steps', their names; 'sources', a list of {name, licence, price, weight, rows, removed:
-      {step: count}, kept}, the main data first; 'personal', kind -> how many were masked in the texts of all splits).
+      {step: count}, kept}, the main data first; 'personal', kind -> how many were masked in the texts of the final splits).
 
     Raises:
-      ConfigError: data that a filter cannot read, or a source of which nothing is left.
+      ConfigError: data that a filter cannot read; the main data, or a source with a weight, of which nothing is left.
     """
     if not store.external and not config['filters'] and config['personal'] == 'keep':
         return store, splits['train'], {}
@@ -83,7 +83,9 @@ def curated(
                 f'({", ".join(f"{step}: {count}" for step, count in source["removed"].items())}): expected some to be left. '
                 'Leave a filter out, or look at the data.'
             )
-    counts = dict(zip(personal.NAMES, finds.sum(0).tolist(), strict=True)) if finds is not None else {}
+    counts = {}
+    if finds is not None:
+        counts = dict(zip(personal.NAMES, finds[np.concatenate([rows, scored])].sum(0).tolist(), strict=True))
     return store, rows, {'steps': [*steps], 'sources': sources, 'personal': counts}
 
 
@@ -168,6 +170,14 @@ def _found(
         return make()['found'] if len(rows) else np.zeros(0, bool)
     module = sys.modules[find.__module__] if step != LEAKED else duplicates
     code = hashlib.sha256(b''.join(pathlib.Path(str(file)).read_bytes() for file in (module.__file__, __file__))).hexdigest()
-    versions = {name: importlib.metadata.version(name) for name in ('numpy', 'scikit-learn')}
+    versions = {name: _version(name) for name in ('numpy', 'scikit-learn', 'cleanlab')}
     read = [hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in (rows, scored, main)]
     return np.array(token_cache.kept([step, code, versions, store.checksum, read], make, 'filters')['found'])
+
+
+def _version(package: str) -> str:
+    """'' where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ''

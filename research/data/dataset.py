@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,7 +161,8 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
       config: `config.data`; of its fields those in `research.data.CUT` are read.
 
     Raises:
-      ConfigError: no test split, a cut that leaves nothing, or labels that are hidden.
+      ConfigError: no test split, a cut that leaves nothing or one example, labels that are hidden, or answers other than 0
+        and 1.
     """
     splits = _splits(store, config)
     facts: dict[str, Any] = {}
@@ -188,6 +189,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if label is not None and label.dtype.kind == 'f' and len(label.shape) == 1:
         (facts['label_mean'],), (facts['label_std'],) = _of_numbers(label, splits['train'])
     if 'labels' in store.arrays and len(store.arrays['labels'].shape) == 2:
+        _refuse_other_answers(store, splits)
         facts['labels'] = store.arrays['labels'].shape[1]
     arrays, checksum, saved = store.arrays, store.checksum, ''
     tags = arrays.get('tags', arrays.get(spans.WORD_TAGS))
@@ -245,20 +247,31 @@ def _splits(store: Store, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
         None if keys is None else keys[training],
     )
     splits = {'train': training[train], 'validation': parts['validation'] if official else training[validation], 'test': test}
+    asked = {split for split in ('test', 'validation') if config[split]}
     if keys is not None:
-        _refuse_single(store.name, splits, config)
+        asked |= {'train', 'test'} | ({'validation'} if official else set())
+    _refuse_single(store.name, splits, asked)
     return splits
 
 
-def _refuse_single(name: str, splits: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+def _refuse_single(name: str, splits: Mapping[str, np.ndarray], asked: Collection[str]) -> None:
     """Raises ConfigError where a split that was asked for has one example or none, which says nothing about others."""
     for split, rows in splits.items():
-        wanted = split != 'validation' or config['validation'] or config['official_validation']
-        if len(rows) < 2 and wanted:
+        if len(rows) < 2 and split in asked:
             sizes = ', '.join(f'{len(of_split)} {kind}' for kind, of_split in splits.items())
             raise ConfigError(
                 f"The {split} split of '{name}' has {len(rows)} examples ({sizes}), expected at least 2. Add some, or change "
                 'data.test, data.validation or data.examples.'
+            )
+
+
+def _refuse_other_answers(store: Store, splits: Mapping[str, np.ndarray]) -> None:
+    for split, rows in splits.items():
+        answers = store.arrays['labels'][rows]
+        if len(bad := np.flatnonzero(((answers != 0) & (answers != 1)).any(1))):
+            raise ConfigError(
+                f"The field 'labels' of '{store.name}' has {answers[bad[0]].tolist()} at {split} example {bad[0]}: "
+                f'{len(bad)} of {len(rows)} have other numbers than 0 and 1, no and yes. Mend them, or give the field another name.'
             )
 
 

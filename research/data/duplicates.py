@@ -16,7 +16,7 @@ of what it leaves out, bound the correlation from above (Cauchy-Schwarz), so tha
 Texts are copies if of their runs of three words they share at least 80 % (Jaccard similarity). Candidates are those with four
 equal MinHash values in a row, which misses fewer than one in a million at 0.8.
 
-Cost: once, kept on disk; 60,000 images of 28 x 28 against 10,000 in 43 s of one core. Claim: 3.3 % of CIFAR-10's
+Cost: once, kept on disk; 60,000 images of 28 x 28 against 10,000 in 53 s of one core. Claim: 3.3 % of CIFAR-10's
 test images and 10 % of CIFAR-100's have a copy in the training data (Barz and Denzler 2020); a language model recites training
 texts ten times less often without copies (Lee et al. 2022). Clashes: data where tiny changes make another class.
 """

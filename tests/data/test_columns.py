@@ -221,7 +221,7 @@ def test_numbers_written_as_texts_are_read_where_they_are_named(tmp_path):
     with pytest.raises(ConfigError, match="'size' would be a column of numbers, but they are written as texts.*data.features"):
         data.read(config(path))
     found = data.read(config(path, features=('size',))).arrays['features']
-    assert found[:,].tolist() == [[1.5], [2], [30], [-4], [5], [6]]
+    assert found[:].tolist() == [[1.5], [2], [30], [-4], [5], [6]]
 
 
 def test_numbers_too_near_to_each_other_for_32_bits_are_refused(tmp_path):

@@ -12,9 +12,9 @@ from scipy import ndimage
 from research import data
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.data import curation, external, sampling, sources
+from research.data import balanced, curation, external, sampling, sources
 from research.data.arrays import from_arrays
-from research.data.dataset import take
+from research.data.dataset import External, take
 from research.train import experiment, program
 
 NAMES = ('ant', 'bee', 'cat', 'dog', 'eel', 'fox', 'gnu', 'hen', 'ibis', 'jay')
@@ -261,6 +261,19 @@ def test_what_was_found_is_read_from_disk_the_next_time(tmp_path, monkeypatch):
     assert joined([{'name': leaking(5)}]).card['sources'][1]['removed'][curation.LEAKED] == 5
 
 
+def test_what_another_version_of_a_library_found_is_looked_for_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(curation, '_version', {'numpy': '1', 'scikit-learn': '1', 'cleanlab': '1'}.get)
+    joined([{'name': leaking(6)}])
+    monkeypatch.setattr(curation.duplicates, 'find', None)
+    joined([{'name': leaking(6)}])
+    for package in ('cleanlab', 'scikit-learn'):
+        with monkeypatch.context() as patch, pytest.raises(TypeError):
+            versions = {'numpy': '1', 'scikit-learn': '1', 'cleanlab': '1', package: '2'}
+            patch.setattr(curation, '_version', versions.get)
+            joined([{'name': leaking(6)}])
+
+
 def test_a_weight_is_the_share_of_every_epoch():
     dataset = joined([{'name': leaking(6), 'weight': 0.25}, {'name': store(2)}])
     n = len(dataset.splits['train'])
@@ -268,12 +281,35 @@ def test_a_weight_is_the_share_of_every_epoch():
     inside = dataset.external[0].rows
     for epoch in range(3):
         rows = sampler(0, epoch * n, (epoch + 1) * n)
-        assert ((rows >= inside.start) & (rows < inside.stop)).sum() == round(0.25 * n)
+        assert abs(((rows >= inside.start) & (rows < inside.stop)).sum() - 0.25 * n) < 1
         assert np.isin(rows, dataset.splits['train']).all()
     full = joined([{'name': store(1), 'weight': 0.5}, {'name': store(2), 'weight': 0.5}])
     rows = sampling.create({'sampling': {'name': 'shuffled'}, 'repeats': 1}, full, 10)(0, 0, 120)
     assert rows.min() >= 60 and len(rows) == 120  # none of the main data
     assert {*np.unique(rows, return_counts=True)[1]} <= {1, 2}
+
+
+def weighted(rows, *weights):
+    """A data set of 20 main rows and 10 of each weight, of which some `rows` are for training."""
+    ranges = [range(20 + 10 * i, 30 + 10 * i) for i in range(len(weights))]
+    given = [
+        External(of, f'number_{i}', '', 0.0, weight) for i, (of, weight) in enumerate(zip(ranges, weights, strict=True), 1)
+    ]
+    return dataclasses.replace(data.cut(store(0), synthetic.BASE), splits={'train': np.array(rows)}, external=tuple(given))
+
+
+def test_an_epoch_is_shared_out_without_rest():
+    third = balanced.by_source(weighted(range(50), *[1 / 3] * 3))
+    assert sum(third.quotas) == 50 and {*third.quotas[:3]} == {16, 17} and not sum(third.quotas[3:])
+    half = balanced.by_source(weighted([0, *range(20, 27), *range(30, 37)], 0.5, 0.5))
+    assert sum(half.quotas) == 15 and len(half(0, 0, 30)) == 30
+
+
+def test_a_share_of_nothing_is_refused_by_its_name():
+    assert len(balanced.by_source(weighted(range(20, 40), 0.5, 0.5))(0, 0, 40)) == 40
+    for rows, weights, name in ((range(30), (0.3, 0.3), 'number_2'), (range(20, 40), (0.3, 0.3), 'number_0')):
+        with pytest.raises(ConfigError, match=f"'{name}' has a share of 0.[34] of an epoch, and no training examples are left"):
+            balanced.by_source(weighted(rows, *weights))
 
 
 def test_the_price_is_of_what_was_taken():

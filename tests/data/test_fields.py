@@ -91,6 +91,24 @@ def test_there_are_as_many_tags_as_the_largest_of_any_part_says():
     assert of({'tags': np.array([[0, 2], [1, -1]])}, {'tags': np.array([[4, -1]])}).facts == {'tags': 5}
 
 
+def test_answers_are_yes_or_no_in_every_split():
+    good = np.array([[0, 1], [1, 0], [1, 1]])
+    for bad in (good * 2, good - 1, good * 0.5):
+        with pytest.raises(
+            ConfigError, match="The field 'labels' of 'mine' has .* at train example .* other numbers than 0 and 1"
+        ):
+            of({'labels': bad})
+        with pytest.raises(ConfigError, match='at test example'):
+            of({'labels': good.astype(bad.dtype)}, {'labels': bad})
+    assert of({'labels': good > 0}).facts == of({'labels': good * 1.0}).facts == {'labels': 2}
+
+
+@pytest.mark.parametrize('asked', [{'test': 1}, {'test': 0.02}, {'validation': 1}, {'validation': 0.02}, {'validation': 0.001}])
+def test_a_split_of_one_example_is_refused_where_it_was_asked_for(asked):
+    with pytest.raises(ConfigError, match=f'The {[*asked][0]} split of .* has [01] examples .* expected at least 2'):
+        data.load({**synthetic.BASE, 'name': 'synthetic:load', **asked})
+
+
 IDS = np.arange(3)
 
 

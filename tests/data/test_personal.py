@@ -132,7 +132,7 @@ MAIL = 'From ann@example.org, again'
 PLAIN = 'nothing of that kind here'
 
 
-def cut(setting, **fields):
+def cut(setting, changes=(), **fields):
     parts = {
         'train': {'text': [MAIL, PLAIN, 'call +49 30 901820 now', 'or not'], 'label': [0, 1, 0, 1]},
         'test': {'text': [MAIL, PLAIN], 'label': [0, 1]},
@@ -140,7 +140,7 @@ def cut(setting, **fields):
     parts = {part: {**table, **{field: of(table) for field, of in fields.items()}} for part, table in parts.items()}
     store = arrays.from_arrays('mails', parts)
     more = {'tokenizer': {'name': 'words', 'min_count': 1}, 'length': 8, 'pack': False}
-    return data.cut(store, {**synthetic.BASE, **more, 'personal': setting})
+    return data.cut(store, {**synthetic.BASE, **more, **dict(changes), 'personal': setting})
 
 
 def test_masked_texts_are_what_is_learnt_and_scored():
@@ -157,6 +157,17 @@ def test_dropped_texts_are_those_of_training():
     assert 'example' not in dropped.tokenizer
 
 
+def test_what_is_counted_is_in_a_split():
+    none = dict.fromkeys(personal.NAMES, 0)
+    assert cut('drop').card['personal'] == none | {'EMAIL': 1}  # of the test split
+    few = [cut('mask', {'examples': 1, 'split_seed': seed}) for seed in range(8)]
+    for dataset in few:
+        assert dataset.card['personal'] == none | {0: {'EMAIL': 2}, 2: {'EMAIL': 1, 'PHONE': 1}}.get(
+            int(dataset.splits['train'][0]), {'EMAIL': 1}
+        )
+    assert len({int(dataset.splits['train'][0]) for dataset in few}) > 2
+
+
 def test_second_texts_are_masked_too():
     pairs = cut('mask', pair=lambda table: table['text'][::-1])
     assert 'example' not in pairs.tokenizer and pairs.card['personal']['EMAIL'] == 4
@@ -166,7 +177,7 @@ def test_masks_are_read_from_disk_the_next_time(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     first = cut('mask')
     monkeypatch.setattr(personal, 'mask', None)
-    assert cut('mask').tokenizer == first.tokenizer and cut('drop').card['personal'] == first.card['personal']
+    assert cut('mask').tokenizer == first.tokenizer and cut('mask').card['personal'] == first.card['personal']
 
 
 def test_data_without_texts_are_refused():

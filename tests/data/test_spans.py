@@ -33,7 +33,7 @@ COLUMNS = {'text': 'tokens', 'label': 'tags'}, {'text': 'question', 'pair': 'con
 
 def config(path, columns, name='word_piece', **changes):
     changes = {**columns, 'length': 48, **{f'tokenizer.{key}': value for key, value in TOKENIZERS[name].items()}, **changes}
-    given = {'data.name': 'texts', 'data.path': str(path), 'data.tokenizer.name': name, 'data.validation': 0, 'data.test': 1}
+    given = {'data.name': 'texts', 'data.path': str(path), 'data.tokenizer.name': name, 'data.validation': 0, 'data.test': 2}
     return overrides.apply(overrides.defaults(), given | {f'data.{key}': value for key, value in changes.items()})['data']
 
 

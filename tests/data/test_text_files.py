@@ -24,7 +24,7 @@ ROWS = {
 def config(path, **changes):
     changes = {f'data.{name}': value for name, value in changes.items()}
     return overrides.apply(
-        overrides.defaults(), {'data.name': 'texts', 'data.path': str(path), 'data.test': 1, 'data.validation': 0, **changes}
+        overrides.defaults(), {'data.name': 'texts', 'data.path': str(path), 'data.test': 2, 'data.validation': 0, **changes}
     )['data']
 
 
