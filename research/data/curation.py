@@ -12,8 +12,10 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,7 @@ LEAKED = 'in validation or test'
 # Of the step that removes what `personal` finds something in.
 DROPPED = 'personal data'
 # What of a source's row in the card is told beside the steps.
-_GIVEN = ('name', 'licence', 'price', 'weight')
+_GIVEN = ('name', 'licence', 'price', 'weight', 'seconds')
 
 
 def curated(
@@ -50,32 +52,43 @@ def curated(
 
     Returns:
       (the store, its texts masked where that is asked for; int64 [N] rows of its training split, rising; the data card, {}
-      where nothing is asked for: 'steps', their names; 'sources', a list of {name, licence, price, weight, rows, removed:
-      {step: count}, kept}, the main data first; 'personal', kind -> how many were masked in the texts of the final splits).
+      where nothing is asked for: 'steps', their names; 'sources', a list of {name, licence, price, weight, rows, bytes,
+      seconds, removed: {step: count}, kept}, the main data first, with the bytes of its rows before filters in memory and the
+      seconds that reading took in this process; 'seconds', step -> what it took when its finds were made; 'personal',
+      kind -> how many were masked in the texts of the final splits).
 
     Raises:
       ConfigError: data that a filter cannot read; the main data, or a source with a weight, of which nothing is left.
     """
     if not store.external and not config['filters'] and config['personal'] == 'keep':
         return store, splits['train'], {}
-    store, finds = _masked(store, config['personal'])
+    given = store
+    store, finds, seconds = _masked(store, config['personal'])
     ranges = [source.rows for source in store.external]
     rows = np.concatenate([splits['train'], *(np.arange(one.start, one.stop) for one in ranges)])
     origin = np.repeat(np.arange(1 + len(ranges)), [len(splits['train']), *map(len, ranges)])
     sizes, steps = np.bincount(origin, minlength=1 + len(ranges)), {}
+    held = [_bytes(given, rows[origin == number]) for number in range(len(sizes))]
     scored = np.concatenate([splits['validation'], splits['test']])
     finders = dict(_steps(store, scored, config))
     if config['personal'] == 'drop':
         finders = {DROPPED: None, **finders}
     for step, find in finders.items():
-        found = finds[rows].any(1) if find is None else _found(step, find, store, rows, scored, origin == 0)
+        if find is None:
+            found = finds[rows].any(1)
+        else:
+            found, seconds[step] = _found(step, find, store, rows, scored, origin == 0)
         steps[step] = np.bincount(origin[found], minlength=len(sizes)).tolist()
         rows, origin = rows[~found], origin[~found]
     kept = np.bincount(origin, minlength=len(sizes)).tolist()
-    sources = [{'name': store.name, 'licence': '', 'price': 0.0, 'weight': 0.0}]
+    sources = [{'name': store.name, 'licence': '', 'price': 0.0, 'weight': 0.0, 'seconds': store.seconds}]
     sources += [{key: getattr(source, key) for key in _GIVEN} for source in store.external]
     for number, source in enumerate(sources):
-        source |= {'rows': int(sizes[number]), 'removed': {step: counts[number] for step, counts in steps.items()}}
+        source |= {
+            'rows': int(sizes[number]),
+            'bytes': held[number],
+            'removed': {step: counts[number] for step, counts in steps.items()},
+        }
         source['kept'] = kept[number]
         if source['rows'] and not source['kept'] and (source['weight'] or not number):
             raise catalogue.ConfigError(
@@ -86,7 +99,7 @@ def curated(
     counts = {}
     if finds is not None:
         counts = dict(zip(personal.NAMES, finds[np.concatenate([rows, scored])].sum(0).tolist(), strict=True))
-    return store, rows, {'steps': [*steps], 'sources': sources, 'personal': counts}
+    return store, rows, {'steps': [*steps], 'sources': sources, 'seconds': seconds, 'personal': counts}
 
 
 def spent(card: Mapping[str, Any]) -> float:
@@ -111,29 +124,43 @@ def examples(store: 'Store', rows: np.ndarray) -> np.ndarray:
     )
 
 
-def _masked(store: 'Store', setting: str) -> tuple['Store', np.ndarray | None]:
-    """The store with masked texts, and what was masked in each row, int64 [N, K]; None where texts are kept as they are."""
+def _bytes(store: 'Store', rows: np.ndarray) -> int:
+    """Of all fields of some rows, texts as UTF-8."""
+    return sum(
+        sum(len(text.encode()) for text in column[rows])
+        if column.dtype == object
+        else len(rows) * column.dtype.itemsize * math.prod(column.shape[1:])
+        for column in store.arrays.values()
+    )
+
+
+def _masked(store: 'Store', setting: str) -> tuple['Store', np.ndarray | None, dict[str, float]]:
+    """(the store with masked texts; what was masked in each row, int64 [N, K], None where texts are kept; its seconds)."""
     if setting == 'keep':
-        return store, None
+        return store, None, {}
     fields = [field for field in ('text', 'pair') if field in store.arrays]
     if not fields or (places := [field for field in spans.FIELDS if field in store.arrays]):
         why = f'{places[0]}, which masks would move' if fields else 'no texts'
         raise catalogue.ConfigError(f"data.personal is '{setting}', and '{store.name}' has {why}: set it to 'keep'.")
 
     def make() -> dict[str, np.ndarray]:
-        found = {}
+        found, began = {}, time.perf_counter()
         for field in fields:
             texts, found[f'{field} finds'] = personal.masked(store.arrays[field][:])
             found[field] = np.frombuffer(json.dumps(texts.tolist()).encode(), np.uint8)
-        return found
+        return found | {'seconds': np.array([time.perf_counter() - began])}
 
     code = hashlib.sha256(pathlib.Path(personal.__file__).read_bytes()).hexdigest()
-    kept = token_cache.kept(['personal', code, store.checksum], make, 'filters')
+    kept = token_cache.kept(['masks', code, store.checksum], make, 'filters')
     of_type = type(store.arrays['text'])
     texts = {field: of_type(np.array(json.loads(bytes(kept[field])), object)) for field in fields}
     checksum = hashlib.sha256(f'{store.checksum} masked by {code}'.encode()).hexdigest()[:16]
     finds = sum(np.array(kept[f'{field} finds']) for field in fields)
-    return dataclasses.replace(store, arrays={**store.arrays, **texts}, checksum=checksum), finds
+    return (
+        dataclasses.replace(store, arrays={**store.arrays, **texts}, checksum=checksum),
+        finds,
+        {'personal': kept['seconds'].item()},
+    )
 
 
 def _steps(store: 'Store', scored: np.ndarray, config: Mapping[str, Any]) -> Iterator[tuple[str, Callable[..., np.ndarray]]]:
@@ -153,10 +180,11 @@ def _steps(store: 'Store', scored: np.ndarray, config: Mapping[str, Any]) -> Ite
 
 def _found(
     step: str, find: Callable[..., np.ndarray], store: 'Store', rows: np.ndarray, scored: np.ndarray, main: np.ndarray
-) -> np.ndarray:
-    """What a filter finds among the rows, bool [N], read from disk where it is there."""
+) -> tuple[np.ndarray, float]:
+    """(what a filter finds among the rows, bool [N], read from disk where it is there; the seconds that it took to find)."""
 
     def make() -> dict[str, np.ndarray]:
+        began = time.perf_counter()
         labels = store.arrays['label'][rows] if store.classes is not None else None
         found = np.asarray(find(examples(store, rows), labels, main))
         if found.dtype != bool or found.shape != rows.shape:
@@ -164,15 +192,19 @@ def _found(
                 f"The filter '{step}' returned {found.dtype} {found.shape}, expected bool [{len(rows)}], True where an example "
                 'is to be removed.'
             )
-        return {'found': found}
+        return {'found': found, 'seconds': np.array([time.perf_counter() - began])}
 
-    if not len(rows) or step not in (LEAKED, *FILTERS):  # a function of one's own may be another than the last time
-        return make()['found'] if len(rows) else np.zeros(0, bool)
+    if not len(rows):
+        return np.zeros(0, bool), 0.0
+    if step not in (LEAKED, *FILTERS):  # a function of one's own may be another than the last time
+        made = make()
+        return made['found'], made['seconds'].item()
     module = sys.modules[find.__module__] if step != LEAKED else duplicates
     code = hashlib.sha256(b''.join(pathlib.Path(str(file)).read_bytes() for file in (module.__file__, __file__))).hexdigest()
     versions = {name: _version(name) for name in ('numpy', 'scikit-learn', 'cleanlab')}
     read = [hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in (rows, scored, main)]
-    return np.array(token_cache.kept([step, code, versions, store.checksum, read], make, 'filters')['found'])
+    kept = token_cache.kept([step, code, versions, store.checksum, read], make, 'filters')
+    return np.array(kept['found']), kept['seconds'].item()
 
 
 def _version(package: str) -> str:

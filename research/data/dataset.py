@@ -46,6 +46,7 @@ class External(NamedTuple):
     licence: str
     price: float
     weight: float
+    seconds: float = 0.0
 
 
 class Column:
@@ -103,6 +104,7 @@ class Store:
       group_names: likewise of the numbers in field 'group'.
       keys: uint64 [N], hashes of the examples' content, by which splits are cut; None: they are cut by position.
       external: sources whose rows belong to no part; all of them are for training.
+      seconds: that reading took; in no checksum.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Store:
     group_names: tuple[str, ...] = ()
     keys: np.ndarray | None = None
     external: tuple[External, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +274,7 @@ def _refuse_other_answers(store: Store, splits: Mapping[str, np.ndarray]) -> Non
         if len(bad := np.flatnonzero(((answers != 0) & (answers != 1)).any(1))):
             raise ConfigError(
                 f"The field 'labels' of '{store.name}' has {answers[bad[0]].tolist()} at {split} example {bad[0]}: "
-                f'{len(bad)} of {len(rows)} have other numbers than 0 and 1, no and yes. Mend them, or give the field another name.'
+                f'{len(bad)} of {len(rows)} have other numbers than 0 and 1. Mend them, or give the field another name.'
             )
 
 

@@ -110,7 +110,7 @@ def join(store: Store, config: Mapping[str, Any], read: Callable[[Mapping[str, A
         added.append((theirs, rows, fitting))
         told = ' '.join(filter(None, (source['name'], pathlib.PurePath(source.get('path', '')).name)))
         given = told, source.get('licence', ''), float(source.get('price', 0)), float(source.get('weight', 0))
-        sources.append(External(range(end, end + len(rows)), *given))
+        sources.append(External(range(end, end + len(rows)), *given, theirs.seconds))
         end += len(rows)
     arrays = {
         field: Column(*column.parts, *(of_source[field] for _, _, of_source in added)) for field, column in store.arrays.items()

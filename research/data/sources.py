@@ -24,6 +24,7 @@ memory-mapped files (`numpy.load(file, mmap_mode='r')`): they are not read into 
 import collections
 import dataclasses
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 from unicodedata import ucd_3_2_0 as database
@@ -81,6 +82,11 @@ def read(config: Mapping[str, Any], whole: bool = False) -> dataset.Store:
     Raises:
       ConfigError: unknown name, missing or broken files, or data that cannot be prepared here.
     """
+    began = time.perf_counter()
+    return dataclasses.replace(_read(config, whole), seconds=time.perf_counter() - began)
+
+
+def _read(config: Mapping[str, Any], whole: bool) -> dataset.Store:
     if config['name'] == 'images':
         return folders.load(config, whole)
     if config['name'] == 'table':

@@ -8,7 +8,8 @@ from research.report import words
 _CAPTION = (
     'Training examples by source: how many there were, how many each step removed of what the steps before it had left, and '
     'how many were left. With external data, copies of validation and test examples are always removed. Price: of all examples '
-    'of the source, removed ones too. Licences are as the config gives them.'
+    'of the source, removed ones too. Megabytes are of the same examples in memory; seconds are of the last launch, which may '
+    'have read prepared data. Licences are as the config gives them.'
 )
 
 
@@ -31,17 +32,30 @@ def table(cards: Mapping[str, Any]) -> dict[str, Any]:
                     str(source['rows']),
                     *removed,
                     str(source['kept']),
+                    f'{source["bytes"] / 1e6:.3g}' if 'bytes' in source else words.MISSING,
+                    f'{source["seconds"]:.2g}' if 'seconds' in source else words.MISSING,
                 ]
                 + [f'{source["weight"]:.0%}' if source['weight'] else words.MISSING]
                 + [f'{source["price"] * source["rows"]:g}' if source['price'] else words.MISSING]
             )
-    headings = ['variant', 'source', 'licence', 'examples', *steps, 'left', 'share of an epoch', 'price']
+    headings = [
+        'variant',
+        'source',
+        'licence',
+        'examples',
+        *steps,
+        'left',
+        'megabytes',
+        'seconds to read',
+        'share of an epoch',
+        'price',
+    ]
     empty = {i for i in range(2, len(headings)) if all(row[i] == words.MISSING for row in rows)}
     shown = [i for i in range(len(headings)) if i not in empty]
     return {
         'headings': [headings[i] for i in shown],
         'rows': [[row[i] for i in shown] for row in rows],
-        'caption': ' '.join([_CAPTION, *_masks(cards)]),
+        'caption': ' '.join([_CAPTION, *_seconds(cards), *_masks(cards)]),
     }
 
 
@@ -57,6 +71,15 @@ def lines(cards: Mapping[str, Any]) -> list[str]:
     return [*found, *_masks(cards)]
 
 
+def _seconds(cards: Mapping[str, Any]) -> list[str]:
+    """A sentence for each group of variants that took the same steps, which are kept once they are made."""
+    found = []
+    for card, variants in _alike({name: card for name, card in cards.items() if card.get('seconds')}):
+        told = ', '.join(f'{seconds:.2g} s {step}' for step, seconds in card['seconds'].items())
+        found.append(f'Seconds of each step when it was made, {variants}: {told}.')
+    return found
+
+
 def _masks(cards: Mapping[str, Any]) -> list[str]:
     """A sentence for each group of variants whose texts are masked alike."""
     masked: dict[str, list[str]] = {}
@@ -70,10 +93,15 @@ def _masks(cards: Mapping[str, Any]) -> list[str]:
 
 
 def _alike(cards: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
-    """Each distinct card, with the names of its variants."""
+    """Each distinct card but for seconds, with the names of its variants."""
+
+    def untimed(card):
+        sources = [{key: value for key, value in source.items() if key != 'seconds'} for source in card['sources']]
+        return {**card, 'sources': sources, 'seconds': {}}
+
     distinct: list[tuple[Mapping[str, Any], list[str]]] = []
     for name, card in cards.items():
-        names = next((names for other, names in distinct if other == card), None)
+        names = next((names for other, names in distinct if untimed(other) == untimed(card)), None)
         if names is None:
             distinct.append((card, [name]))
         else:

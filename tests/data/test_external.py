@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import time
 
 import numpy as np
 import pytest
@@ -318,6 +319,27 @@ def test_the_price_is_of_what_was_taken():
     assert curation.spent({}) == 0
 
 
+def test_the_card_has_bytes_and_seconds_which_change_no_checksum():
+    slow = dataclasses.replace(store(1), seconds=2.5)
+    datasets = [joined([{'name': one, 'count': 8}], filters=('test_external:slowly',)) for one in (store(1), slow)]
+    plain, timed = (dataset.card for dataset in datasets)
+    assert [source['bytes'] for source in timed['sources']] == [40 * (49 + 4), 8 * (49 + 4)]
+    assert [source['seconds'] for source in timed['sources']] == [0, 2.5] and plain['sources'][1]['seconds'] == 0
+    assert timed['seconds'].keys() == {*timed['steps']} and timed['seconds']['test_external:slowly'] >= 0.05
+    assert datasets[0].checksum == datasets[1].checksum
+    assert sources.read({**synthetic.BASE, 'name': 'test_external:late', 'path': '1'}).seconds >= 0.05
+
+
+def slowly(examples, labels, main):
+    time.sleep(0.05)
+    return np.zeros(len(examples), bool)
+
+
+def late(path):
+    time.sleep(0.05)
+    return parts(int(path))
+
+
 def test_data_without_images_or_texts_are_refused():
     tokens = from_arrays('tokens', synthetic.load_texts(''))
     with pytest.raises(ConfigError, match='has the fields label, mask, tokens: set them to'):
@@ -334,7 +356,8 @@ def test_texts_join_and_are_compared_as_texts():
     config = {'tokenizer': {'name': 'words', 'min_count': 1}, 'length': 8, 'filters': ('duplicates',)}
     dataset = joined([{'name': elsewhere}], main=main, **config)
     assert dataset.card['sources'][1] == {
-        **{'name': 'more', 'licence': '', 'price': 0.0, 'weight': 0.0, 'rows': 3, 'kept': 1},
+        **{'name': 'more', 'licence': '', 'price': 0.0, 'weight': 0.0, 'seconds': 0.0, 'rows': 3, 'kept': 1},
+        'bytes': sum(map(len, more['text'])) + 3 * 4,
         'removed': {curation.LEAKED: 1, 'duplicates': 1},
     }
     assert 'july' in dataset.tokenizer and len(dataset.splits['train']) == 4

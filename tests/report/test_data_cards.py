@@ -23,6 +23,16 @@ def test_a_row_is_a_source_and_variants_with_the_same_data_share_it():
     ]
 
 
+def test_size_and_time_are_told_and_time_alone_makes_no_other_data():
+    def card(seconds):
+        return {**CARD, 'sources': [{**MAIN, 'bytes': 47_040_000, 'seconds': seconds}], 'seconds': {'leaked': seconds}}
+
+    found = data_cards.table({'a': card(1.25), 'b': card(3.0)})
+    assert found['headings'][-2:] == ['megabytes', 'seconds to read']
+    assert found['rows'] == [['a, b', 'digits', '300', '4', '296', '47', '1.2']]
+    assert 'Seconds of each step when it was made, a, b: 1.2 s leaked.' in found['caption']
+
+
 def test_nothing_is_told_of_plain_data():
     assert data_cards.table({})['rows'] == [] and data_cards.lines({'baseline': {}, 'null': {}}) == []
 
