@@ -11,6 +11,7 @@ Step: ResNet-20 on the same images, batch 128, with the recipe and without, both
 """
 
 import argparse
+import functools
 import multiprocessing
 import statistics
 import sys
@@ -23,6 +24,7 @@ import numpy as np
 
 import research  # noqa: F401 - settings of the process come first
 from research import augment
+from research.layers import formulation
 from research.optim.plateau import START
 from research.study import identity, plan
 from research.train import experiment as experiments
@@ -50,7 +52,7 @@ def ours(*names: str) -> Callable[[], float]:
     function = augment.create({'names': names}, {'classes': 10})
     batch = {'image': jnp.asarray(images('')['train'][0][:BATCH]), 'label': jnp.arange(BATCH) % 10, 'valid': jnp.ones(BATCH)}
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=formulation.compiler_options(jax.default_backend()))
     def repeated(count, batch):
         def once(i, total):
             keys = jax.random.split(jax.random.fold_in(jax.random.key(0), i), BATCH)
@@ -118,7 +120,7 @@ def steps(session: Session, changes: Mapping[str, object]) -> Callable[[], float
     }
     run = plan.make('configs/quickstart.py', config).runs[0]
     experiment = experiments.build(run.config, session, identity.compile_key(run.config))
-    clock, engine = Clock(), experiment.program.engine
+    clock = Clock()
     compiled = experiment.program.chunk(experiment.phases.at(0, 0))
     chunk = Feed(experiment).chunk(0, 0, STEPS, BATCH, START)
     state = [experiment.init(clock)]
@@ -126,7 +128,7 @@ def steps(session: Session, changes: Mapping[str, object]) -> Callable[[], float
     def seconds() -> float:
         start = time.perf_counter()
         state[0], sums = compiled(clock, state[0], chunk)
-        engine.host(sums)
+        jax.block_until_ready(sums)
         return (time.perf_counter() - start) / STEPS
 
     seconds()

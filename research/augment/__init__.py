@@ -17,6 +17,7 @@ import jax
 
 from research import catalogue
 from research.config.files import Misfit
+from research.layers import formulation
 
 IMAGES = {
     'augmix': 'research.augment.policies:augmix',
@@ -128,6 +129,8 @@ def _stage(group: Mapping[str, Any], facts: Mapping[str, Any], reads: Collection
                 f'choose one for these ({", ".join(TEXTS)}), or write your own.'
             )
         augmented = {**batch, 'image': function(keys, batch['image'])}
+        if formulation.parts_augmentations():
+            augmented['image'] = jax.lax.optimization_barrier(augmented['image'])
         return _checked(group['name'], batch, augmented, reads, 'images of the same shape and dtype')
 
     return of_images

@@ -131,10 +131,10 @@ def test_jitter_is_the_four_in_their_order():
     @jax.jit
     def both(x):
         drawn = jax.vmap(lambda key: jax.random.uniform(key, (4,)))(KEYS).T
-        expected = colors.adjust_brightness(x, 2.5 * drawn[0])  # a share of 1.5 is from 0 to 2.5
+        expected = colors.turn_hue(x, 0.4 * drawn[3] - 0.2)
+        expected = colors.adjust_brightness(expected, 2.5 * drawn[0])  # a share of 1.5 is from 0 to 2.5
         expected = colors.adjust_contrast(expected, 0.2 + 1.6 * drawn[1])
         expected = colors.adjust_saturation(expected, 0.5 + drawn[2])
-        expected = colors.turn_hue(expected, 0.4 * drawn[3] - 0.2)
         return colors.color_jitter(KEYS, x, 1.5, 0.8, 0.5, 0.2), expected
 
     found, expected = both(images())
