@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 import techniques
 from safetensors.numpy import save_file
@@ -49,6 +50,11 @@ def reader(tmp_path, monkeypatch):
     labels = np.arange(200) % 2
     np.savez(tmp_path / 'mine.npz', x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
     (tmp_path / 'mine.tsv').write_text('text\tlabel\n' + 200 * 'a cat\tpet\na bear\twild\n')
+    noise = np.random.default_rng(0).integers(0, 256, (2, 100, 8, 8), np.uint8)
+    for kind, pictures in zip(('cat', 'dog'), noise, strict=True):
+        (tmp_path / 'mine' / kind).mkdir(parents=True)
+        for number, picture in enumerate(pictures):
+            PIL.Image.fromarray(picture).save(tmp_path / 'mine' / kind / f'{number}.png')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('WANDB_MODE', 'offline')
     monkeypatch.setenv('MLFLOW_TRACKING_URI', (tmp_path / 'mlruns').as_uri())
