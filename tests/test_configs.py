@@ -30,7 +30,10 @@ def folder(tmp_path_factory):
     """Files as Fashion-MNIST has them, with 11,000 training images that are all but empty, and as WordNet, with 5,200 texts."""
     folder = tmp_path_factory.mktemp('idx')
     for part, count in (('train', 11000), ('test', 40)):
-        images = np.random.default_rng(count).integers(0, 256, (count, 28, 28), np.uint8)  # none a copy of another
+        # Patches: neither junk nor copies of one another, and by the first one of a class.
+        patches = np.random.default_rng(count).integers(0, 256, (count, 7, 7), np.uint8)
+        patches[:, 0, 0] = np.arange(count) % 10 * 25
+        images = patches.repeat(4, 1).repeat(4, 2)
         for name, array in zip(FILES[part], (images, (np.arange(count) % 10).astype(np.uint8)), strict=True):
             sizes = np.array(array.shape, '>i4').tobytes()
             (folder / name).write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())

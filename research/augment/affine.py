@@ -11,7 +11,7 @@ Cost: four reads a pixel. Claim: 1.1 % errors on MNIST against 1.6 % without, af
 al., 800 hidden units).
 
 Effect: `rotate` by 10 degrees none shown, +0.04 points (-0.37 to 0.46) (a small CNN on 600 images of Fashion-MNIST, ten seeds,
-configs/augmentation.py).
+configs/augmentation.py). In 6 epochs of 6,000 images it costs 1.29.
 
 Pixels from outside the image are `fill`, in the unit of the images. Clashes: labels that depend on direction or size, such as
 the digits 6 and 9 beyond 90 degrees.

@@ -14,7 +14,7 @@ Cost: `pad_crop` one read a pixel; `random_resized_crop` two products with squar
 `random_resized_crop` without a number.
 
 Effect: `pad_crop` of 2 pixels +1.08 points (0.62 to 1.53), `random_resized_crop` of areas from 0.6 none shown (a small CNN on
-600 images of Fashion-MNIST, ten seeds, configs/augmentation.py).
+600 images of Fashion-MNIST, ten seeds, configs/augmentation.py). In 6 epochs of 6,000 images they cost 2.64 and 4.81.
 
 The defaults of `random_resized_crop` are those for ImageNet. They are harsh for small images, which lose too much detail: start
 there at an area of 0.5 or more. Clashes: objects that fill little of the image may be cropped away.

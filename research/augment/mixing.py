@@ -12,7 +12,7 @@ Cost: next to nothing. Claim: errors of a ResNet-50 on ImageNet fall from 23.5 t
 200 (mixup, table 1), and from 23.7 to 21.4 % in 300 (CutMix, table 3).
 
 Effect: `mixup` +0.70 points (0.33 to 1.08), `cutmix` +1.54 (1.21 to 1.89) (a small CNN on 600 images of Fashion-MNIST, ten
-seeds, configs/augmentation.py).
+seeds, configs/augmentation.py). In 6 epochs of 6,000 images `cutmix` costs 3.13, `mixup` none shown.
 
 Rows 2k and 2k + 1 are partners, so that they share a device; the papers draw a permutation, which the random order of examples
 stands for. One share is drawn for a pair, from the key of its first row: that row keeps this share of itself, and the other
