@@ -32,7 +32,7 @@ def rotate(keys: Any, images: jax.Array, degrees: float = 15, fill: float = 0.0)
     pixels.check('rotate.degrees', degrees, most=180)
     angle = jnp.deg2rad(degrees * _signed(keys, 1)[:, 0])
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return transform(images, _matrices(cos, -sin, 0, sin, cos, 0), fill)
+    return transform(images, matrices(cos, -sin, 0, sin, cos, 0), fill)
 
 
 def translate(keys: Any, images: jax.Array, share: float = 0.1, fill: float = 0.0) -> jax.Array:
@@ -40,21 +40,21 @@ def translate(keys: Any, images: jax.Array, share: float = 0.1, fill: float = 0.
     pixels.check('translate.share', share, most=1)
     side = jnp.array([images.shape[2], images.shape[1]], jnp.float32)
     x, y = jnp.round(share * side[None] * _signed(keys, 2)).T
-    return transform(images, _matrices(1, 0, x, 0, 1, y), fill)
+    return transform(images, matrices(1, 0, x, 0, 1, y), fill)
 
 
 def scale(keys: Any, images: jax.Array, share: float = 0.1, fill: float = 0.0) -> jax.Array:
     """Larger or smaller by up to `share`: RandomAffine(0, scale=(1 - share, 1 + share))."""
     pixels.check('scale.share', share, most=0.99)
     inverse = 1 / (1 + share * _signed(keys, 1)[:, 0])
-    return transform(images, _matrices(inverse, 0, 0, 0, inverse, 0), fill)
+    return transform(images, matrices(inverse, 0, 0, 0, inverse, 0), fill)
 
 
 def shear(keys: Any, images: jax.Array, degrees: float = 10, fill: float = 0.0) -> jax.Array:
     """Slanted along x by up to `degrees`, about the centre: RandomAffine(0, shear=degrees)."""
     pixels.check('shear.degrees', degrees, most=89)
     slope = jnp.tan(jnp.deg2rad(degrees * _signed(keys, 1)[:, 0]))
-    return transform(images, _matrices(1, slope, 0, 0, 1, 0), fill)
+    return transform(images, matrices(1, slope, 0, 0, 1, 0), fill)
 
 
 def transform(images: jax.Array, matrices: jax.Array, fill: float = 0.0) -> jax.Array:
@@ -98,6 +98,6 @@ def _signed(keys: Any, count: int) -> jax.Array:
     return 2 * pixels.uniform(keys, count) - 1
 
 
-def _matrices(*entries: Any) -> jax.Array:
+def matrices(*entries: Any) -> jax.Array:
     """float32 [B, 2, 3] of six numbers or arrays [B], row by row."""
     return jnp.stack(jnp.broadcast_arrays(*(jnp.asarray(e, jnp.float32) for e in entries)), -1).reshape(-1, 2, 3)

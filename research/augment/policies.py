@@ -85,7 +85,7 @@ def augmix(keys: Any, images: jax.Array, severity: float = 3, width: int = 3, de
 
 # The tables: what an operation does with amounts [B], in its own unit. Of an amount of 0 none changes anything.
 
-# Where pixels are read: amounts, H, W -> six entries of `affine.transform`'s matrices. Shears hold the upper left corner, and
+# Where pixels are read: amounts, H, W -> six entries of `affine.matrices`. Shears hold the upper left corner, and
 # moves are by whole pixels.
 _MOVES: Mapping[str, Callable[..., tuple[Any, ...]]] = {
     'shear_x': lambda a, h, w: (1, a, a * h / 2, 0, 1, 0),
@@ -114,8 +114,7 @@ def operate(name: str, images: jax.Array, amounts: jax.Array) -> jax.Array:
     """An operation of the tables on images [B, H, W, C], in amounts [B]."""
     if name in _TONES:
         return _TONES[name](images, amounts)
-    entries = jnp.broadcast_arrays(*(jnp.asarray(e, jnp.float32) for e in _MOVES[name](amounts, *images.shape[1:3])))
-    return affine.transform(images, jnp.stack(entries, -1).reshape(-1, 2, 3))
+    return affine.transform(images, affine.matrices(*_MOVES[name](amounts, *images.shape[1:3])))
 
 
 def _space(

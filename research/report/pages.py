@@ -1,6 +1,5 @@
 """Records on disk -> summary.json, results.jsonl, report.md, .html, .csv, .tex, and plots as .png and .pdf."""
 
-import base64
 import json
 import os
 import shlex
@@ -76,7 +75,9 @@ def write(
     chart = json.loads(records.dumps(figures.chart(summary, bands(curves), read.study.get('schedules', {}))))
     chart['forest'] = forest_data.forest(summary, chart)
     confused = classes.draw(read, summary['classes'], folder)
-    page = _page(read, summary, chart, folder) | {'confusion': _picture(folder / f'{classes.PICTURE}.png', confused)}
+    page = _page(read, summary, chart, folder)
+    picture = folder / f'{classes.PICTURE}.png'
+    page['confusion'] = {'told': confused, **figures.embedded(picture, folder)} if confused else {}
     for suffix, options in _TEMPLATES.items():
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader('research.report', '.'),
@@ -150,11 +151,6 @@ def _page(read: records.Records, summary: Mapping[str, Any], chart: Mapping[str,
         'command': study.get('command', ''),
         'commands': commands(read.workdir, study),
     }
-
-
-def _picture(path: Path, told: str) -> dict[str, str]:
-    """A picture for report.html, {told, data}: what stands below it, and its content in base64; {} without the former."""
-    return {'told': told, 'data': base64.b64encode(path.read_bytes()).decode()} if told else {}
 
 
 def _state(summary: Mapping[str, Any]) -> str:
