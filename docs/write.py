@@ -61,6 +61,7 @@ FIELDS = {
     "task.reweight_from = '0.8run'": ('tasks/balancing.py', 'these weights are 1 before'),
     'task.focal = 2.0': ('tasks/balancing.py', 'examples that are learnt already weigh less'),
     'task.logit_adjustment = 1.0': ('tasks/balancing.py', 'logits are shifted by the class frequencies in training'),
+    'task.group_dro = 0.01': ('tasks/group_dro.py', 'the groups with the largest losses weigh most; needs data.group'),
     "task.loss = 'sigmoid'": ('tasks/classification.py', 'a yes or no for each class, in place of softmax'),
     "train.precision = 'bfloat16'": ('train/precision.py', 'the network computes in 16 bits'),
     "train.precision = 'float16'": ('optim/scaling.py', 'likewise, with dynamic loss scaling'),
@@ -83,7 +84,7 @@ ONE_NETWORK = (
     'gradient.freeze',
     'model.init_from',
     'optimizer.layer_decay',
-    *(f'task.{field}' for field in ('class_weights', 'focal', 'logit_adjustment', 'loss', 'reweight_from')),
+    *(f'task.{field}' for field in ('class_weights', 'focal', 'group_dro', 'logit_adjustment', 'loss', 'reweight_from')),
     'train.remat',
 )
 MARK = '<!-- Below: python docs/write.py -->\n\n'

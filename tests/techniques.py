@@ -320,6 +320,12 @@ TECHNIQUES = (
         beside={**_SMALL, **_LONG_TAIL},
     ),
     Technique(
+        'group_dro',
+        on={'task.group_dro': 0.5, 'data.name': 'techniques:grouped', 'data.group': 'fifth'},
+        neutral={'data.group': 'everyone'},  # who are one group
+        equals={'data.name': 'techniques:grouped', 'data.group': 'everyone'},
+    ),
+    Technique(
         'dropout',
         on={'model.dropout': 0.2},
         neutral={'model.dropout': 1e-30},
@@ -526,6 +532,15 @@ def colours(path):
         part: ((images[..., None] * tints[labels][:, None, None]).astype(np.uint8), labels)
         for part, (images, labels) in parts.items()
     }
+
+
+def grouped(path):
+    """The digits, 0 and 5 apart from the others."""
+
+    def part(images, labels):
+        return {'image': images, 'label': labels, 'fifth': (labels % 5 == 0).astype(int), 'everyone': 0 * labels}
+
+    return {name: part(*arrays) for name, arrays in sources.digits('').items()}
 
 
 def sentences(path):

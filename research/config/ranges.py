@@ -117,7 +117,7 @@ _ARGUMENTS = {
         **dict.fromkeys(('neighbours', 'max_answer', 'window', 'negatives', 'shared'), _FROM_1),
         'subsample': _SHARE,
         'beta': _BELOW_1,
-        **dict.fromkeys(('focal', 'logit_adjustment'), _NOT_NEGATIVE),
+        **dict.fromkeys(('focal', 'group_dro', 'logit_adjustment'), _NOT_NEGATIVE),
     },
 }
 _ARGUMENTS['generative model'] = {**_ARGUMENTS['model'], **dict.fromkeys(('latents', 'side', 'channels'), _WIDTH)}

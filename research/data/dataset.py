@@ -16,7 +16,7 @@ from research.data import curation, imbalance, order, spans, token_cache, tokeni
 RESERVED = ('valid', 'position')
 
 # The facts that are numbers, see `Dataset.facts`.
-NUMBERS = ('counts', 'label_mean', 'label_std', 'mean', 'padding', 'std', 'token_counts')
+NUMBERS = ('counts', 'group_counts', 'label_mean', 'label_std', 'mean', 'padding', 'std', 'token_counts')
 
 # Fields of a source that are texts.
 TEXTS = (tokenizer.TEXT, tokenizer.PAIR)
@@ -129,16 +129,16 @@ class Dataset:
         `research.data.tokenizer.rows`.
       splits: 'train', 'validation' and 'test' -> int64 rows, sorted and disjoint. Nothing outside them is ever read.
       fields: what an example consists of.
-      facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in
-        [0, classes)) and 'counts' (training examples of each class). If field 'group' is
-        whole numbers [N]: 'groups', how many there are. If field 'image' is uint8 or float32
-        [N, H, W, C]: 'mean' and 'std' of the training split, a float per channel, in the unit of the images; without images of
-        field 'features', floats [N, F], 'features' is F, and 'mean' and 'std' are of each. If 'label' is floats [N]:
-        'label_mean' and 'label_std' of the training split. If field 'labels' is [N, K]: 'labels' is K. If field 'tags' is
-        whole numbers [N, T], or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the
-        numbers of `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_counts' in the training
-        split, 0 of special tokens; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as
-        constants and are not part of its compile key; the others are.
+      facts: for tasks and models, plain hashable Python values. If field 'label' is int32 [N]: 'classes' (labels are in [0,
+        classes)) and 'counts' (training examples of each class). If field 'group' is whole numbers [N]: 'groups', how many
+        there are, and 'group_counts', training examples of each, by number. If field 'image' is uint8 or float32 [N, H, W, C]:
+        'mean' and 'std' of the training split, a float per channel, in the unit of the images; without images of field
+        'features', floats [N, F], 'features' is F, and 'mean' and 'std' are of each. If 'label' is floats [N]: 'label_mean' and
+        'label_std' of the training split. If field 'labels' is [N, K]: 'labels' is K. If field 'tags' is whole numbers [N, T],
+        or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the numbers of
+        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_counts' in the training split, 0 of
+        special tokens; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as constants and are
+        not part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
       external: sources of some training rows.
       card: of the training split, what it is made of and what was left out, see `curation.curated`.
@@ -182,6 +182,8 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     group = store.arrays.get('group')
     if group is not None and len(group.shape) == 1 and group.dtype.kind in 'iu':
         facts['groups'] = len(np.unique(group[:]))
+        if group[:].min() >= 0:
+            facts['group_counts'] = tuple(np.bincount(group[splits['train']], minlength=group[:].max() + 1).tolist())
     if store.moments is not None:
         height, width = store.arrays['image'].shape[1:3]
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)

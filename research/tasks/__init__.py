@@ -61,6 +61,10 @@ class Task(NamedTuple):
       constants: arrays beside the examples, by name.
       durations: name -> duration, such as '0.8run'; a run puts its examples, a float32 number, in the place of the constant of
         this name.
+      learnt: arrays by name that training moves beside the network, as they are at its start; among the constants of
+        `train_sums` and `losses`.
+      learn: (learnt, sums over the batch, constants) -> learnt, after each update; sums that are arrays are for it alone. None
+        where nothing is learnt.
       prepare: (keys [B], batch) -> batch; draws that an evaluation needs too, such as masked targets. In training a key is of
         the seed and the position, in an evaluation of the row alone.
       judge: rows of a whole split -> {name: float}; for what is no mean over rows.
@@ -85,6 +89,8 @@ class Task(NamedTuple):
     optional: tuple[str, ...] = ()
     constants: Mapping[str, Any] = types.MappingProxyType({})
     durations: Mapping[str, str] = types.MappingProxyType({})
+    learnt: Mapping[str, Any] = types.MappingProxyType({})
+    learn: Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] | None = None
     prepare: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
     judge: Callable[[Mapping[str, Any]], dict[str, float]] = _nothing
     judged: tuple[str, ...] = ()

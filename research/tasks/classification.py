@@ -6,7 +6,8 @@ points on ImageNet. Cost: none. Evaluation counts the loss without it, so losses
 Targets of a sigmoid are those of softmax, 1 - s + s / K and s / K. Clashes: a teacher trained with it teaches worse (Mueller et
 al. 2019).
 
-Remedies for classes of unequal size are in research.tasks.balancing, the metrics that show them in research.tasks.confusion.
+Remedies for classes of unequal size are in research.tasks.balancing, for groups in research.tasks.group_dro, the metrics that
+show them in research.tasks.confusion.
 """
 
 import functools
@@ -19,6 +20,7 @@ import optax
 
 from research import catalogue
 from research.tasks import Task, balancing, check_smoothing, confusion, input_field, standardization, standardized_input
+from research.tasks import group_dro as robust
 
 
 def _softmax(logits, labels, smoothing=0.0, focal=0.0):
@@ -52,6 +54,7 @@ def create(
     reweight_from: str = '0st',
     focal: float = 0.0,
     logit_adjustment: float = 0.0,
+    group_dro: float = 0.0,
 ) -> Task:
     """A task of one class an example.
 
@@ -63,6 +66,7 @@ def create(
       facts: of the data; 'mean', 'std' and 'counts' are asked for.
       class_weights, beta, reweight_from, logit_adjustment: as of `balancing.create`.
       focal: gamma of the focal loss; 0 is cross-entropy.
+      group_dro: step size of `research.tasks.group_dro`; 0 for none.
 
     Raises:
       ConfigError: no such loss, no such share, a loss that cannot be smoothed or adjusted.
@@ -87,6 +91,8 @@ def create(
     grouped = not facts or 'groups' in facts  # before data are read, they may have groups
     balance = balancing.create(class_weights, beta, reweight_from, logit_adjustment, facts)
 
+    learnt, shares = robust.start(group_dro, facts)
+
     def correct(logits, batch):
         return jnp.argmax(logits, axis=-1) == batch['label']
 
@@ -97,9 +103,13 @@ def create(
         del constants
         return per_example(wide(logits), batch['label']) * batch['valid']
 
-    def losses(logits, batch, constants):
+    def balanced(logits, batch, constants):
         each = trained(balance.adjusted(wide(logits), constants), batch.get('target', batch['label']))
         return balance.weighted(each, batch, constants) * batch['valid']
+
+    def losses(logits, batch, constants):
+        each = balanced(logits, batch, constants)
+        return robust.weighted(each, batch, constants) if group_dro else each
 
     def sums(losses_of, logits, batch, constants):
         return {
@@ -107,6 +117,12 @@ def create(
             'correct': jnp.sum(correct(logits, batch) * batch['valid']),
             'count': jnp.sum(batch['valid']),
         }
+
+    def train_sums(logits, batch, constants):
+        found = sums(losses, logits, batch, constants)
+        if group_dro:
+            found |= robust.sums(balanced(logits, batch, constants), batch, len(constants['group_shares']))
+        return found
 
     def rows(logits, batch):
         answer, small = jnp.argmax(logits, axis=-1), jnp.uint8 if logits.shape[-1] <= 256 else jnp.int32
@@ -123,7 +139,7 @@ def create(
         fields=(input_field(facts), 'label'),
         inputs=standardized_input,
         sums=functools.partial(sums, judged),
-        train_sums=functools.partial(sums, losses),
+        train_sums=train_sums,
         losses=losses,
         rows=rows,
         metrics=metrics,
@@ -133,6 +149,8 @@ def create(
         optional=('target',),
         probabilities=probabilities,
         classifies=True,
-        constants={**standardization(facts), **balance.constants},
+        constants={**standardization(facts), **balance.constants, **shares},
+        learnt=learnt,
+        learn=robust.learn if group_dro else None,
         durations=balance.durations,
     )

@@ -30,6 +30,7 @@ MATTERS = {
     'task.label_smoothing': 0.1,
     'task.class_weights': 'effective_number',
     'task.focal': 2.0,
+    'task.group_dro': 0.1,
     'data.name': 'mnist',
     'data.batch_size': 32,
     'data.batch.name': 'grow',

@@ -27,6 +27,9 @@ from research.train.phases import Phase
 from research.train.state import Background, Block, Learnt, State, Variables
 from research.train.steps.network import Descent, Inputs, Network, bind, descend
 
+# The collection of what a task learns beside the network; no module reads it.
+_LEARNT = 'learnt'
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Supervised:
@@ -81,7 +84,10 @@ class Supervised:
             step=jnp.int32(0),
             rng=rng,
             params=params,
-            collections={k: v for k, v in variables.items() if k not in ('params', 'example')},
+            collections={
+                **{k: v for k, v in variables.items() if k not in ('params', 'example')},
+                **({_LEARNT: jax.tree.map(jnp.asarray, dict(self.task.learnt))} if self.task.learnt else {}),
+            },
             opt_state=optim.inject(self.descent.update.init(params), **numbers),
             masks=masks,
         )
@@ -129,6 +135,10 @@ class Supervised:
         learnt = Learnt(state.params, state.collections, state.opt_state)
         keys = StepKeys(state.rng, state.step)
         learnt, sums, observed = descend(self.descent, phase, loss_fn, learnt, batch, controls, keys)
+        if self.task.learn:
+            beside = self.task.learn(learnt.collections[_LEARNT], sums, constants)
+            learnt = learnt._replace(collections={**learnt.collections, _LEARNT: beside})
+            sums = {name: value for name, value in sums.items() if not value.ndim}
         return state.replace(step=state.step + 1, **learnt._asdict()), {**sums, **observed}
 
     def updates(self, phase, state, batch, reference, constants, controls) -> Iterator[tuple[Any, ...]]:
@@ -153,11 +163,12 @@ class Supervised:
             key = functools.partial(batch_key, state.rng, positions=batch['position'])
             outputs, auxiliary, new = self.network.train(seen, {**collections, **drawing}, inputs, key)
             collections = jax.lax.stop_gradient({name: value for name, value in new.items() if name != 'example'})
-            sums = task.train_sums(outputs, batch, constants)
+            told = {**constants, **collections.get(_LEARNT, {})}
+            sums = task.train_sums(outputs, batch, told)
             loss = sums['loss']
             for head in auxiliary.values():
-                loss += self.auxiliary_weight * task.train_sums(head, batch, constants)['loss']
-            return loss * scale, {'sums': sums, 'collections': collections, 'losses': task.losses(outputs, batch, constants)}
+                loss += self.auxiliary_weight * task.train_sums(head, batch, told)['loss']
+            return loss * scale, {'sums': sums, 'collections': collections, 'losses': task.losses(outputs, batch, told)}
 
         return loss_fn
 
