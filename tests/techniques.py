@@ -321,7 +321,7 @@ TECHNIQUES = (
     ),
     Technique(
         'group_dro',
-        on={'task.group_dro': 0.5, 'data.name': 'techniques:grouped', 'data.group': 'fifth'},
+        on={'task.group_dro': 0.1, 'data.name': 'techniques:grouped', 'data.group': 'fifth'},
         neutral={'data.group': 'everyone'},  # who are one group
         equals={'data.name': 'techniques:grouped', 'data.group': 'everyone'},
     ),
