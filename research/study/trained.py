@@ -52,22 +52,22 @@ class Trained:
         return (self.module, self.variables)[place]  # Python unpacks by it too
 
     def predict(self, inputs: Any) -> np.ndarray:
-        """Probabilities of the classes, float32 [B, K], computed as the run was scored: standardized by its data's mean and
-        deviation, in `train.precision`, `data.eval_batch_size` examples at a time.
+        """Probabilities of the classes, float32 [B, K], or numbers in the label's unit [B], computed as the run was scored:
+        standardized by its data's mean and deviation, in `train.precision`, `data.eval_batch_size` examples at a time.
 
         Args:
           inputs: [B, ...] as the data are stored, such as uint8 images [B, H, W, C], or [B, H, W] of one channel. Several
             fields are given by name. Of texts: B texts, or pairs of texts.
 
         Raises:
-          ConfigError: inputs of another shape or type, a task without probabilities.
+          ConfigError: inputs of another shape or type, a task without predictions.
         """
-        if self._task.probabilities is None:
+        if self._task.predictions is None:
             raise ConfigError(
-                f"Task '{self.config['task']['name']}' knows no probabilities: module.apply(variables, inputs) gives the "
+                f"Task '{self.config['task']['name']}' makes no predictions: module.apply(variables, inputs) gives the "
                 'outputs, for standardized inputs.'
             )
-        return self._in_parts(self._probabilities, self._stored(inputs))
+        return self._in_parts(self._predictions, self._stored(inputs))
 
     def fill(self, texts: Sequence[str], count: int = 5) -> list[list[list[tuple[str, float]]]]:
         """What may stand where a text has a `[MASK]`, by a run of the task masked_language_model.
@@ -115,8 +115,8 @@ class Trained:
         return tasks.create(self.config['task'], files.plain('facts', self.data['facts']))
 
     @functools.cached_property
-    def _probabilities(self) -> Callable[[Any, Mapping[str, Any]], jax.Array]:
-        return self._compiled(self._task.probabilities)
+    def _predictions(self) -> Callable[[Any, Mapping[str, Any]], jax.Array]:
+        return self._compiled(self._task.predictions)
 
     @functools.cached_property
     def _chances(self) -> Callable[[Any, Mapping[str, Any]], jax.Array]:

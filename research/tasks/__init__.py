@@ -72,7 +72,8 @@ class Task(NamedTuple):
       recorded: rows of the test split -> {name: plain JSON}, kept in result.json beside the metrics.
       show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
       examples: (rows of the test split, Dataset) -> texts for the report, see `research.tasks.examples`; {} for none.
-      probabilities: outputs -> those of the classes [B, K]; None where the outputs do not tell.
+      predictions: outputs -> what a trained model's `predict` gives: probabilities of the classes [B, K], numbers [B]; None
+        where the outputs do not tell.
       classifies: whether outputs are logits [B, K] of K = `model.num_classes` classes.
       outputs: K where `model.num_classes` is 0, and the least that it may be; 0: the number of classes of the data.
       falls: whether a training loss that does not fall means that nothing was learnt.
@@ -97,7 +98,7 @@ class Task(NamedTuple):
     recorded: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     examples: Callable[[Mapping[str, Any], Dataset], dict[str, Any]] = _nothing_told
-    probabilities: Callable[[Any], Any] | None = None
+    predictions: Callable[[Any], Any] | None = None
     classifies: bool = False
     outputs: int = 0
     falls: bool = True

@@ -147,7 +147,7 @@ def create(
         judged=(*confusion.METRICS, *['calibration_error'] * (probabilities is not None), *['worst_group_accuracy'] * grouped),
         recorded=confusion.recorded,
         optional=('target',),
-        probabilities=probabilities,
+        predictions=probabilities,
         classifies=True,
         constants={**standardization(facts), **balance.constants, **shares},
         learnt=learnt,

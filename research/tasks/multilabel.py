@@ -88,7 +88,7 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
         metrics=lambda total: {'loss': total['loss'] / total['count'], 'exact_match': total['correct'] / total['count']},
         judge=_judge,
         judged=JUDGED,
-        probabilities=jax.nn.sigmoid,
+        predictions=jax.nn.sigmoid,
         outputs=facts.get('labels', 0),
         constants=standardization(facts),
     )

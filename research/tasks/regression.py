@@ -86,6 +86,7 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
         losses=losses,
         rows=lambda outputs, batch: {},
         metrics=metrics,
+        predictions=lambda outputs: outputs[:, 0] * of_label['label_std'] + of_label['label_mean'],
         outputs=1,
         constants={**standardization(facts), **of_label},
     )

@@ -25,10 +25,10 @@ def create(*args: Any, **kwargs: Any) -> Task:
 
     def rows(logits, batch):
         kept = plain.rows(logits, batch)
-        if plain.probabilities is None:
+        if plain.predictions is None:
             return kept
         both = jnp.stack([batch['label'], jnp.argmax(logits, axis=-1)], axis=1)
-        return {**kept, 'chances': jnp.take_along_axis(plain.probabilities(logits.astype(jnp.float32)), both, axis=1)}
+        return {**kept, 'chances': jnp.take_along_axis(plain.predictions(logits.astype(jnp.float32)), both, axis=1)}
 
     return plain._replace(
         fields=('tokens', 'mask', 'label'),

@@ -59,5 +59,6 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
         metrics=lambda total: {'loss': total['loss'] / total['count']},
         judge=_judge,
         judged=JUDGED,
+        predictions=lambda outputs: outputs[:, 0],
         outputs=1,
     )

@@ -57,7 +57,7 @@ def test_unpacks_into_module_and_variables(run):
 
 def test_sigmoid_answers_each_question_by_itself():
     task = tasks.create({'name': 'classification', 'loss': 'sigmoid', 'label_smoothing': 0.0}, {})
-    np.testing.assert_allclose(task.probabilities(np.log(np.array([[1.0, 3.0]]))), [[0.5, 0.75]])
+    np.testing.assert_allclose(task.predictions(np.log(np.array([[1.0, 3.0]]))), [[0.5, 0.75]])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_an_earlier_run_has_kept_nothing_of_its_data(run):
 @pytest.mark.parametrize(
     ('task', 'message'),
     [
-        ({'loss': 'optax:softmax_cross_entropy_with_integer_labels'}, 'knows no probabilities'),
+        ({'loss': 'optax:softmax_cross_entropy_with_integer_labels'}, 'makes no predictions'),
         ({'name': 'generation'}, 'Two players predict nothing'),
     ],
 )

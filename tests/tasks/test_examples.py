@@ -150,5 +150,5 @@ def test_fill_refuses():
             model(own).fill(texts)
     with pytest.raises(ConfigError, match="fills blanks, and this is of 'text_classification'"):
         model(own, **{'task.name': 'text_classification'}).fill(['a [MASK]'])
-    with pytest.raises(ConfigError, match='knows no probabilities'):
+    with pytest.raises(ConfigError, match='makes no predictions'):
         model(own).predict(['a text'])
