@@ -16,7 +16,7 @@ from research.data import curation, imbalance, order, spans, token_cache, tokeni
 RESERVED = ('valid', 'position')
 
 # The facts that are numbers, see `Dataset.facts`.
-NUMBERS = ('counts', 'group_counts', 'label_mean', 'label_std', 'mean', 'padding', 'std', 'token_counts')
+NUMBERS = ('counts', 'group_counts', 'label_mean', 'label_std', 'mean', 'padding', 'std', 'token_bytes', 'token_counts')
 
 # Fields of a source that are texts.
 TEXTS = (tokenizer.TEXT, tokenizer.PAIR)
@@ -136,9 +136,9 @@ class Dataset:
         'features', floats [N, F], 'features' is F, and 'mean' and 'std' are of each. If 'label' is floats [N]: 'label_mean' and
         'label_std' of the training split. If field 'labels' is [N, K]: 'labels' is K. If field 'tags' is whole numbers [N, T],
         or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the numbers of
-        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_counts' in the training split, 0 of
-        special tokens; 'padding', the share of places without a token. Those in `NUMBERS` reach a program as constants and are
-        not part of its compile key; the others are.
+        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_bytes', UTF-8 bytes of each, 0 of
+        special ones; 'token_counts' in the training split, 0 of special tokens; 'padding', the share of places without a token.
+        Those in `NUMBERS` reach a program as constants and are not part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
       external: sources of some training rows.
       card: of the training split, what it is made of and what was left out, see `curation.curated`.

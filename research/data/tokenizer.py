@@ -288,7 +288,21 @@ def facts(made: 'Tokenizer') -> dict[str, Any]:
     # Pieces inside a word have a mark ('##' of word pieces), or those that begin one have (of bytes and of sentence pieces).
     begins = next((mark for mark in ('Ġ', '▁') if any(token.startswith(mark) for token in tokens)), None)
     continues = (token.startswith('##') if begins is None else not token.startswith(begins) for token in tokens)
-    return {'vocabulary_size': len(tokens), 'special_tokens': special, 'continues': tuple(continues)}
+    return {
+        'vocabulary_size': len(tokens),
+        'special_tokens': special,
+        'continues': tuple(continues),
+        'token_bytes': tuple(0 if number in special else _bytes(token, begins) for number, token in enumerate(tokens)),
+    }
+
+
+def _bytes(token: str, begins: str | None) -> int:
+    """UTF-8 bytes of a token in a text, with the blank before a word."""
+    if begins == 'Ġ':  # each letter stands for a byte
+        return len(token)
+    if begins:
+        return len(token.replace(begins, ' ').encode())
+    return len(token.removeprefix('##').encode()) + (not token.startswith('##'))
 
 
 def saved(path: pathlib.Path) -> 'Tokenizer | None':

@@ -15,6 +15,7 @@ from research.data import Dataset
 TASKS = {
     'classification': 'research.tasks.classification:create',
     'generation': 'research.tasks.generation:create',
+    'language_model': 'research.tasks.language_model:create',
     'masked_language_model': 'research.tasks.masked_language_model:create',
     'multilabel': 'research.tasks.multilabel:create',
     'question_answering': 'research.tasks.question_answering:create',

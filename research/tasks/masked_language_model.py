@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from research.catalogue import ConfigError
-from research.tasks import Task, examples, token_inputs
+from research.tasks import Task, examples, next_token, token_inputs
 
 
 def _inputs(batch, constants):
@@ -111,7 +111,7 @@ def create(
         train_sums=_train_sums if next_sentence else _sums,
         losses=_pair_losses if next_sentence else lambda outputs, batch, constants: _of_tokens(outputs, batch)[0].sum(axis=1),
         rows=_rows,
-        metrics=_pair_metrics if next_sentence else _metrics,
+        metrics=_pair_metrics if next_sentence else next_token.metrics,
         prepare=prepare,
         examples=examples.blanks,
     )
@@ -143,11 +143,6 @@ def _rows(outputs, batch):
     return kept
 
 
-def _metrics(total):
-    loss, accuracy = (total[name] / max(total['count'], 1) for name in ('loss', 'correct'))
-    return {'loss': loss, 'accuracy': accuracy, 'perplexity': float(np.exp(min(loss, 700.0)))}
-
-
 def _of_pairs(outputs, batch):
     """Losses, whether each is right, and weights, [B]: a pair that was cut short of its second text tells nothing."""
     logits = outputs[1].astype(jnp.promote_types(outputs[1].dtype, jnp.float32))
@@ -176,4 +171,4 @@ def _train_sums(outputs, batch, constants):
 def _pair_metrics(total):
     loss, accuracy = (total[name] / max(total['rows'], 1) for name in ('next_loss', 'next_correct'))
     of_tokens = total | {'loss': total['token_loss']} if 'token_loss' in total else total
-    return _metrics(of_tokens) | {'next_sentence_loss': loss, 'next_sentence_accuracy': accuracy}
+    return next_token.metrics(of_tokens) | {'next_sentence_loss': loss, 'next_sentence_accuracy': accuracy}

@@ -1,0 +1,57 @@
+"""Language model: each token from those before it (Radford et al. 2019, GPT-2), on texts without labels.
+
+A text is `[CLS]`, its tokens and `[SEP]`, which are guessed from the first token on. Beside the metrics of a token there are
+bits a byte, which can be compared over tokenizers: the loss of a split over the UTF-8 bytes of its tokens, with a blank before
+each word. Texts that are packed into a row do not guess each other's tokens.
+
+Config: {'task.name': 'language_model', 'data.name': 'texts', 'model.name': 'gpt'}
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from research.tasks import Task, next_token, token_inputs
+
+
+def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
+    """A task of tokens to be told from those before them; the network is called with `(tokens, mask=...)`.
+
+    Args:
+      loss, label_smoothing: as of `next_token.create`.
+      facts: of the data; 'token_bytes' is asked for.
+    """
+    plain = next_token.create('language_model', loss, label_smoothing, ('tokens', 'mask'), _inputs, _targets)
+
+    def with_bytes(sums):
+        def of(outputs, batch, constants):
+            tokens, counts = _targets(batch)
+            sizes = constants['token_bytes'][tokens] * counts * batch['valid'][:, None]
+            return {**sums(outputs, batch, constants), 'bytes': jnp.sum(sizes)}
+
+        return of
+
+    def metrics(total):
+        return {**next_token.metrics(total), 'bits_per_byte': total['loss'] / math.log(2) / max(total['bytes'], 1)}
+
+    return plain._replace(
+        sums=with_bytes(plain.sums),
+        train_sums=with_bytes(plain.train_sums),
+        metrics=metrics,
+        constants={'token_bytes': np.asarray(facts.get('token_bytes', (0,)), np.float32)},
+    )
+
+
+def _inputs(batch, constants):
+    args, kwargs = token_inputs({name: values for name, values in batch.items() if name != 'segments'}, constants)
+    return args, kwargs | {name: batch[name] for name in ('packed',) if name in batch}
+
+
+def _targets(batch):
+    counts = batch['mask'][:, 1:]
+    if 'packed' in batch:
+        counts &= batch['packed'][:, 1:] == batch['packed'][:, :-1]
+    return batch['tokens'][:, 1:], counts

@@ -1,0 +1,78 @@
+"""What tasks share whose network tells each token from those before it: loss, accuracy and perplexity, all a token.
+
+Label smoothing (Szegedy et al. 2016, section 7) spreads a share of each target over the vocabulary, in training alone.
+B rows of T targets, V entries in the vocabulary.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research.catalogue import ConfigError
+from research.tasks import Task, check_outputs, check_smoothing
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def create(
+    name: str,
+    loss: str,
+    label_smoothing: float,
+    fields: tuple[str, ...],
+    inputs: Callable[[Mapping[str, Any], Mapping[str, Any]], Inputs],
+    targets: Callable[[Mapping[str, Any]], tuple[jax.Array, jax.Array]],
+) -> Task:
+    """A task of this name.
+
+    Args:
+      loss: 'softmax'.
+      label_smoothing: share of each target, from 0 below 1.
+      fields, inputs: as of `Task`; the network gives logits [B, T, V], or [B, T + 1, V] of which the last are not read.
+      targets: batch -> (tokens int [B, T], whether each counts bool [B, T]).
+
+    Raises:
+      ConfigError: another loss, no such share; while a step is traced, outputs of another shape.
+    """
+    if loss != 'softmax':
+        raise ConfigError(f"Task '{name}' learns tokens by task.loss 'softmax', not '{loss}'.")
+    check_smoothing(label_smoothing)
+
+    def each(smoothing, outputs, batch):
+        """Losses, whether each is right, and what each counts, [B, T]."""
+        tokens, counts = targets(batch)
+        more = outputs.shape[1] - tokens.shape[1] if getattr(outputs, 'ndim', 0) == 3 else 0
+        check_outputs(name, outputs, (len(tokens), tokens.shape[1] + (more == 1), getattr(outputs, 'shape', (0,))[-1]))
+        logits = outputs[:, : tokens.shape[1]]
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        weights = counts * batch['valid'][:, None]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
+        if smoothing:  # the mean over all tokens of the vocabulary is the loss of an even target
+            losses = (1 - smoothing) * losses + smoothing * (jax.nn.logsumexp(logits, -1) - logits.mean(-1))
+        return losses * weights, (jnp.argmax(logits, axis=-1) == tokens) * weights, weights
+
+    def sums(smoothing, outputs, batch):
+        return dict(zip(('loss', 'correct', 'count'), map(jnp.sum, each(smoothing, outputs, batch)), strict=True))
+
+    def rows(outputs, batch):
+        losses, _, weights = each(0.0, outputs, batch)
+        return {'loss': losses.sum(1) / jnp.maximum(weights.sum(1), 1)}
+
+    return Task(
+        fields=fields,
+        inputs=inputs,
+        sums=lambda outputs, batch, constants: sums(0.0, outputs, batch),
+        train_sums=lambda outputs, batch, constants: sums(label_smoothing, outputs, batch),
+        losses=lambda outputs, batch, constants: each(label_smoothing, outputs, batch)[0].sum(axis=1),
+        rows=rows,
+        metrics=metrics,
+    )
+
+
+def metrics(total: Mapping[str, float]) -> dict[str, float]:
+    """Of sums over tokens."""
+    loss, accuracy = (total[name] / max(total['count'], 1) for name in ('loss', 'correct'))
+    return {'loss': loss, 'accuracy': accuracy, 'perplexity': float(np.exp(min(loss, 700.0)))}
