@@ -22,7 +22,7 @@ ROWS = (
     ('export', 'cost', 'pretrained'),
     ('compress',),
     ('tasks', 'gradients', 'optim'),
-    ('models', 'data', 'augment'),
+    ('models', 'data', 'augment', 'decoding'),
     ('layers',),
     ('config',),
 )
