@@ -2,7 +2,7 @@
 
 The message is the source, its translation the target; of plural forms the singular. Headers, untranslated, fuzzy and obsolete
 entries are left out. Accelerators, the `_`, `&` or `~` before the letter of a menu's key (`_File`, `Save &As`), are removed
-where both sides have one: they are no part of the sentence.
+from both sides: they are no part of the sentence.
 """
 
 import pathlib
@@ -17,6 +17,8 @@ SUFFIXES = ('.mo', '.po')
 
 _MAGIC = 0x950412DE
 _ACCELERATOR = re.compile(r'[_&~](?=[^\W_])(?!\w+;)')
+# What is an accelerator though the other side has none.
+_ALONE = re.compile(r'(?<!\S)[_&~](?=[^\W\d_a-z]\w*\b(?!;))')
 _ESCAPES = {'n': '\n', 't': '\t', 'r': '\r', '"': '"', '\\': '\\'}
 _LINE = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr(?:\[(\d+)\])?)?\s*"(.*)"\s*$')
 
@@ -64,7 +66,7 @@ def matching(language: str, among: Sequence[str]) -> set[str]:
 def _without_accelerators(source: str, target: str) -> tuple[str, str]:
     found = [_ACCELERATOR.findall(text) for text in (source, target)]
     if found[0] != found[1] or len(found[0]) != 1:
-        return source, target
+        return _ALONE.sub('', source), _ALONE.sub('', target)
     words = [next(word for word in text.split() if _ACCELERATOR.search(word)) for text in (source, target)]
     if words[0] == words[1] and not _ACCELERATOR.match(words[0]):  # a name, such as 'file_size' or 'R&D'
         return source, target
