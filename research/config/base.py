@@ -31,11 +31,15 @@ def get_config(arg: str = '') -> ConfigDict:
                 'label': '',  # the column of classes, tags, answers or numbers, in a table also 'a,b,c', 'a:number'; '' = usual
                 'features': (),  # columns of numbers of a table; () = all but label and group
                 'image': '',  # the column of image files of a table, in place of features
-                'text': 'text',  # the column of texts, in a table of one's own or of TFDS, where it has several
-                'pair': '',  # the column of second texts, of a .txt 'next', every second line; '' = none
+                'text': 'text',  # the column of texts, where a table has several; of parallel texts that or the language
+                'pair': '',  # of second texts or translations, likewise; of a .txt 'next', every second line; '' = none
                 'group': '',  # a table's column, or a function's field, of groups that are scored apart; '' = a field 'group'
                 'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, words, or a file
+                'target_tokenizer': {
+                    'name': 'shared'
+                },  # of translations: the texts' own, which then learns from both; or one of these
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
+                'target_length': 0,  # likewise of translations; 0 = length
                 'pack': False,  # several texts without labels in a row, none cut: less padding
                 'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are
                 'crop': 0,  # side of the square that is kept of their middle; 0 = resize
@@ -48,7 +52,8 @@ def get_config(arg: str = '') -> ConfigDict:
                 'examples': 0,  # training examples used; 0 = all that the validation cut leaves
                 'imbalance': {'name': 'none'},  # or long_tail, step: training examples of some classes are left out
                 'external': (),  # more training data, such as {'name': 'mnist', 'count': 5000}; see research/data/external.py
-                'filters': (),  # of training examples, applied in this order: duplicates, quality, label_suspects
+                'clean': (),  # of pairs of sentences in every split: empty, short, long, ratio, ...; see research/data/pairs.py
+                'filters': (),  # of training examples, in this order: duplicates, quality, label_suspects, rules as of clean
                 'personal': 'keep',  # of texts: 'mask' e-mail addresses, card numbers and the like; 'drop' such training texts
                 'reference_size': 64,  # examples of the reference batch of virtual batch normalization
                 'streaming': 'auto',  # True: read batch by batch; False: keep the data on the device; 'auto': what fits is kept

@@ -48,6 +48,7 @@ FIELDS = {
     'data.crop': Range(least=0, most=2**13),
     'data.bad_files': _SHARE,
     'data.length': Range(least=3, most=2**20),
+    'data.target_length': Range(least=0, most=2**20),
     'data.examples': _FROM_0,
     'data.reference_size': _FROM_1,
     'data.repeats': Range(least=1, most=2**10),

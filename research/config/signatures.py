@@ -15,7 +15,7 @@ from research.catalogue import ConfigError, nearest, nearest_key
 from research.config import ranges
 from research.config.files import Misfit
 from research.config.overrides import defaults, flatten
-from research.data import batch_sizes, curation, external, imbalance, sampling, sources, tokenizer
+from research.data import batch_sizes, curation, external, imbalance, pair_tokens, sampling, sources, tokenizer
 from research.gradients import freezing
 from research.layers import activation, conv, norm
 from research.optim import averaging, clipping, optimizers, schedules
@@ -52,6 +52,7 @@ GROUPS = {
     'data.imbalance': Group('imbalance', imbalance.IMBALANCES, imbalance.GIVEN),
     'data.sampling': Group('sampler', sampling.SAMPLERS, sampling.GIVEN),
     'data.tokenizer': Group('tokenizer', tokenizer.TOKENIZERS, tokenizer.GIVEN),
+    'data.target_tokenizer': Group('tokenizer', pair_tokens.TOKENIZERS, tokenizer.GIVEN),
     'augment.resize': Group('resize', resize.RESIZES, resize.GIVEN),
     'model': Group('model', models.MODELS, ('axis_name', 'remat'), ('init_from',)),
     'compress': Group('compression', compress.COMPRESSIONS, ('params', 'masks')),
@@ -219,10 +220,23 @@ def _check_data(config: Mapping[str, Any]) -> None:
         external.check(config)
     except ConfigError as error:
         raise Misfit('data.external', str(error)) from error
-    for filter_name in config['filters']:
-        if not isinstance(filter_name, str):
-            raise Misfit('data.filters', f"'data.filters' has {filter_name!r} in it, expected names, such as ('quality',).")
-        _resolve('data.filters', 'filter', filter_name, curation.FILTERS)
+    for field, kind, known in (('clean', 'rule', curation.RULES), ('filters', 'filter', curation.FILTERS)):
+        for name_in in config[field]:
+            if not isinstance(name_in, str):
+                raise Misfit(f'data.{field}', f"'data.{field}' has {name_in!r} in it, expected names, such as ('duplicates',).")
+            if field == 'clean' and name_in not in known:
+                raise Misfit('data.clean', f"'data.clean' has '{name_in}', which is no rule.{nearest(name_in, known)}")
+            _resolve(f'data.{field}', kind, name_in, known)
+    if twice := {*config['clean']} & {*config['filters']}:
+        raise Misfit(
+            'data.filters',
+            f"'data.filters' has '{min(twice)}', which data.clean applies to every split: name it in one of them.",
+        )
+    if 0 < config['target_length'] < 3:
+        raise Misfit(
+            'data.target_length',
+            f"'data.target_length' is {config['target_length']}, expected 0, or at least 3 tokens: [CLS], one, [SEP].",
+        )
     for field in ('validation', 'test'):
         if (share := config[field]) >= 1 and share != int(share):
             raise Misfit(

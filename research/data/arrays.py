@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import images, texts
+from research.data import images, pairs, texts
 from research.data.dataset import PARTS, RESERVED, TEXTS, Arrays, Column, Store
 
 _EXPECTED = (
@@ -24,7 +24,7 @@ def from_arrays(name: str, parts: Mapping[str, Any], resize: int = 0, crop: int 
       parts: 'train', 'test' (may be missing) and 'validation' (may be missing) -> (images [N, H, W] or [N, H, W, C] uint8 or
         float32, labels [N] whole numbers), or {field: [N, ...] bool, whole numbers or floats}. 64 bits become 32. Field
         'image' gets a channel axis if it has none; a 'label' of whole numbers [N] is the class of an example. Fields 'text' and
-        'pair' are N texts, of which `dataset.cut` makes rows of tokens.
+        'pair' are N texts, of which `dataset.cut` makes rows of tokens; 'source' and 'target' may be texts too.
       resize, crop: of uint8 images, see `research.data.images`; 0 for as they are.
 
     Raises:
@@ -59,6 +59,7 @@ def from_arrays(name: str, parts: Mapping[str, Any], resize: int = 0, crop: int 
         checksum(arrays),
         classes=max(int(part.max()) for part in arrays['label'].parts) + 1 if _is_class(arrays) else None,
         moments=_finite_moments(name, checked) if _is_image(arrays) else None,
+        keys=pairs.keys(arrays[pairs.SOURCE][:]) if pairs.texts_in(arrays) else None,
     )
 
 
@@ -95,7 +96,7 @@ def checksum(arrays: Arrays) -> str:
         array = arrays[name]
         digest.update(f'{"" if classic else repr(name)}{array.shape}{array.dtype.str}'.encode())
         for part in array.parts:
-            digest.update(json.dumps(part.tolist()).encode() if name in TEXTS else np.ascontiguousarray(part).data)
+            digest.update(json.dumps(part.tolist()).encode() if part.dtype == object else np.ascontiguousarray(part).data)
     return digest.hexdigest()[:16]
 
 
@@ -153,6 +154,8 @@ def _stored(data: str, part: str, name: str, values: Any) -> np.ndarray:
         )
     if name in TEXTS:
         return texts.checked(where, values)
+    if name in pairs.SIDES and len(values) and isinstance(values[0], str):
+        return pairs.checked(where, values)
     try:
         array = np.asarray(values)
     except ValueError as error:  # rows of several lengths

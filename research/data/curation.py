@@ -1,9 +1,10 @@
-"""What is left out of the training split because of what it is: copies, junk, wrong labels, personal data.
+"""What is left out of the data because of what it is: copies, junk, wrong labels, bad translations, personal data.
 
 A filter is a function `(examples, labels, main) -> bool [N]`, True where a training example is to be removed. It gets images
 [N, H, W, C] or texts [N], classes int32 [N] or None, and bool [N], True where an example is of the main data. `data.filters`
 names them, in the order in which they look at what is left; one of your own goes by its import path. Their modules are their
-cards.
+cards. `data.clean` names those that judge a pair by itself, and looks at each split: before the filters, and for validation and
+test too. Of sentence pairs, training pairs with a sentence of validation or test are always left out.
 
 What they find is kept on disk, by the content of the data and the code, as tokens are (research/data/token_cache.py).
 """
@@ -22,13 +23,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from research import catalogue
-from research.data import duplicates, personal, spans, token_cache
+from research.data import duplicates, pairs, personal, spans, token_cache
 
 if TYPE_CHECKING:
     from research.data.dataset import Store
 
-FILTERS = {
+# Those that `data.clean` may name: no test is made easier by them.
+RULES = {
+    **{name: f'research.data.pairs:{name}' for name in ('empty', 'short', 'long', 'ratio', 'script', 'markup', 'identical')},
     'duplicates': 'research.data.duplicates:repeated',
+}
+FILTERS = {
+    **RULES,
     'label_suspects': 'research.data.label_suspects:suspects',
     'quality': 'research.data.quality:junk',
 }
@@ -42,26 +48,29 @@ _GIVEN = ('name', 'licence', 'price', 'weight', 'seconds')
 
 def curated(
     store: 'Store', splits: Mapping[str, np.ndarray], config: Mapping[str, Any]
-) -> tuple['Store', np.ndarray, dict[str, Any]]:
-    """The training split with external rows, without what filters find.
+) -> tuple['Store', dict[str, np.ndarray], dict[str, Any]]:
+    """The splits, with external rows in training, without what rules and filters find.
 
     Args:
       store: of the data, see `research.data.external.join`.
       splits: its cut; the main data's training rows under 'train'.
-      config: `config.data`; reads `filters` and `personal`.
+      config: `config.data`; reads `clean`, `filters` and `personal`.
 
     Returns:
-      (the store, its texts masked where that is asked for; int64 [N] rows of its training split, rising; the data card, {}
+      (the store, its texts masked where that is asked for; split -> int64 [N] rows, rising; the data card, {}
       where nothing is asked for: 'steps', their names; 'sources', a list of {name, licence, price, weight, rows, bytes,
       seconds, removed: {step: count}, kept}, the main data first, with the bytes of its rows before filters in memory and the
       seconds that reading took in this process; 'seconds', step -> what it took when its finds were made; 'personal',
-      kind -> how many were masked in the texts of the final splits).
+      kind -> how many were masked in the texts of the final splits; 'scored', 'validation' and 'test' -> {rule: count} of what
+      `data.clean` left out of them).
 
     Raises:
-      ConfigError: data that a filter cannot read; the main data, or a source with a weight, of which nothing is left.
+      ConfigError: data that a filter cannot read; a pair with an empty side; the main data, a source with a weight, or a
+        split, of which nothing is left.
     """
-    if not store.external and not config['filters'] and config['personal'] == 'keep':
-        return store, splits['train'], {}
+    of_pairs = pairs.texts_in(store.arrays)
+    if not store.external and not config['clean'] and not config['filters'] and config['personal'] == 'keep' and not of_pairs:
+        return store, {**splits}, {}
     given = store
     store, finds, seconds = _masked(store, config['personal'])
     ranges = [source.rows for source in store.external]
@@ -69,7 +78,10 @@ def curated(
     origin = np.repeat(np.arange(1 + len(ranges)), [len(splits['train']), *map(len, ranges)])
     sizes, steps = np.bincount(origin, minlength=1 + len(ranges)), {}
     held = [_bytes(given, rows[origin == number]) for number in range(len(sizes))]
-    scored = np.concatenate([splits['validation'], splits['test']])
+    if of_pairs:
+        _refuse_empty(store, {**splits, 'train': rows}, config)
+    cleaned, removed = _cleaned(store, splits, config)
+    scored = np.concatenate([cleaned['validation'], cleaned['test']])
     finders = dict(_steps(store, scored, config))
     if config['personal'] == 'drop':
         finders = {DROPPED: None, **finders}
@@ -93,13 +105,47 @@ def curated(
         if source['rows'] and not source['kept'] and (source['weight'] or not number):
             raise catalogue.ConfigError(
                 f"data.filters remove all {source['rows']} training examples of '{source['name']}' "
-                f'({", ".join(f"{step}: {count}" for step, count in source["removed"].items())}): expected some to be left. '
+                f'({_told(source["removed"])}): expected some to be left. '
                 'Leave a filter out, or look at the data.'
             )
     counts = {}
     if finds is not None:
         counts = dict(zip(personal.NAMES, finds[np.concatenate([rows, scored])].sum(0).tolist(), strict=True))
-    return store, rows, {'steps': [*steps], 'sources': sources, 'seconds': seconds, 'personal': counts}
+    card = {'steps': [*steps], 'sources': sources, 'seconds': seconds, 'personal': counts}
+    return store, {**cleaned, 'train': rows}, card | ({'scored': removed} if config['clean'] else {})
+
+
+def _cleaned(
+    store: 'Store', splits: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
+    """(validation and test without what the rules of `data.clean` find; {split: {rule: how many}})."""
+    cleaned = {split: splits[split] for split in ('validation', 'test')}
+    removed: dict[str, dict[str, int]] = {split: {} for split, rows in cleaned.items() if len(rows)}
+    for split in removed:
+        for name in config['clean']:
+            rows = cleaned[split]
+            find = catalogue.resolve('rule', name, RULES)
+            found, _ = _found(name, find, store, rows, np.zeros(0, np.int64), np.ones(len(rows), bool))
+            cleaned[split], removed[split][name] = rows[~found], int(found.sum())
+        if not len(cleaned[split]):
+            raise catalogue.ConfigError(
+                f"data.clean leaves out all {len(splits[split])} {split} examples of '{store.name}' "
+                f'({_told(removed[split])}): expected some to be left. Leave a rule out, or look at the data.'
+            )
+    return cleaned, removed
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ', '.join(f'{step}: {count}' for step, count in counts.items())
+
+
+def _refuse_empty(store: 'Store', splits: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    firsts = {'train': store.parts['train'].start}  # external rows are behind all parts
+    for split, rows in splits.items():
+        if 'empty' not in (*config['clean'], *(config['filters'] if split == 'train' else ())):
+            part = next((of_part for of_part in store.parts.values() if len(rows) and rows[0] in of_part), range(1))
+            sides = {side: store.arrays[side][rows] for side in pairs.SIDES}
+            pairs.refuse_empty(store.name, split, rows - firsts.get(split, part.start), sides)
 
 
 def spent(card: Mapping[str, Any]) -> float:
@@ -115,6 +161,8 @@ def examples(store: 'Store', rows: np.ndarray) -> np.ndarray:
     """
     if store.moments is not None:
         return store.arrays['image'][rows]
+    if pairs.texts_in(store.arrays):
+        return pairs.joined(*(store.arrays[side][rows] for side in pairs.SIDES))
     if 'text' in store.arrays:
         texts = [store.arrays[field][rows] for field in ('text', 'pair') if field in store.arrays]
         return np.array(['\n'.join(pair) for pair in zip(*texts, strict=True)], object)
@@ -138,7 +186,7 @@ def _masked(store: 'Store', setting: str) -> tuple['Store', np.ndarray | None, d
     """(the store with masked texts; what was masked in each row, int64 [N, K], None where texts are kept; its seconds)."""
     if setting == 'keep':
         return store, None, {}
-    fields = [field for field in ('text', 'pair') if field in store.arrays]
+    fields = [field for field, column in store.arrays.items() if column.dtype == object]
     if not fields or (places := [field for field in spans.FIELDS if field in store.arrays]):
         why = f'{places[0]}, which masks would move' if fields else 'no texts'
         raise catalogue.ConfigError(f"data.personal is '{setting}', and '{store.name}' has {why}: set it to 'keep'.")
@@ -152,7 +200,7 @@ def _masked(store: 'Store', setting: str) -> tuple['Store', np.ndarray | None, d
 
     code = hashlib.sha256(pathlib.Path(personal.__file__).read_bytes()).hexdigest()
     kept = token_cache.kept(['masks', code, store.checksum], make, 'filters')
-    of_type = type(store.arrays['text'])
+    of_type = type(store.arrays[fields[0]])
     texts = {field: of_type(np.array(json.loads(bytes(kept[field])), object)) for field in fields}
     checksum = hashlib.sha256(f'{store.checksum} masked by {code}'.encode()).hexdigest()[:16]
     finds = sum(np.array(kept[f'{field} finds']) for field in fields)
@@ -164,7 +212,11 @@ def _masked(store: 'Store', setting: str) -> tuple['Store', np.ndarray | None, d
 
 
 def _steps(store: 'Store', scored: np.ndarray, config: Mapping[str, Any]) -> Iterator[tuple[str, Callable[..., np.ndarray]]]:
-    if store.external or 'duplicates' in config['filters']:
+    for name in config['clean']:
+        yield name, catalogue.resolve('rule', name, RULES)
+    if pairs.texts_in(store.arrays):
+        yield LEAKED, lambda looked_at, labels, main: pairs.leaked(looked_at, examples(store, scored))
+    elif store.external or 'duplicates' in config['filters']:
 
         def leaked(looked_at: np.ndarray, labels: Any, main: Any) -> np.ndarray:
             del labels, main
@@ -199,8 +251,9 @@ def _found(
     if step not in (LEAKED, *FILTERS):  # a function of one's own may be another than the last time
         made = make()
         return made['found'], made['seconds'].item()
-    module = sys.modules[find.__module__] if step != LEAKED else duplicates
-    code = hashlib.sha256(b''.join(pathlib.Path(str(file)).read_bytes() for file in (module.__file__, __file__))).hexdigest()
+    module = sys.modules[FILTERS[step].partition(':')[0]] if step != LEAKED else pairs
+    files = [module.__file__, duplicates.__file__, __file__]
+    code = hashlib.sha256(b''.join(pathlib.Path(str(file)).read_bytes() for file in files)).hexdigest()
     versions = {name: _version(name) for name in ('numpy', 'scikit-learn', 'cleanlab')}
     read = [hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in (rows, scored, main)]
     kept = token_cache.kept([step, code, versions, store.checksum, read], make, 'filters')

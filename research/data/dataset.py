@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.catalogue import ConfigError
-from research.data import curation, imbalance, order, spans, token_cache, tokenizer
+from research.data import curation, imbalance, order, pair_tokens, pairs, spans, token_cache, tokenizer
 
 # The trainer adds these to each batch.
 RESERVED = ('valid', 'position')
@@ -138,8 +138,11 @@ class Dataset:
         or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the numbers of
         `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_bytes', UTF-8 bytes of each, 0 of
         special ones; 'token_counts' in the training split, 0 of special tokens; 'padding', the share of places without a token.
-        Those in `NUMBERS` reach a program as constants and are not part of its compile key; the others are.
+        Of sentence pairs, these but 'token_counts' for the source, 'target_vocabulary_size', and 'bos', 'eos' and 'pad',
+        numbers of the target's tokens. Those in `NUMBERS` reach a program as constants and are not part of its compile key; the
+        others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
+      target_tokenizer: of the targets of sentence pairs, where they have one of their own; else ''.
       external: sources of some training rows.
       card: of the training split, what it is made of and what was left out, see `curation.curated`.
     """
@@ -155,6 +158,7 @@ class Dataset:
     group_names: tuple[str, ...] = ()
     external: tuple[External, ...] = ()
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    target_tokenizer: str = ''
 
 
 def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
@@ -174,7 +178,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
             _refuse_hidden(store, split, rows)
     labels = None if store.classes is None else store.arrays['label'][splits['train']]
     splits['train'] = imbalance.thin(splits['train'], labels, config)
-    store, splits['train'], card = curation.curated(store, splits, config)
+    store, splits, card = curation.curated(store, splits, config)
     if store.classes is not None:
         labels = store.arrays['label'][splits['train']]
         facts['classes'] = store.classes
@@ -196,7 +200,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if 'labels' in store.arrays and len(store.arrays['labels'].shape) == 2:
         _refuse_other_answers(store, splits)
         facts['labels'] = store.arrays['labels'].shape[1]
-    arrays, checksum, saved = store.arrays, store.checksum, ''
+    arrays, checksum, saved, of_target = store.arrays, store.checksum, '', ''
     tags = arrays.get('tags', arrays.get(spans.WORD_TAGS))
     if tags is not None and tags.dtype.kind in 'iu' and len(tags.shape) == 2:
         facts['tags'] = max(int(part.max()) for part in tags.parts) + 1
@@ -209,7 +213,11 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         words = np.bincount(read, minlength=facts['vocabulary_size'])
         words[[*facts['special_tokens']]] = 0
         facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
-        checksum = hashlib.sha256(f'{checksum} {saved}'.encode()).hexdigest()[:16]
+    elif pairs.texts_in(arrays):
+        tokens, told, (saved, of_target) = pair_tokens.rows(arrays, splits, config, checksum)
+        arrays, facts = {**arrays, **{name: Column(array) for name, array in tokens.items()}}, facts | told
+    if saved:
+        checksum = hashlib.sha256(f'{checksum} {saved}{of_target}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}
     return Dataset(
         store.name,
@@ -223,6 +231,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         store.group_names,
         store.external,
         card,
+        of_target,
     )
 
 

@@ -24,7 +24,7 @@ texts ten times less often without copies (Lee et al. 2022). Clashes: data where
 import hashlib
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -42,23 +42,40 @@ _ROUNDING = 1e-4
 _HASHES, _BAND, _WORDS = 128, 4, 3
 
 
-def find(rows: np.ndarray, against: np.ndarray | None = None) -> Pairs:
+def words(text: str) -> list[str]:
+    """Words of a text in small letters, without punctuation."""
+    return re.findall(r'\w+', text.casefold())
+
+
+def _runs_of_words(text: str) -> set[str]:
+    of_text = words(text)
+    return {' '.join(of_text[k : k + _WORDS]) for k in range(max(1, len(of_text) - _WORDS + 1))}
+
+
+def find(
+    rows: np.ndarray,
+    against: np.ndarray | None = None,
+    shingles: Callable[[str], set[str]] = _runs_of_words,
+    least: float = JACCARD,
+) -> Pairs:
     """Copies among `rows` and `against`.
 
     Args:
       rows: images [N, H, W, C], or texts as an array of str [N].
       against: likewise [M], of the same shape; None: `rows`, each against those before it.
+      shingles: the parts of a text by which texts are compared.
+      least: share of equal parts from which on texts are copies; at 0.7 about one in 7,000 is missed.
 
     Returns:
       (i int64 [P], j int64 [P], similarity float32 [P]): rows[i] is a copy of against[j]; without `against`, of rows[j] with
       j < i. Of rows that are exactly alike, without `against`, later ones are paired with the first alone.
     """
     texts = rows.dtype == object
-    keys = [' '.join(_words(row)).encode() if texts else np.ascontiguousarray(row).data for row in rows]
+    keys = [' '.join(words(row)).encode() if texts else np.ascontiguousarray(row).data for row in rows]
     first: dict[bytes, int] = {}
     head = np.array([first.setdefault(hashlib.sha256(key).digest(), i) for i, key in enumerate(keys)], np.int64)
     heads = np.flatnonzero(head == np.arange(len(head)))
-    i, j, similarity = (_texts if texts else _images)(rows[heads], against)
+    i, j, similarity = _texts(rows[heads], against, shingles, least) if texts else _images(rows[heads], against)
     i, j = heads[i], j if against is not None else heads[j]
     parts = [(i, j, similarity)]
     if len(copies := np.setdiff1d(np.arange(len(rows)), heads)):
@@ -139,9 +156,9 @@ def _changed(images: np.ndarray) -> Iterator[np.ndarray]:
             yield wide[:, down : down + height, right : right + width]
 
 
-def _texts(rows: np.ndarray, against: np.ndarray | None) -> Pairs:
-    ours, best = [_shingles(text) for text in rows], {}
-    theirs = ours if against is None else [_shingles(text) for text in against]
+def _texts(rows: np.ndarray, against: np.ndarray | None, shingles: Callable[[str], set[str]], least: float) -> Pairs:
+    ours, best = [shingles(text) for text in rows], {}
+    theirs = ours if against is None else [shingles(text) for text in against]
     marks = _marks(ours)
     others = marks if against is None else _marks(theirs)
     for band in range(0, _HASHES, _BAND):
@@ -152,16 +169,7 @@ def _texts(rows: np.ndarray, against: np.ndarray | None) -> Pairs:
             for j in known.get(mark[band : band + _BAND].tobytes(), ()):
                 if (against is not None or j < i) and (i, j) not in best:
                     best[i, j] = len(ours[i] & theirs[j]) / max(1, len(ours[i] | theirs[j]))
-    return _pairs({pair: jaccard for pair, jaccard in best.items() if jaccard >= JACCARD})
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r'\w+', text.casefold())
-
-
-def _shingles(text: str) -> set[str]:
-    words = _words(text)
-    return {' '.join(words[k : k + _WORDS]) for k in range(max(1, len(words) - _WORDS + 1))}
+    return _pairs({pair: jaccard for pair, jaccard in best.items() if jaccard >= least})
 
 
 def _marks(shingles: list[set[str]]) -> np.ndarray:

@@ -72,14 +72,20 @@ def main_script(texts: Iterable[str]) -> str:
     return min(counts, key=lambda script: (-counts[script], script)) if counts else ''
 
 
-def _is_junk(text: str, script: str) -> bool:
+def in_other_script(text: str, script: str) -> bool:
+    """Whether more than half of a text's letters are of another script than `script`."""
     of_letters = [found for found in map(_script, text) if found]
+    return sum(found != script for found in of_letters) > _OTHER_SCRIPT * len(of_letters)
+
+
+def _is_junk(text: str, script: str) -> bool:
+    letters = sum(bool(_script(character)) for character in text)
     spaced = script not in _UNSPACED
     return (
         len(text.split()) < _FEWEST_WORDS
         and (spaced or len(text) < _FEWEST_WORDS)
-        or sum(found != script for found in of_letters) > _OTHER_SCRIPT * len(of_letters)
-        or len(of_letters) + sum(map(str.isspace, text)) < _LETTERS * len(text)
+        or in_other_script(text, script)
+        or letters + sum(map(str.isspace, text)) < _LETTERS * len(text)
         or spaced
         and max(map(len, re.split(r'\s+', text))) > _LONGEST_RUN
     )

@@ -1,9 +1,9 @@
 """The data sets by name.
 
 A name is `digits`, `unicode_names`, `spam_assassin`, `wordnet`, files of one's own (`images` in a folder by class,
-`table` with named columns, `texts`, `arrays` of NumPy: see folders.py, columns.py, texts.py and array_files.py of
-research/data), one in TFDS's catalogue (images: `fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`; texts: `glue/sst2`,
-`imdb_reviews`), or the import path `my_paper.data:load` of a function
+`table` with named columns, `texts`, `parallel`, `arrays` of NumPy: see folders.py, columns.py, texts.py, parallel.py and
+array_files.py of research/data), one in TFDS's catalogue (images: `fashion_mnist`, `mnist`, `cifar10`, `emnist/balanced`;
+texts: `glue/sst2`, `imdb_reviews`), or the import path `my_paper.data:load` of a function
 
     def load(path):
         return {'train': (images, labels), 'test': (images, labels)}
@@ -14,11 +14,12 @@ other fields are a mapping instead of each pair, with the same fields in both:
         {'tokens': whole numbers [N, T], 'mask': bool [N, T], 'label': whole numbers [N]}
 
 Fields 'image' and 'label' mean the same as in a pair; the others are for the task. A field 'text' of N texts, and 'pair' of
-second ones, become the fields 'tokens', 'mask' and, with pairs, 'segments' (see data.tokenizer); whole numbers [N] as
-'document' beside pairs say which belong together, for `task.next_sentence`; as 'group', which examples are scored together
-(`data.group` is the name of the field where it has another). A part 'validation' may be
-there, and 'test' may be missing (see data.official_validation and data.test in research/config/base.py). Arrays may be
-memory-mapped files (`numpy.load(file, mmap_mode='r')`): they are not read into memory as a whole. See `arrays.from_arrays`.
+second ones, become the fields 'tokens', 'mask' and, with pairs, 'segments' (see data.tokenizer); 'source' and 'target', of
+sentences and their translations, rows of tokens too (research/data/pair_tokens.py); whole numbers [N] as 'document' beside
+pairs say which belong together, for `task.next_sentence`; as 'group', which examples are scored together (`data.group` is the
+name of the field where it has another). A part 'validation' may be there, and 'test' may be missing (see
+data.official_validation and data.test in research/config/base.py). Arrays may be memory-mapped files
+(`numpy.load(file, mmap_mode='r')`): they are not read into memory as a whole. See `arrays.from_arrays`.
 """
 
 import collections
@@ -32,7 +33,7 @@ from unicodedata import ucd_3_2_0 as database
 import numpy as np
 
 from research import catalogue
-from research.data import arrays, columns, dataset, external, folders, order, texts, wordnet
+from research.data import arrays, columns, dataset, external, folders, order, parallel, texts, wordnet
 
 ARRAYS = {
     'arrays': 'research.data.array_files:load',
@@ -44,7 +45,7 @@ ARRAYS = {
 }
 
 # Names of data that are files of the user's own, at data.path.
-FILES = ('arrays', 'images', 'table', 'texts')
+FILES = ('arrays', 'images', 'parallel', 'table', 'texts')
 
 # What numbers of classes stand for, where a table of the source's says so.
 CLASS_NAMES = {
@@ -67,8 +68,8 @@ _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
 # Fields of `config.data` that tell sources apart, and those that tell cuts of one apart.
 READ = ('name', 'path', 'text', 'pair', 'label', 'features', 'image', 'group', 'resize', 'crop', 'bad_files')
 CUT = (
-    *('validation', 'official_validation', 'test', 'examples', 'imbalance', 'external', 'filters', 'split_seed'),
-    *('personal', 'tokenizer', 'length', 'pack'),
+    *('validation', 'official_validation', 'test', 'examples', 'imbalance', 'external', 'clean', 'filters', 'split_seed'),
+    *('personal', 'tokenizer', 'target_tokenizer', 'length', 'target_length', 'pack'),
 )
 
 
@@ -95,6 +96,9 @@ def _read(config: Mapping[str, Any], whole: bool) -> dataset.Store:
         parts, names, groups = texts.load(*(config[field] for field in ('path', 'text', 'pair', 'label', 'group')))
         store = arrays.from_arrays('texts', parts, config['resize'], config['crop'])
         return dataclasses.replace(store, class_names=names, group_names=groups)
+    if config['name'] == 'parallel':
+        parts = parallel.load(*(config[field] for field in ('path', 'text', 'pair')))
+        return arrays.from_arrays('parallel', parts, config['resize'], config['crop'])
     if _in_arrays(config['name']):
         if config['label']:
             raise catalogue.ConfigError(

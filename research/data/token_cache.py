@@ -39,30 +39,52 @@ def rows(
       arrays, splits, config: its own.
       checksum: of the source, which tells other texts apart.
     """
-    if sum(len(text) for name in (tokenizer.TEXT, tokenizer.PAIR) if name in arrays for text in arrays[name][:]) < _LEAST:
-        return tokenizer.rows(arrays, splits, config)
-    import tokenizers
+    made = tokenizer.fitted(learned(arrays, splits, config, checksum), config)
+    return *coded(made, arrays, splits, config, checksum), made
 
-    code = _hash(pathlib.Path(file).read_bytes() for file in (tokenizer.__file__, spans.__file__, __file__))
-    source = [code, tokenizers.__version__, checksum]
-    read = _hash(splits['train'])
-    group = {**config['tokenizer']}
+
+def learned(
+    arrays: Mapping[str, Any], splits: Mapping[str, np.ndarray], config: Mapping[str, Any], checksum: str
+) -> 'Tokenizer':
+    """`tokenizer.learned`, kept likewise; `checksum` tells other texts apart."""
+    # A file, and a function of one's own, may be another than the last time.
+    if _few(arrays) or config['tokenizer']['name'] not in tokenizer.TRAINED:
+        return tokenizer.learned(arrays, splits, config)
+    import tokenizers
 
     def learn() -> dict[str, np.ndarray]:
         return {'json': np.frombuffer(tokenizer.learned(arrays, splits, config).to_str().encode(), np.uint8)}
 
-    # A file, and a function of one's own, may be another than the last time.
-    learned = kept([*source, group, read], learn) if group['name'] in tokenizer.TRAINED else learn()
-    made = tokenizer.fitted(tokenizers.Tokenizer.from_str(bytes(learned['json']).decode()), config)
+    json_of = kept([*_source(checksum), {**config['tokenizer']}, _hash(splits['train'])], learn)['json']
+    return tokenizers.Tokenizer.from_str(bytes(json_of).decode())
+
+
+def coded(
+    made: 'Tokenizer', arrays: Mapping[str, Any], splits: Mapping[str, np.ndarray], config: Mapping[str, Any], checksum: str
+) -> tuple[dict[str, np.ndarray], Mapping[str, np.ndarray]]:
+    """`tokenizer.coded`, kept likewise; `checksum` tells other texts apart."""
+    if _few(arrays):
+        return tokenizer.coded(made, arrays, splits, config)
 
     def encode() -> dict[str, np.ndarray]:
         tokens, found = tokenizer.coded(made, arrays, splits, config)
         return tokens | {f'split-{split}': of_split for split, of_split in found.items()}
 
-    key = [*source, made.to_str(), config['pack'], {split: _hash(of_split) for split, of_split in splits.items()}]
+    key = [*_source(checksum), made.to_str(), config['pack'], {split: _hash(of_split) for split, of_split in splits.items()}]
     read_back = kept(key, encode)
     found = {split: np.array(read_back.pop(f'split-{split}')) for split in splits}
-    return read_back, found, made
+    return read_back, found
+
+
+def _few(arrays: Mapping[str, Any]) -> bool:
+    return sum(len(text) for name in (tokenizer.TEXT, tokenizer.PAIR) if name in arrays for text in arrays[name][:]) < _LEAST
+
+
+def _source(checksum: str) -> list[str]:
+    import tokenizers
+
+    code = _hash(pathlib.Path(file).read_bytes() for file in (tokenizer.__file__, spans.__file__, __file__))
+    return [code, tokenizers.__version__, checksum]
 
 
 def _hash(content: Iterable[bytes] | np.ndarray) -> str:

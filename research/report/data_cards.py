@@ -55,7 +55,7 @@ def table(cards: Mapping[str, Any]) -> dict[str, Any]:
     return {
         'headings': [headings[i] for i in shown],
         'rows': [[row[i] for i in shown] for row in rows],
-        'caption': ' '.join([_CAPTION, *_seconds(cards), *_masks(cards)]),
+        'caption': ' '.join([_CAPTION, *_seconds(cards), *_scored(cards), *_masks(cards)]),
     }
 
 
@@ -68,7 +68,7 @@ def lines(cards: Mapping[str, Any]) -> list[str]:
             price = f', price {source["price"] * source["rows"]:g}' if source['price'] else ''
             kept = f"{source['kept']} of {source['rows']} from '{source['name']}'"
             found.append(f'training data of {variants}: {kept} (removed: {removed or "none"}){price}')
-    return [*found, *_masks(cards)]
+    return [*found, *_scored(cards), *_masks(cards)]
 
 
 def _seconds(cards: Mapping[str, Any]) -> list[str]:
@@ -78,6 +78,16 @@ def _seconds(cards: Mapping[str, Any]) -> list[str]:
         told = ', '.join(f'{seconds:.2g} s {step}' for step, seconds in card['seconds'].items())
         found.append(f'Seconds of each step when it was made, {variants}: {told}.')
     return found
+
+
+def _scored(cards: Mapping[str, Any]) -> list[str]:
+    """A sentence for each group of variants of which the same was left out of validation and test."""
+    cleaned: dict[str, list[str]] = {}
+    for name, card in cards.items():
+        for split, counts in card.get('scored', {}).items():
+            told = ', '.join(f'{count} {rule}' for rule, count in counts.items() if count)
+            cleaned.setdefault(f'Left out of {split}, {{}}: {told or "none"}.', []).append(name)
+    return [sentence.format(', '.join(names)) for sentence, names in cleaned.items()]
 
 
 def _masks(cards: Mapping[str, Any]) -> list[str]:

@@ -131,6 +131,8 @@ class _Runner:
             model['vocabulary_size'] = experiment.program.step.module.vocabulary_size
         if experiment.dataset.tokenizer:
             (directory / trained.TOKENIZER).write_text(experiment.dataset.tokenizer)
+        if experiment.dataset.target_tokenizer:
+            (directory / trained.TARGET_TOKENIZER).write_text(experiment.dataset.target_tokenizer)
         record.write_json(directory / 'config.json', {**run.asked, 'model': model})
         record.write_json(directory / trained.DATA, trained.described(experiment.dataset))
         outcome = loop.train(experiment, directory, lambda *done: progress.step(experiment.total, *done), self.stop)

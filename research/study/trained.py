@@ -28,6 +28,7 @@ from research.train.steps.network import Network
 # What a run keeps of its data.
 DATA = 'data.json'
 TOKENIZER = 'tokenizer.json'
+TARGET_TOKENIZER = 'target_tokenizer.json'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Trained:
       config: of the run, resolved.
       data: what `described` tells of the data that it was trained on; {} for a run that has kept nothing of them.
       tokenizer: of texts, from the library `tokenizers`; None of other data.
+      target_tokenizer: of translations; `tokenizer` itself where both sides share it.
     """
 
     module: nn.Module
@@ -47,6 +49,7 @@ class Trained:
     config: Mapping[str, Any]
     data: Mapping[str, Any]
     tokenizer: Any = None
+    target_tokenizer: Any = None
 
     def __getitem__(self, place: int) -> Any:
         return (self.module, self.variables)[place]  # Python unpacks by it too
@@ -183,7 +186,8 @@ def read(directory: pathlib.Path) -> Trained:
     config = json.loads((directory / 'config.json').read_text())
     data = records.derived(directory / DATA, {'facts': dict, 'fields': dict})
     made = tokenizer.saved(directory / TOKENIZER)
-    return Trained(module(config), checkpoint.load_variables(directory / 'scored'), config, data, made)
+    of_target = tokenizer.saved(directory / TARGET_TOKENIZER) or made
+    return Trained(module(config), checkpoint.load_variables(directory / 'scored'), config, data, made, of_target)
 
 
 def module(config: Mapping[str, Any]) -> nn.Module:

@@ -16,6 +16,7 @@ BASE |= {
     'split_seed': 0,
     'imbalance': {'name': 'none'},
     'external': (),
+    'clean': (),
     'filters': (),
     'personal': 'keep',
 }
