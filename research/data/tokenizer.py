@@ -305,6 +305,14 @@ def _bytes(token: str, begins: str | None) -> int:
     return len(token.removeprefix('##').encode()) + (not token.startswith('##'))
 
 
+def of(dataset: Any) -> 'tuple[Tokenizer, Tokenizer]':
+    """Those of a data set of texts: of its sources and of its targets, which may be one."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_str(dataset.tokenizer)
+    return made, Tokenizer.from_str(dataset.target_tokenizer) if dataset.target_tokenizer else made
+
+
 def saved(path: pathlib.Path) -> 'Tokenizer | None':
     """The tokenizer that a run has saved; None of a run without one."""
     if not path.exists():

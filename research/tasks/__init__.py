@@ -23,6 +23,7 @@ TASKS = {
     'tagging': 'research.tasks.tagging:create',
     'text_classification': 'research.tasks.text_classification:create',
     'text_regression': 'research.tasks.text_regression:create',
+    'translation': 'research.tasks.translation:create',
     'word_vectors': 'research.tasks.word_vectors:create',
 }
 
@@ -40,6 +41,22 @@ def _nothing(rows: Mapping[str, Any]) -> dict[str, Any]:
 def _nothing_told(rows: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     del rows, dataset
     return {}
+
+
+class Writing(NamedTuple):
+    """Texts that a network writes token by token, to be scored whole.
+
+    Attributes:
+      write: (module, variables, batch) -> {name: [B, ...]}, kept of each example like `Task.rows`.
+      score: (rows of a whole split, Dataset, the split's name) -> {name: float}.
+      scores: the names that `score` gives.
+      always: whether validation is scored so at every evaluation, or at the end alone.
+    """
+
+    write: Callable[[Any, Any, Mapping[str, Any]], dict[str, Any]]
+    score: Callable[[Mapping[str, Any], Dataset, str], dict[str, float]]
+    scores: tuple[str, ...]
+    always: bool
 
 
 class Task(NamedTuple):
@@ -69,7 +86,8 @@ class Task(NamedTuple):
       prepare: (keys [B], batch) -> batch; draws that an evaluation needs too, such as masked targets. In training a key is of
         the seed and the position, in an evaluation of the row alone.
       judge: rows of a whole split -> {name: float}; for what is no mean over rows.
-      judged: the names that `judge` gives.
+      judged: the names that `judge` gives, and those of `writing`.
+      writing: texts that are scored beside the outputs; None for none.
       recorded: rows of the test split -> {name: plain JSON}, kept in result.json beside the metrics.
       show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
       examples: (rows of the test split, Dataset) -> texts for the report, see `research.tasks.examples`; {} for none.
@@ -96,6 +114,7 @@ class Task(NamedTuple):
     prepare: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
     judge: Callable[[Mapping[str, Any]], dict[str, float]] = _nothing
     judged: tuple[str, ...] = ()
+    writing: Writing | None = None
     recorded: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     examples: Callable[[Mapping[str, Any], Dataset], dict[str, Any]] = _nothing_told

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.data import Dataset
+from research.data import Dataset, tokenizer
 from research.data.tokenizer import END, MASK, PAD, START, UNKNOWN
 
 if TYPE_CHECKING:  # imported where a run has ended
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported where a run has ended
 
 # Texts of a run, characters of each, and guesses for a blank.
 _TEXTS, _CHARACTERS, _GUESSES = 8, 200, 3
+_TRANSLATIONS = 10
 # Tokens to be found again whose guesses are kept: the first ones of a text, about as many as it shows.
 _BLANKS = 9
 
@@ -37,7 +38,7 @@ def errors(rows: Mapping[str, np.ndarray], dataset: Dataset) -> dict[str, Any]:
     if 'chances' not in rows or not len(wrong):
         return {}
     picked = wrong[np.argsort(rows['chances'][wrong, 0], kind='stable')[:_TEXTS]]
-    made, tokens = _tokenizer(dataset), dataset.arrays['tokens'][dataset.splits['test'][picked]]
+    (made, _), tokens = tokenizer.of(dataset), dataset.arrays['tokens'][dataset.splits['test'][picked]]
     names = dict(enumerate(dataset.class_names))
 
     def line(name, kind, row, place):
@@ -96,7 +97,7 @@ def blanks(rows: Mapping[str, np.ndarray], dataset: Dataset) -> dict[str, Any]:
     Returns:
       See above, the name of a line being the token that stood there; {} where the network saw no `[MASK]`.
     """
-    made, length = _tokenizer(dataset), dataset.fields['tokens'].shape[0]
+    (made, _), length = tokenizer.of(dataset), dataset.fields['tokens'].shape[0]
     mask, unknown = map(made.token_to_id, (MASK, UNKNOWN))
     masked = (rows['seen'] == mask) & (rows['places'] < length)
     found = np.flatnonzero((rows['chances'] > 0).any((1, 2)) & masked.any(1))
@@ -126,15 +127,34 @@ def blanks(rows: Mapping[str, np.ndarray], dataset: Dataset) -> dict[str, Any]:
     return {'title': 'Fill in the blank', 'about': about, 'texts': texts}
 
 
+def translations(texts: Any, rows: Mapping[str, np.ndarray], dataset: Dataset) -> dict[str, Any]:
+    """The best and the worst written translations, by the chrF of a sentence, and some evenly spaced between them.
+
+    Args:
+      texts: (rows, dataset, split) -> what was written, targets and sources.
+      rows: of the test split, with what was 'written'.
+      dataset: which the rows are of.
+    """
+    import sacrebleu  # takes a moment
+
+    said, meant, sources = texts(rows, dataset, 'test')
+    scores = [sacrebleu.sentence_chrf(one, [other]).score / 100 for one, other in zip(said, meant, strict=True)]
+    order = np.argsort(scores, kind='stable')[::-1]
+    picked = order[np.linspace(0, len(order) - 1, min(len(order), _TRANSLATIONS)).astype(int)]
+    shown = [
+        {
+            'text': _cut(sources[k]),
+            'lines': [['translation', [[_cut(said[k]), scores[k]]]], ['reference', [[_cut(meant[k]), 1.0]]]],
+        }
+        for k in picked
+    ]
+    about = 'Sources, what the network wrote and what the data have, best first; in brackets the chrF of a sentence.'
+    return {'title': 'Translations, good and bad', 'about': about, 'texts': shown}
+
+
 def token(made: 'Tokenizer', number: int) -> str:
     """A token as text: a piece of bytes with the space before it, a piece inside a word with its '##'."""
     return made.decode([number], skip_special_tokens=False) or f'[{number}]'
-
-
-def _tokenizer(dataset: Dataset) -> 'Tokenizer':
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_str(dataset.tokenizer)
 
 
 def _written(made: 'Tokenizer', tokens: np.ndarray) -> str:

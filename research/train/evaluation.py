@@ -69,6 +69,18 @@ class Evaluator:
         metrics, kept = score(self.feed.blocks(self.splits[name] if rows is None else rows), predict, self.task)
         return {f'{name}/{metric}': value for metric, value in metrics.items()}, kept
 
+    def written(self, variables: Variables, name: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """As `score`, of texts that the network writes for the split of this name; ({}, {}) where the task has none."""
+        parts: dict[str, list[np.ndarray]] = {}
+        if self.program.write is not None:
+            for data, block in self.feed.blocks(self.splits[name]):
+                rows = self.engine.read(self.program.write(self.clock, variables, data, self.engine.replicate(block)))
+                for field, values in rows.items():
+                    parts.setdefault(field, []).append(np.asarray(values)[block.valid > 0])
+        kept = {field: np.concatenate(values) for field, values in parts.items()}
+        scores = self.task.writing.score(kept, self.experiment.dataset, name) if kept else {}
+        return {f'{name}/{metric}': value for metric, value in scores.items()}, kept
+
     def fitted(self, variables: Variables, split: str, others: Mapping[str, np.ndarray]) -> dict[str, float]:
         """'fitted/...': metrics on training examples as in an evaluation, without augmentation; as many as the split has.
 

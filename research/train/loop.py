@@ -65,6 +65,7 @@ class _Run:
         self.scores_best = self.config['study']['score'] == 'best'
         self.saved_at, self.saved_step = time.monotonic(), None
         self.higher = self.config['study']['higher_is_better']
+        self.writes = self._writes()  # whether evaluations score texts that the network writes
         self.measured: set[Any] = set()  # phases whose memory was measured
         self.peak_bytes: int | None = None
 
@@ -84,6 +85,12 @@ class _Run:
             self.feed.close()
             self.checkpoints.close()
         return outcome
+
+    def _writes(self) -> bool:
+        if self.program.write is None:
+            return False
+        decides = self.config['study']['metric'].partition('/')[2] in self.task.writing.scores
+        return self.task.writing.always or decides and bool(self.scores_best or self.experiment.watchers)
 
     def _phase(self, position: int) -> Any:
         return self.experiment.phases.at(position, self.at.levels['size'])
@@ -218,6 +225,8 @@ class _Run:
         with self.clock.measure('evaluate'):
             variables = self.evaluator.final(state)
             metrics, _ = self.evaluator.score(variables, 'validation')
+            if self.writes:
+                metrics |= self.evaluator.written(variables, 'validation')[0]
             self.evaluator.show(variables, self.directory, self.at.step)
         train = {f'train/{k}': v for k, v in self.task.metrics(self.at.sums).items()}
         seen = self.at.interval(train)
@@ -241,6 +250,10 @@ class _Run:
             decides = self.config['study']['metric'].startswith('test/')
             test, rows = self.evaluator.score(scored, 'test') if decides else ({}, {})
             validation, others = self.evaluator.score(scored, 'validation')
+            for name, metrics, kept in (('test', test, rows), ('validation', validation, others)):
+                if metrics:
+                    for known, more in zip((metrics, kept), self.evaluator.written(scored, name), strict=True):
+                        known |= more
             fitted = self.evaluator.fitted(scored, *(('test', rows) if decides else ('validation', others)))
         if not np.isfinite(test.get('test/loss', 0.0)):
             raise Diverged(f'test loss is {test["test/loss"]} after step {self.at.step}')

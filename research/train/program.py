@@ -54,6 +54,7 @@ class Program:
       final: (state, constants, Background) -> (params, collections); None where these are the state's own.
       predict: (params that are seen, collections, inputs) -> outputs on one device; compiled by batch size.
       samples: Variables -> rows that the task shows; None where nothing is generated.
+      write: (Variables, data, Block) -> rows; None where no texts are written.
       shapes: the state's, on one device.
     """
 
@@ -64,6 +65,7 @@ class Program:
     final: Compiled | None
     predict: Callable[..., Any]
     samples: Compiled | None
+    write: Compiled | None
     shapes: State
 
     @property
@@ -151,6 +153,7 @@ def create(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
         final=None if fits else compiled(step.final),
         predict=jax.jit(precise(step.predict), compiler_options=options or None),
         samples=compiled(step.samples) if step.samples else None,
+        write=compiled(step.write) if step.write else None,
         shapes=shapes,
     )
 

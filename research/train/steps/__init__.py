@@ -30,6 +30,7 @@ class Step(Protocol):
       fields: of the data's examples.
       weights: (params, masks) -> params that are seen (stage 2).
       samples: Variables -> {name: rows} that the task shows; None where nothing is generated.
+      write: (Variables, data, Block) -> {name: [E, B, ...]}, texts written for examples; None where the task has none.
     """
 
     engine: Jit | Pmap
@@ -38,6 +39,7 @@ class Step(Protocol):
     fields: Mapping[str, Field]
     weights: Callable[[Any, Any], Any]
     samples: Callable[[Variables], dict[str, jax.Array]] | None
+    write: Callable[[Variables, Mapping[str, Any], Block], dict[str, jax.Array]] | None
 
     def inputs(self, count: int) -> Inputs:
         """(args, kwargs) of an inference of `count` examples, zeros."""

@@ -55,6 +55,7 @@ class Adversarial:
     augment: Callable[..., Any]
     weights: Callable[[Any, Any], Any]
     descents: Mapping[str, Descent]
+    write: None = None
 
     @property
     def module(self) -> nn.Module:

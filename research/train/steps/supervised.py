@@ -192,6 +192,21 @@ class Supervised:
 
         return stacked(one, len(block.rows), block.batches)
 
+    @property
+    def write(self) -> Callable[..., Any] | None:
+        """As of `Step`; None where the task has nothing written."""
+        return self._write if self.task.writing else None
+
+    def _write(self, variables: Variables, data: Mapping[str, Any], block: Block):
+        params = self.network.compute(self.weights(variables.params, variables.masks))
+
+        def one(i):
+            batch = gather(self.engine, self.fields, data['examples'], block.rows[i], block.valid[i])
+            rows = self.task.writing.write(self.module, {'params': params, **variables.collections}, batch)
+            return jax.tree.map(self.engine.whole, rows)
+
+        return stacked(one, len(block.rows), block.batches)
+
     def final(self, state: State, constants: Mapping[str, Any], background: Background) -> tuple[Any, Any]:
         """(params, collections) for evaluation.
 
@@ -223,7 +238,8 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
     """
     classes = config['model']['num_classes'] or task.outputs or dataset.facts.get('classes', 0)
     vocabulary = dataset.facts.get('vocabulary_size', 0)
-    module = network(config['model'], classes, vocabulary, axis_name=engine.axis_name, remat=config['train']['remat'])
+    target = dataset.facts['target_vocabulary_size'] if dataset.target_tokenizer else 0
+    module = network(config['model'], classes, vocabulary, target, axis_name=engine.axis_name, remat=config['train']['remat'])
     args, kwargs = inputs = _zeros(task, dataset.fields, 2)
     layers = models.layers(module, *args, **kwargs) if config['optimizer']['layer_decay'] != 1 else ()
     return Supervised(
@@ -239,8 +255,9 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
     )
 
 
-def network(group: Mapping[str, Any], classes: int, vocabulary: int = 0, **given: Any) -> nn.Module:
-    """The network of the group `config.model`, for data of so many classes and tokens.
+def network(group: Mapping[str, Any], classes: int, vocabulary: int = 0, target_vocabulary: int = 0, **given: Any) -> nn.Module:
+    """The network of the group `config.model`, for data of so many classes and tokens, and tokens of targets if these have
+    a tokenizer of their own.
 
     Raises:
       ConfigError: as `models.create` does; a vocabulary of another size than the tokenizer's.
@@ -255,6 +272,8 @@ def network(group: Mapping[str, Any], classes: int, vocabulary: int = 0, **given
         )
     if vocabulary and models.reads_tokens(group['name']):
         arguments = {'vocabulary_size': vocabulary, **arguments}
+        if target_vocabulary:
+            arguments = {'target_vocabulary_size': target_vocabulary, **arguments}
     return models.create(group['name'], classes, **given, **arguments)
 
 
