@@ -39,7 +39,7 @@ from step_rate import PAUSE, setting
 from research import cost, models, pretrained
 from research.layers import attention as attentions
 from research.layers import formulation
-from research.models import encoder
+from research.models import blocks
 from research.models.bert import SIZES
 from research.train import precision
 
@@ -167,7 +167,7 @@ class Ours:
 
         def compiled(function, *args, **options):
             matmul = 'highest' if row.precision == 'highest' else 'default'
-            with mock.patch.object(encoder, 'attention', PATHS[path]), jax.default_matmul_precision(matmul):
+            with mock.patch.object(blocks, 'attention', PATHS[path]), jax.default_matmul_precision(matmul):
                 options['compiler_options'] = formulation.compiler_options(jax.default_backend())
                 return jax.jit(function, **options).lower(*args).compile()
 

@@ -1,11 +1,10 @@
-"""Softmax attention (Vaswani et al. 2017), one function for all models, with masks, positions and a cache for decoding.
+"""Softmax attention (Vaswani et al. 2017), one function for all models, with masks and a cache for decoding.
 
 B examples, T queries, S keys, N heads of H features, K heads of keys and values, a divisor of N (Ainslie et al. 2023, GQA).
 Masks are boolean, True where a query may see a key, broadcast to `[B, N, T, S]`, and combined by `&`.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -133,50 +132,8 @@ def segment_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
     return (queries[:, :, None] == keys[:, None, :])[:, None]
 
 
-def rotary(x: jax.Array, positions: jax.Array, base: float = 10000.0) -> jax.Array:
-    """Queries or keys turned by their positions, so that scores depend on distances (Su et al. 2021, RoFormer, as in Llama).
-
-    Args:
-      x: `[B, T, N, H]`, H even. Feature i is turned together with feature i + H / 2.
-      positions: int `[B, T]`, or `[1, T]` if they are the same for all examples.
-      base: the slowest pair of features turns by base^(2 / H - 1) radians a position.
-
-    Returns:
-      The shape and dtype of `x`; angles and products are in float32 or wider.
-
-    Raises:
-      ConfigError: H is odd.
-    """
-    if x.shape[-1] % 2:
-        raise ConfigError(f'Rotary positions turn pairs of features, and a head has {x.shape[-1]}: choose an even number.')
-    dtype, half = jnp.promote_types(x.dtype, jnp.float32), x.shape[-1] // 2
-    speeds = base ** -(jnp.arange(half, dtype=dtype) / half)
-    angles = positions.astype(dtype)[:, :, None, None] * speeds[None, None, None, :]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(dtype), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
-
-
-def alibi(heads: int, queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """Bias against distance, steeper from head to head (Press et al. 2022); the same in both directions.
-
-    Args:
-      heads: N.
-      queries, keys: positions, int `[B, T]` and `[B, S]`, or with 1 for B.
-
-    Returns:
-      float32 `[B, N, T, S]`. Slopes are 2^(-8 n / N), n from 1; where N is no power of two, those of the power below,
-      followed by every other one of the power above.
-    """
-    power = 2 ** int(math.log2(heads))
-    slopes = [2 ** (-8 * n / power) for n in range(1, power + 1)]
-    slopes += [2 ** (-4 * n / power) for n in range(1, 2 * power, 2)][: heads - power]
-    distances = jnp.abs(queries[:, None, :, None] - keys[:, None, None, :])
-    return -jnp.asarray(slopes, jnp.float32)[None, :, None, None] * distances
-
-
 class Cache(NamedTuple):
-    """Keys and values of the tokens decoded so far. Examples are rows: `jax.tree.map` over `key` and `value` reorders beams.
+    """Keys and values of the tokens so far. Examples are rows: `jax.tree.map` over `key` and `value` reorders beams.
 
     Attributes:
       key, value: `[B, S, K, H]`, S the most tokens that it can hold.
@@ -187,9 +144,21 @@ class Cache(NamedTuple):
     value: jax.Array
     length: jax.Array
 
+    def widened(self, size: int) -> 'Cache':
+        """The cache with room for `size` more tokens."""
+        room = (0, 0), (0, size), (0, 0), (0, 0)
+        return Cache(jnp.pad(self.key, room), jnp.pad(self.value, room), self.length)
+
     def extended(self, key: jax.Array, value: jax.Array) -> 'Cache':
         """The cache with the next tokens' keys and values `[B, T, K, H]`. Attend to its `key` and `value` under
-        `causal_mask(T, S, start=length)`, with the length from before. Tokens beyond S overwrite the last ones."""
+        `causal_mask(T, S, start=length)`, with the length from before.
+
+        Raises:
+          ConfigError: there is no room; where the length is traced, tokens beyond S overwrite the last ones instead.
+        """
+        room, length = self.key.shape[1], self.length + key.shape[1]
+        if (key.shape[1] if isinstance(length, jax.core.Tracer) else length) > room:
+            raise ConfigError(f'The cache has room for {room} tokens, and there are more to decode: start with a larger size.')
         at = (0, self.length, 0, 0)
         kept = (lax.dynamic_update_slice(old, new, at) for old, new in ((self.key, key), (self.value, value)))
-        return Cache(*kept, self.length + key.shape[1])
+        return Cache(*kept, length)

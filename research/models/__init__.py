@@ -1,7 +1,8 @@
 """Networks by name. Images `[B, H, W, C]` in, float32 logits `[B, num_classes]` out; C is read from the images.
 
 The MLP reads features `[B, F]` too. BERT, the recurrent networks, alone or over a BERT, the text CNN and the average of word
-vectors read tokens, int `[B, T]`; a `head` says what they give. So does word2vec, which gives products of vectors.
+vectors read tokens, int `[B, T]`; a `head` says what they give. So does word2vec, which gives products of vectors. GPT and the
+Transformer give logits of the vocabulary, `[B, T, V]`; the Transformer reads two texts, `(source, target)`.
 """
 
 import inspect
@@ -35,6 +36,8 @@ FAMILIES = {
     'coatnet': ('coatnet_0_224', 'coatnet_1_224', 'coatnet_2_224', 'coatnet_3_224'),
     'vit': ('vit_tiny_patch16_224', 'vit_small_patch16_224', 'vit_base_patch16_224'),
     'bert': tuple(f'bert_{size}' for size in ('tiny', 'mini', 'small', 'medium', 'base', 'large')),
+    'transformer': tuple(f'transformer_{size}' for size in ('tiny', 'small', 'base', 'big')),
+    'gpt': ('gpt2', 'gpt2_medium', 'gpt2_large', 'gpt2_xl'),
     'recurrent': ('rnn', 'gru', 'lstm'),
 }
 MODELS = {
@@ -42,6 +45,8 @@ MODELS = {
     'mlp': 'research.models.mlp:MLP',
     'vit': 'research.models.vit:ViT',
     'bert': 'research.models.bert:BERT',
+    'transformer': 'research.models.transformer:Transformer',
+    'gpt': 'research.models.gpt:GPT',
     'bert_lstm': 'research.models.bert_lstm:BertLSTM',
     'text_cnn': 'research.models.text_cnn:TextCNN',
     'word_average': 'research.models.word_average:WordAverage',

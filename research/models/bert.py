@@ -25,9 +25,10 @@ from flax.core import FrozenDict
 
 from research.catalogue import ConfigError, nearest
 from research.layers import initializers, remat
-from research.layers.attention import alibi, padding_mask, segment_mask
+from research.layers.attention import padding_mask, segment_mask
 from research.layers.dropout import Dropout
-from research.models.encoder import EncoderBlock
+from research.layers.positions import alibi, check_length, counted
+from research.models.blocks import Block, stack
 from research.models.network import Kit, Source, check_tokens
 
 # Devlin et al. 2019, and Turc et al. 2019 for the sizes below base: D, blocks, heads, width of the MLP.
@@ -112,7 +113,7 @@ class BERT(nn.Module):
       key_heads: heads of keys and values, a divisor of N; 0 for N.
       max_length: the most tokens; for learned positions.
       segment_types: numbers of segments that are told apart.
-      positions: 'learned' as in the paper, 'rotary', 'alibi' (research.layers.attention), or 'none'.
+      positions: 'learned' as in the paper, 'rotary', 'alibi' (research.layers.positions), or 'none'.
       norm_first: whether norm layers stand before the branches, and one before the head, instead of after each sum.
       gated: whether the activation of the MLP multiplies a second matrix.
       share_layers: whether one block is applied `depth` times.
@@ -201,7 +202,7 @@ class BERT(nn.Module):
         kit, init = self._kit(train), initializers.truncated_normal(0.02)
         embed = functools.partial(nn.Embed, features=self.embedding_dim or self.dim, embedding_init=init)
         embedding = embed(self.vocabulary_size, name='token_embedding')
-        positions = _counted(tokens, packed) if positions is None else positions
+        positions = counted(tokens.shape[1], packed=packed) if positions is None else positions
         x = embedding(tokens)
         x += embed(self.segment_types, name='segment_embedding')(jnp.zeros((1, 1), int) if segments is None else segments)
         if self.positions == 'learned':
@@ -210,7 +211,7 @@ class BERT(nn.Module):
         if self.embedding_dim:
             x = kit.dense(x, self.dim, name='embedding_projection', kernel_init=init)
         block = functools.partial(
-            remat.block(EncoderBlock, self.remat, static_argnums=(5,)),
+            remat.block(Block, self.remat),
             kit,
             self.heads,
             self.width,
@@ -225,10 +226,8 @@ class BERT(nn.Module):
         if packed is not None:
             seen = segment_mask(packed, packed) if seen is None else seen & segment_mask(packed, packed)
         bias = alibi(self.heads, positions, positions) if self.positions == 'alibi' else None
-        blocks = [block(name=f'block{i + 1}') for i in range(1 if self.share_layers else self.depth)]
-        for i in range(self.depth):
-            turned = positions if self.positions == 'rotary' else None
-            x = blocks[0](x, seen, bias, turned, i) if self.share_layers else blocks[i](x, seen, bias, turned, 0)
+        turned = positions if self.positions == 'rotary' else None
+        x, _ = stack(x, block, self.depth, shared=self.share_layers, mask=seen, bias=bias, positions=turned)
         x = kit.norm(x, name='norm') if self.norm_first else x
         return self._headed(x, functools.partial(kit.dense, kernel_init=init), kit, embedding, places)
 
@@ -254,10 +253,7 @@ class BERT(nn.Module):
         return Kit(
             norm_layer=self.norm,
             activation=self.activation,
-            conv_layer='plain',
-            blur_pool=False,
             low_rank=self.low_rank,
-            padding='half',
             axis_name=self.axis_name,
             train=train,
         )
@@ -268,20 +264,8 @@ class BERT(nn.Module):
             if given not in valid:
                 raise ConfigError(f"Unknown {what} '{given}'.{nearest(given, valid)}")
         check_tokens('BERT', tokens)
-        if self.positions == 'learned' and tokens.shape[1] > self.max_length:
-            raise ConfigError(
-                f'Texts of {tokens.shape[1]} tokens, and there are learned positions for {self.max_length}: cut the texts, or '
-                'raise max_length.'
-            )
-
-
-def _counted(tokens: jax.Array, packed: jax.Array | None) -> jax.Array:
-    """Positions `[1, T]`, or `[B, T]` that start anew at each text of a row."""
-    places = jnp.arange(tokens.shape[1])[None]
-    if packed is None:
-        return places
-    new = jnp.pad(packed[:, 1:] != packed[:, :-1], ((0, 0), (1, 0)))
-    return places - jax.lax.cummax(jnp.where(new, places, 0), axis=1)
+        if self.positions == 'learned':
+            check_length('Texts', tokens.shape[1], self.max_length)
 
 
 # 4,385,920, 11,170,560, 28,763,648, 41,373,184, 109,482,240 and 335,141,888 parameters with the pooler, without a head.

@@ -59,7 +59,8 @@ class Layer(NamedTuple):
       theirs: 'layer1.0.conv1', without `.weight` and the like unless it is the parameter's own name. Several names: our
         outputs are theirs concatenated.
       form: of their weight: '' for the same kind of layer in PyTorch; 'pointwise' for a 1x1 convolution where ours is a
-        matrix; 'flat' for a matrix over a map flattened channel by channel where ours is a convolution over the whole map.
+        matrix; 'flat' for a matrix over a map flattened channel by channel where ours is a convolution over the whole map;
+        'conv1d' for transformers' layer of that name, a matrix that is stored as ours.
     """
 
     ours: str
@@ -83,12 +84,13 @@ class Source(NamedTuple):
       arguments: model name, names of tensors in a file -> arguments of our constructor, if theirs computes something else
         from the same parameters: an epsilon, a momentum of running statistics, a padding.
       backbone: what the names of all layers but the head begin with ('vit' in 'vit.layernorm'), which files of a network
-        without its head leave out; Hugging Face's `model_type`.
+        without its head leave out.
       spellings: patterns of other names for the same tensors, and what they are replaced with, in this order.
       configured: model name, the `config.json` beside the weights -> arguments of our constructor; raises ConfigError if it is
         another network's.
       heads: pattern of the tensors of heads, which a network with another head leaves aside.
       tied: tensors that repeat another one, and which.
+      model_type: Hugging Face's, in a `config.json`; '' for the backbone's name.
     """
 
     layers: Callable[[Any], Iterable[tuple]]
@@ -100,6 +102,7 @@ class Source(NamedTuple):
     configured: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] = lambda name, config: {}
     heads: str = '(?!)'
     tied: Mapping[str, str] = {}
+    model_type: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,18 +110,18 @@ class Kit:
     """The layers of a network: each method adds one, called `name`, to the module that is running.
 
     Attributes:
-      norm, activation, conv, blur_pool, low_rank, padding, axis_name: as in `Network`.
+      norm_layer, activation, low_rank, axis_name, conv_layer, blur_pool, padding: as in `Network`.
       train: whether norm layers use the batch's statistics, and dropout is on.
     """
 
     norm_layer: str | Mapping[str, Any]
     activation: str
-    conv_layer: str | Mapping[str, Any]
-    blur_pool: bool
-    low_rank: float
-    padding: str
-    axis_name: str | None
     train: bool
+    low_rank: float = 0.0
+    axis_name: str | None = None
+    conv_layer: str | Mapping[str, Any] = 'plain'
+    blur_pool: bool = False
+    padding: str = 'half'
 
     def conv(
         self,

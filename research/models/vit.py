@@ -18,7 +18,7 @@ from flax.core import FrozenDict
 from research.catalogue import ConfigError, nearest
 from research.layers import initializers
 from research.layers.dropout import Dropout
-from research.models.encoder import EncoderBlock
+from research.models.blocks import Block
 from research.models.network import HALF, Network, Preprocessing, Source
 
 # Table 1 of the paper, and of Touvron et al. 2021 (DeiT) for tiny and small: patch, D, blocks, heads.
@@ -170,14 +170,14 @@ class ViT(Network):
         x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, self.dim)).astype(x.dtype), x], axis=1)
         x = x + self.param('positions', nn.initializers.normal(0.02), (1, x.shape[1], self.dim)).astype(x.dtype)
         x = Dropout(self.dropout, name='dropout')(x, train)
-        block = self.block(EncoderBlock)
+        block = self.block(Block)
         for i in range(1, self.depth + 1):
             rates = {
                 'dropout': self.dropout,
                 'mlp_dropout': self.dropout,
                 'stochastic_depth': self.stochastic_depth * i / self.depth,
             }
-            x = block(kit, self.heads, int(self.mlp_ratio * self.dim), **rates, name=f'block{i}')(x)
+            x, _ = block(kit, self.heads, int(self.mlp_ratio * self.dim), **rates, name=f'block{i}')(x)
         self.tap('stage1', x[:, 1:].reshape(shape))
         return kit.dense(kit.norm(POOLS[self.pool](x), name='norm'), self.num_classes, name='head')
 

@@ -27,8 +27,11 @@ _OWN = Source(lambda net: (), {}, lambda name: Preprocessing())
 _PASSING = ('example', 'intermediates', 'auxiliary', 'foreign')
 # PyTorch's name of our leaf.
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
-# Tensors that do not affect a network's output: counters, tables that follow from sizes, a head that is never called.
-NO_PLACE = re.compile(r'num_batches_tracked$|position_ids$|relative_position_index$|pooler\.dense\.(weight|bias)$')
+# Tensors that do not affect a network's output: counters, tables that follow from sizes (GPT-2's of which tokens see which), a
+# head that is never called.
+NO_PLACE = re.compile(
+    r'num_batches_tracked$|position_ids$|relative_position_index$|pooler\.dense\.(weight|bias)$|\.attn\.(masked_)?bias$'
+)
 # Put in front of all names by PyTorch's wrappers of a network.
 _WRAPPERS = re.compile(r'^((module|_orig_mod)\.)+')
 _SHOWN = 8
@@ -48,7 +51,7 @@ class Entry(NamedTuple):
             return [leaf]
         width = leaf.shape[-1] // len(self.theirs)
         parts = [leaf[..., i * width : (i + 1) * width] for i in range(len(self.theirs))]
-        if self.path[-1] != 'kernel':
+        if self.path[-1] != 'kernel' or self.form == 'conv1d':
             return parts
         turned = [part.transpose(3, 2, 0, 1) if part.ndim == 4 else part.T for part in parts]
         if self.form == 'flat':
@@ -59,7 +62,7 @@ class Entry(NamedTuple):
         """Their tensors, of shapes `expected`, as the leaf, of `shape`."""
         if self.form == OWN:
             return tensors[0]
-        if self.path[-1] == 'kernel':
+        if self.path[-1] == 'kernel' and self.form != 'conv1d':
             if self.form == 'flat':
                 height, width, channels, _ = self.shape
                 tensors = [part.reshape(len(part), channels, height, width) for part in tensors]

@@ -50,7 +50,7 @@ def recognized(name: str, stored: Stored) -> Source:
 def _ask_config(name: str, library: str, source: Source, stored: Stored) -> None:
     """Refuses what the `config.json` beside the weights says is another network's."""
     kind, theirs = stored.config.get('model_type'), stored.config.get('architecture')
-    if library == 'huggingface' and kind not in (None, source.backbone):
+    if library == 'huggingface' and kind not in (None, source.model_type or source.backbone):
         raise ConfigError(f"The config.json beside '{stored.where}' says that it is a '{kind}', and '{name}' is none.")
     if theirs is None or name not in source.names or theirs == source.names[name]:
         return

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from research import cost
 from research.catalogue import ConfigError
 from research.layers import formulation
-from research.layers.attention import Cache, alibi, attention, causal_mask, padding_mask, rotary, segment_mask
+from research.layers.attention import Cache, attention, causal_mask, padding_mask, segment_mask
 from research.layers.dropout import Dropout
+from research.layers.positions import alibi, rotary
 
 apply = jax.jit(attention)
 

@@ -7,7 +7,7 @@ import pytest
 
 from research import models
 from research.catalogue import ConfigError
-from research.models.encoder import EncoderBlock
+from research.models.blocks import Block
 from research.models.network import Network
 
 
@@ -65,10 +65,10 @@ def test_rates_of_zero_leave_the_program_of_evaluation():
 def test_a_block_stands_on_its_own():
     """Each token sees every other of its example, in any number of tokens."""
     kit = Network(norm='layer', activation='gelu').kit(train=False)
-    module, x = EncoderBlock(kit, heads=2, width=32), jax.random.normal(jax.random.key(1), (2, 5, 8))
+    module, x = Block(kit, heads=2, width=32), jax.random.normal(jax.random.key(1), (2, 5, 8))
     variables = jax.jit(module.init)(jax.random.key(0), x)
-    assert jax.eval_shape(module.apply, variables, x[:, :3]).shape == (2, 3, 8)
-    gradient = jax.jit(jax.grad(lambda x: module.apply(variables, x)[0, 0].sum()))(x)
+    assert jax.eval_shape(module.apply, variables, x[:, :3])[0].shape == (2, 3, 8)
+    gradient = jax.jit(jax.grad(lambda x: module.apply(variables, x)[0][0, 0].sum()))(x)
     assert (jnp.abs(gradient[0]).max(-1) > 0).all() and not gradient[1].any()
 
 
