@@ -88,6 +88,18 @@ def test_a_beam_finds_what_greedy_misses():
     np.testing.assert_allclose(scores, np.log(0.4) / 3, rtol=1e-5)
 
 
+def test_a_text_that_ends_takes_no_beam_from_the_others():
+    """The end is likeliest at first, and two beams go on beside it; the second of them becomes the best text."""
+    table = np.full((8, 8, 8), -50.0, np.float32)
+    table[:, 0, (EOS, 2, 3)] = np.log((0.5, 0.3, 0.2))
+    table[:, 2] = np.log(0.125)
+    table[:, 3, EOS] = 0
+    given = {'beam_size': 2, 'length_penalty': 4.0, 'penalty': 'power'}
+    found, scores = decoding.beam(toys.Trigram(8), {'params': {'table': table}}, np.zeros((1, 2), int), 2, BOS, EOS, **given)
+    np.testing.assert_array_equal(found, [[3, EOS]])
+    np.testing.assert_allclose(scores, np.log(0.2) / 16, rtol=1e-5)
+
+
 @BOTH
 @pytest.mark.parametrize('early_stopping', [False, True])
 def test_rows_do_not_depend_on_their_neighbours(module, variables, inputs, early_stopping):
