@@ -313,6 +313,12 @@ def of(dataset: Any) -> 'tuple[Tokenizer, Tokenizer]':
     return made, Tokenizer.from_str(dataset.target_tokenizer) if dataset.target_tokenizer else made
 
 
+def written(made: 'Tokenizer', tokens: np.ndarray) -> list[str]:
+    """Rows of tokens, int [N, T], as texts, each up to its first `[SEP]`."""
+    end = made.token_to_id(END)
+    return made.decode_batch([row[: [*row, end].index(end)] for row in tokens.tolist()])
+
+
 def saved(path: pathlib.Path) -> 'Tokenizer | None':
     """The tokenizer that a run has saved; None of a run without one."""
     if not path.exists():

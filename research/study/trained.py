@@ -19,7 +19,7 @@ from research.data import Dataset, texts, tokenizer
 from research.layers import formulation
 from research.pretrained import runs
 from research.report import records
-from research.study import blanks
+from research.study import blanks, writing
 from research.tasks import masked_language_model
 from research.train import checkpoint, precision
 from research.train.steps import players, supervised
@@ -87,12 +87,52 @@ class Trained:
           ConfigError: a run of another task, or of data without a tokenizer; a text that is none, that has no `[MASK]`, or one
             behind the `data.length` tokens that the network reads.
         """
-        if (name := self.config['task']['name']) != 'masked_language_model' or not self.tokenizer:
-            raise ConfigError(f"A run of the task 'masked_language_model' over texts fills blanks, and this is of '{name}'.")
+        writing.check(self, 'masked_language_model', 'over texts fills blanks')
         read = self._chances  # which asks for the data first
         batch, masks = blanks.coded(self.tokenizer, texts, self.data['fields'])
         chances = self._in_parts(read, batch)
         return [blanks.best(self.tokenizer, chances[row, :number], count) for row, number in enumerate(masks)]
+
+    def translate(self, texts: Sequence[str], beam_size: int = 4, length_penalty: float = 0.6) -> list[str]:
+        """Translations of texts, by a run of the task translation.
+
+        Args:
+          texts: B texts, of which `data.length` tokens are read.
+          beam_size: 1 for greedy decoding.
+          length_penalty: as of `research.decoding.beam`.
+
+        Raises:
+          ConfigError: a run of another task; a text that is none.
+        """
+        writing.check(self, 'translation', 'translates')
+        length = self.data['fields']['target']['shape'][0] - 1
+        translator = writing.translator(self.module, self.target_tokenizer, length, beam_size, length_penalty)
+        found = self._in_parts(translator, writing.sources(self.tokenizer, texts))
+        return tokenizer.written(self.target_tokenizer, found)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_length: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """What follows each prompt, by a run of the task language_model.
+
+        Args:
+          prompts: B texts.
+          max_length: the most tokens that are written.
+          temperature, top_k, top_p: as of `research.decoding.sample`; a temperature of 0 takes the likeliest token each time.
+          seed: of the draws, which for a prompt are the same whatever stands behind it.
+
+        Raises:
+          ConfigError: a run of another task, no text as a prompt, more tokens than the network has positions for.
+        """
+        writing.check(self, 'language_model', 'goes on with a prompt')
+        options = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
+        return writing.continued(self.module, self.variables, self.tokenizer, prompts, max_length, seed, **options)
 
     def _in_parts(self, function: Callable[..., jax.Array], batch: Mapping[str, np.ndarray]) -> np.ndarray:
         """(variables, {field: [b, ...]}) -> [b, ...] of a batch of any size, at most `data.eval_batch_size` rows at a time."""

@@ -76,11 +76,9 @@ def score(rows: Mapping[str, np.ndarray], dataset: Dataset, split: str) -> dict[
 def texts(rows: Mapping[str, np.ndarray], dataset: Dataset, split: str) -> tuple[list[str], list[str], list[str]]:
     """What was written, targets, and sources."""
     of_source, of_target = tokenizer.of(dataset)
-    end = of_target.token_to_id(tokenizer.END)
-    said = [row[: [*row, end].index(end)] for row in rows['written'].tolist()]
     places = dataset.splits[split]
     meant, sources = (dataset.arrays[side][places].tolist() for side in ('target', 'source'))
-    return of_target.decode_batch(said), of_target.decode_batch(meant), of_source.decode_batch(sources)
+    return tokenizer.written(of_target, rows['written']), of_target.decode_batch(meant), of_source.decode_batch(sources)
 
 
 def _inputs(batch, constants):

@@ -1,0 +1,72 @@
+"""Texts that a trained model writes: translations, and what follows a prompt."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from research import decoding
+from research.catalogue import ConfigError
+from research.data import texts, tokenizer
+from research.tasks import translation
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def check(model: Any, task: str, does: str) -> None:
+    """Raises ConfigError for a model of another task than this, which does something, or of data without a tokenizer."""
+    if (name := model.config['task']['name']) != task or not model.tokenizer:
+        raise ConfigError(f"A run of the task '{task}' {does}, and this is of '{name}'.")
+
+
+def sources(made: 'Tokenizer', given: Sequence[str]) -> dict[str, np.ndarray]:
+    """Texts as a batch of 'source' int32 and 'source_mask' bool, [B, S].
+
+    Raises:
+      ConfigError: something else than texts, or an empty one.
+    """
+    coded = tokenizer.encode(made, texts.checked('The input', given).tolist())
+    return {'source': coded['tokens'], 'source_mask': coded['mask']}
+
+
+def translator(module: Any, made: 'Tokenizer', length: int, beam_size: int, penalty: float) -> Callable[..., jax.Array]:
+    """(variables, batch) -> tokens of translations int32 [B, length], compiled."""
+
+    def tokens(variables, batch):
+        return translation.decoded(module, variables, batch, length, beam_size, penalty, **_marks(made))
+
+    return jax.jit(tokens)
+
+
+def continued(
+    module: Any, variables: Any, made: 'Tokenizer', prompts: Sequence[str], length: int, seed: int, **options: Any
+) -> list[str]:
+    """What a language model writes behind each prompt, at most `length` tokens; greedily at a temperature of 0.
+
+    Args:
+      seed: of the draws; the i-th prompt has the same ones whatever stands beside it.
+      options: of `research.decoding.sample`.
+
+    Raises:
+      ConfigError: as it does; something else than texts.
+    """
+    whole = made.from_str(made.to_str())
+    whole.no_truncation()
+    whole.no_padding()
+    coded = whole.encode_batch(texts.checked('The prompt', prompts).tolist(), add_special_tokens=False)
+    rows = [[made.token_to_id(tokenizer.START), *row.ids] for row in coded]
+    longest, pad = max(map(len, rows)), made.token_to_id(tokenizer.PAD)
+    inputs = np.array([[pad] * (longest - len(row)) + row for row in rows], np.int32)
+    mask = np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
+    given = {'mask': mask, **_marks(made)}
+    if options['temperature'] == 0:
+        found = decoding.greedy(module, variables, inputs, length, **given)
+    else:
+        found = decoding.sample(module, variables, inputs, length, key=jax.random.key(seed), **given, **options)
+    return tokenizer.written(made, np.asarray(found))
+
+
+def _marks(made: 'Tokenizer') -> dict[str, int]:
+    return {'bos': made.token_to_id(tokenizer.START), 'eos': made.token_to_id(tokenizer.END)}
