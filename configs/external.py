@@ -6,7 +6,12 @@ test images are removed. Every variant sees 90,000 examples.
 
 Run: python launch.py --config=configs/external.py --workdir=runs/external
 
-Cost: 70 runs, about 77 minutes by --plan on 2 cores that were busy with other work.
+Cost: 70 runs, half an hour on 2 cores that were busy with other work.
+
+Result: 85.63 ± 0.30 % over ten seeds. Better after Holm (p 0.0098 each): duplicates +1.27 points (0.98 to 1.56), quality +1.24
+    (0.97 to 1.50), unfiltered +1.16 (0.96 to 1.36), all_filters +0.45 (0.27 to 0.62). No effect shown: label_suspects +0.12
+    (-0.04 to 0.27), so that this filter costs 1.04 points (0.87 to 1.21) of what unfiltered gains. It takes out nine in ten
+    wrong labels and one in nine right ones, and these are the hard ones. The two others neither gain nor cost anything.
 """
 
 from research.config import base

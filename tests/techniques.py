@@ -555,6 +555,18 @@ def sentences(path):
     return {'train': part(1440), 'test': part(100)}
 
 
+def translations(path):
+    """Of 3 to 5 letters, each the next one in the target, in the other order."""
+    draw = np.random.default_rng(0)
+
+    def part(count):
+        rows = [draw.integers(0, 8, draw.integers(3, 6)) for _ in range(count)]
+        sides = {'source': rows, 'target': [(row[::-1] + 1) % 8 for row in rows]}
+        return {side: [' '.join(f'w{word}' for word in row) for row in of_side] for side, of_side in sides.items()}
+
+    return {'train': part(1600), 'test': part(100)}
+
+
 class Bag(nn.Module):
     """The mean over pairs of neighbours, so that order counts, and the logits."""
 

@@ -19,6 +19,9 @@ equal MinHash values in a row, which misses fewer than one in a million at 0.8.
 Cost: once, kept on disk; 60,000 images of 28 x 28 against 10,000 in 53 s of one core. Claim: 3.3 % of CIFAR-10's
 test images and 10 % of CIFAR-100's have a copy in the training data (Barz and Denzler 2020); a language model recites training
 texts ten times less often without copies (Lee et al. 2022). Clashes: data where tiny changes make another class.
+
+Effect: none shown of `data.filters`, +0.11 points (-0.16 to 0.38) beside the same data unfiltered (ten seeds,
+configs/external.py); removing copies of test images keeps the score honest.
 """
 
 import hashlib

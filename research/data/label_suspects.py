@@ -13,6 +13,9 @@ and reduced to at most 64 principal components, or of words, as TF-IDF. Errors t
 Cost: five fits, once, kept on disk. Claim: people confirmed 51 % of the suspects in ten well-known test sets (Northcutt,
 Athalye and Mueller 2021, Pervasive label errors in test sets). Clashes: rare classes, whose hard examples look like errors.
 Right labels go too, the more the weaker the classifier.
+
+Effect: -1.04 points (-1.21 to -0.87) beside the same data with 10 % wrong labels left in (5 % of Fashion-MNIST and 6,000
+external images, ten seeds, configs/external.py): one right label in nine goes, and these are of the hard images.
 """
 
 import warnings

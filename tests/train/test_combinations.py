@@ -80,6 +80,18 @@ COMBINATIONS = {
         'optimizer.name': 'adam',
         'optimizer.learning_rate': 0.01,
     },
+    'translations, accumulated, dropped out, averaged, written by a beam': {
+        'data.name': 'techniques:translations',
+        'data.length': 8,
+        'data.tokenizer': {'name': 'words', 'min_count': 1},
+        'task': {'name': 'translation', 'label_smoothing': 0.1, 'written': 'evaluations', 'beam_size': 2},
+        'model': {'name': 'transformer', 'dim': 16, 'depth': 1, 'heads': 2, 'width': 32},
+        'gradient.micro_batch': 8,
+        'optimizer.average.name': 'ema',
+        'optimizer.name': 'adam',
+        'optimizer.learning_rate': 0.01,
+        'study.metric': 'test/chrf',
+    },
     'images grow, sharpness-aware, accumulated': {
         'model.name': 'techniques:Pooled',
         'augment.resize': {'name': 'progressive', 'multiple': 2, 'until': '0.5run'},
