@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 from research.catalogue import ConfigError, nearest
 
-# Two files of a language have the same message where both are installed; the reader of pairs tells them apart.
 SUFFIXES = ('.mo', '.po')
 
 _MAGIC = 0x950412DE
