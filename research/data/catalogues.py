@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 from research.catalogue import ConfigError, nearest
 
-# Two files of a language have the same message where both are installed; the reader of pairs tells them apart.
 SUFFIXES = ('.mo', '.po')
 
 _MAGIC = 0x950412DE
@@ -129,7 +128,7 @@ def _entries(path: pathlib.Path) -> Iterator[dict[str, str]]:
         raise ConfigError(f'{path} is no UTF-8: {error.reason} at byte {error.start}. Convert it by msgconv.') from error
     for number, line in enumerate(map(str.strip, lines), 1):
         found = _LINE.match(line)
-        if not line or line.startswith('#~'):
+        if not line:
             continue
         if not found and not line.startswith('#'):
             raise ConfigError(f"{path}, line {number}: '{line[:40]}' is no line of a .po catalogue. Mend it, or leave it out.")

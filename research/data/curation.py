@@ -140,12 +140,11 @@ def _told(counts: Mapping[str, int]) -> str:
 
 
 def _refuse_empty(store: 'Store', splits: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
-    firsts = {'train': store.parts['train'].start}  # external rows are behind all parts
     for split, rows in splits.items():
-        if 'empty' not in (*config['clean'], *(config['filters'] if split == 'train' else ())):
-            part = next((of_part for of_part in store.parts.values() if len(rows) and rows[0] in of_part), range(1))
-            sides = {side: store.arrays[side][rows] for side in pairs.SIDES}
-            pairs.refuse_empty(store.name, split, rows - firsts.get(split, part.start), sides)
+        if len(rows) and 'empty' not in (*config['clean'], *(config['filters'] if split == 'train' else ())):
+            # A reader counts from the first row of a file, which is a part; a split may be cut from the training part.
+            first = next(part.start for part in store.parts.values() if rows[0] in part)
+            pairs.refuse_empty(store.name, split, rows - first, {side: store.arrays[side][rows] for side in pairs.SIDES})
 
 
 def spent(card: Mapping[str, Any]) -> float:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 TOKENIZERS = {'shared': 'research.data.pair_tokens:shared', **tokenizer.TOKENIZERS}
 
+# What a task that writes targets asks for: where one begins, where it ends, and what stands behind it.
+_MARKS = {'bos': tokenizer.START, 'eos': tokenizer.END, 'pad': tokenizer.PAD}
+
 # Share of unknown tokens beyond which a vocabulary is not one of that side.
 _UNKNOWN = 0.5
 
@@ -67,18 +70,13 @@ def rows(
 
 
 def _facts(made: Mapping[str, 'Tokenizer'], found: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    of_target = {name: made[TARGET].token_to_id(token) for name, token in _MARKS.items()}
     masks = [found[f'{side}_mask'] for side in SIDES]
     return {
         **tokenizer.facts(made[SOURCE]),
         'target_vocabulary_size': made[TARGET].get_vocab_size(),
-        **of_target,
+        **{name: made[TARGET].token_to_id(token) for name, token in _MARKS.items()},
         'padding': 1 - float(sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks)),
     }
-
-
-# What a task that writes targets asks for: where one begins, where it ends, and what stands behind it.
-_MARKS = {'bos': tokenizer.START, 'eos': tokenizer.END, 'pad': tokenizer.PAD}
 
 
 def _refuse_unknown(side: str, tokens: np.ndarray, made: 'Tokenizer', one: bool) -> None:

@@ -12,11 +12,14 @@
 Each side is a text without ends of lines: white space becomes one space. Without a test part `data.test` cuts by a hash of the
 source sentence, so that equal sources stay on one side and a pair stays where it is when others are added.
 
-English and German, as Debian's packages have them, 35,000 distinct pairs and no account needed:
+English and German from Debian's packages, 79,888 pairs:
 
     for p in libreoffice-l10n-de gcc-12-locales inkscape gimp-data digikam-data freeciv-data; do
-      apt-get download $p && dpkg-deb -x $p_*.deb catalogues
+      apt-get download $p && dpkg-deb -x ${p}_*.deb catalogues
     done
+
+and 189,459 with krita-l10n, gnucash-common, kstars-data, marble-data, evolution-common, vlc-l10n, wesnoth-1.16-data, scribus,
+darktable, git, gettext, lyx-common, okular, abiword-common, gnumeric-common, audacity-data, hugin-data and 32 small ones;
 
 with {'data.name': 'parallel', 'data.path': 'catalogues', 'data.text': 'en', 'data.pair': 'de', 'data.test': 0.05}.
 """

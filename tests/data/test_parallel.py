@@ -166,6 +166,7 @@ def test_of_catalogues_in_folders_by_language_only_the_one_asked_for_is_read(tmp
         (('E~xit now', 'Jetzt ~beenden'), ('Exit now', 'Jetzt beenden')),
         (('Save && &Close', 'Sichern && S&chließen'), ('Save && Close', 'Sichern && Schließen')),
         (('_New Path', 'Neuer Pfad'), ('New Path', 'Neuer Pfad')),
+        (('_OK then', '_OK dann'), ('OK then', 'OK dann')),
         (('set file_size now', 'file_size setzen'), ('set file_size now', 'file_size setzen')),
         (('R&D budget', 'Etat für R&D'), ('R&D budget', 'Etat für R&D')),
         (('a &lt; b', 'a &lt; c'), ('a &lt; b', 'a &lt; c')),
@@ -380,7 +381,7 @@ def test_tokens_that_are_kept_are_those_made_anew(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     words = {'name': 'words', 'min_count': 1}
     for target in ({'name': 'shared'}, words):
-        changes = {'tokenizer': words, 'target_tokenizer': target, 'target_length': 8}
+        changes = {'tokenizer': words, 'target_tokenizer': target}
         anew = cut(SENTENCES, SENTENCES[:2], **changes)
         monkeypatch.setattr(token_cache, '_LEAST', 1)
         for again in (cut(SENTENCES, SENTENCES[:2], **changes), cut(SENTENCES, SENTENCES[:2], **changes)):

@@ -126,6 +126,11 @@ LINES = [
         "set data.sampling.name to 'shuffled'",
     ),
     ('config.data.filters = ("duplicate",)', "Did you mean 'duplicates'?"),
+    ('config.data.clean = ("label_suspects",)', "has 'label_suspects', which is no rule"),
+    ('config.data.clean = ("marcup",)', "Did you mean 'markup'?"),
+    ('config.data.clean = config.data.filters = ("ratio",)', "has 'ratio', which data.clean applies to every split"),
+    ('config.data.target_length = 2', "'data.target_length' is 2, expected 0, or at least 3 tokens"),
+    ('config.data.target_tokenizer.name = "bp"', "Did you mean 'bpe'?"),
     ('config.data.filters = (3,)', "'data.filters' has 3 in it, expected names"),
     # Durations
     ('config.study.budget = "0ep"', 'trains nothing'),
