@@ -1,0 +1,87 @@
+"""Translations are learnt, written and scored; a language model goes on with a prompt."""
+
+import json
+
+import numpy as np
+import pytest
+import sacrebleu
+import tiny
+from config_file import written
+from techniques import translations
+
+import research
+from research.catalogue import ConfigError
+from research.study import launch
+
+LETTERS = 'abcdefghijklmnop'
+
+
+def load(path):
+    """Three to eight letters; the target repeats them, or in the other order (`path`)."""
+    draw = np.random.default_rng(0)
+
+    def part(count):
+        rows = [draw.choice([*LETTERS], draw.integers(3, 9)).tolist() for _ in range(count)]
+        sides = {'source': rows, 'target': [row[::-1] if path == 'reverse' else row for row in rows]}
+        return {side: [' '.join(row) for row in of_side] for side, of_side in sides.items()}
+
+    return {'train': part(6000), 'test': part(200)}
+
+
+def own(kind):
+    return {
+        'data.name': 'test_translation:load',
+        'data.path': kind,
+        'data.length': 12,
+        'data.tokenizer': {'name': 'words', 'min_count': 1},
+        'data.batch_size': 64,
+        'data.eval_batch_size': 100,
+        'data.validation': 200.0,
+        'task.name': 'translation',
+        'model': {'name': 'transformer', 'dim': 64, 'depth': 2, 'heads': 4, 'width': 128},
+        'optimizer': {'name': 'adam', 'learning_rate': 2e-3},
+        'train.devices': 1,
+        'train.eval_every': '1run',
+        'study.metric': 'test/chrf',
+        'study.budget': '10ep',
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('kind', ['copy', 'reverse'])
+def test_it_is_learnt(session, tmp_path, kind):
+    """Of unseen texts 99 % are written without a mistake."""
+    built = tiny.build(session, own(kind))
+    outcome = tiny.train(built, tmp_path)
+    rows, metrics = outcome.kept, outcome.metrics
+    meant = built.dataset.arrays['target'][built.dataset.splits['test']][:, 1:]
+    right = (rows['written'] == np.where(meant == built.dataset.facts['pad'], built.dataset.facts['eos'], meant)).all(1)
+    assert right.mean() >= 0.99 and metrics['test/accuracy'] >= 0.99 and metrics['test/bleu'] > 98
+
+
+STUDY = """
+config.data.update({'name': 'techniques:translations', 'length': 8, 'validation': 100.0, 'batch_size': 64})
+config.data.tokenizer = {'name': 'words', 'min_count': 1}
+config.task.name = 'translation'
+config.model = {'name': 'transformer', 'num_classes': 0, 'init_from': '', 'dim': 32, 'depth': 1, 'heads': 2, 'width': 64}
+config.optimizer.update({'name': 'adam', 'learning_rate': 0.01})
+config.train.devices = 1
+config.study.update({'metric': 'test/chrf', 'seeds': 1, 'null': False, 'latency': (), 'budget': '12ep'})
+"""
+
+
+@pytest.mark.long
+def test_a_study_of_translations(tmp_path):
+    """The report shows translations; the trained model gives those that were scored, whatever the batch."""
+    path = written(tmp_path, STUDY)
+    assert launch.launch(str(path), str(tmp_path / 'runs'), {}) == 0
+    model = research.study.load(tmp_path / 'runs', 'baseline', 0)
+    test = translations('')['test']
+    said = model.translate(test['source'], beam_size=1)
+    (result,) = (tmp_path / 'runs').glob('runs/*/result.json')
+    metrics = json.loads(result.read_text())['metrics']
+    assert metrics['test/chrf'] == pytest.approx(sacrebleu.corpus_chrf(said, [test['target']]).score, abs=0.01)
+    assert model.translate(test['source'][:1], beam_size=1) == said[:1]
+    assert 'Translations, good and bad'.lower() in (tmp_path / 'runs/report.md').read_text()
+    with pytest.raises(ConfigError, match="'language_model' goes on with a prompt, and this is of 'translation'"):
+        model.generate(['a'])
