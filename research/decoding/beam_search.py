@@ -82,7 +82,7 @@ def beam(
         raise ConfigError(f'n_best is {n_best}, expected 1 to beam_size, {beam_size}: a search keeps no more texts than beams.')
     if penalty not in PENALTIES:
         raise ConfigError(f"There is no length penalty '{penalty}'.{catalogue.nearest(penalty, PENALTIES)}")
-    inputs, mask = network.checked(module, inputs, mask, max_length)
+    module, inputs, mask = network.checked(module, inputs, mask, max_length)
     found, real = _searched(
         module,
         variables,

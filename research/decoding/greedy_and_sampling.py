@@ -50,7 +50,7 @@ def greedy(
     Raises:
       ConfigError: `research.decoding.network` says for what.
     """
-    inputs, mask = network.checked(module, inputs, mask, max_length)
+    module, inputs, mask = network.checked(module, inputs, mask, max_length)
     return _texts(_decoded(module, variables, inputs, mask, max_length, bos, eos))
 
 
@@ -90,7 +90,7 @@ def sample(
         raise ConfigError(f'top_k is {top_k}, expected a number of tokens, or 0 for all.')
     if not 0 < top_p <= 1:
         raise ConfigError(f'top_p is {top_p}, expected a probability above 0 and at most 1, which is all tokens.')
-    inputs, mask = network.checked(module, inputs, mask, max_length)
+    module, inputs, mask = network.checked(module, inputs, mask, max_length)
     examples = jnp.arange(len(inputs)) if examples is None else jnp.asarray(examples)
     if examples.shape != (len(inputs),):
         raise ConfigError(f'examples is {list(examples.shape)} for {len(inputs)} rows: give one number a row.')

@@ -3,12 +3,15 @@
 Letters: B examples, S tokens of a source or a prompt, V tokens of the vocabulary.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 
 from research.catalogue import ConfigError
 
@@ -47,8 +50,8 @@ class Network(NamedTuple):
 
 def checked(
     module: nn.Module, inputs: jax.Array, mask: jax.Array | None, max_length: int
-) -> tuple[jax.Array, jax.Array | None]:
-    """Inputs int32 `[B, S]` and the mask bool `[B, S]` or None.
+) -> tuple[nn.Module, jax.Array, jax.Array | None]:
+    """A module for which `jax.jit` finds its program again, inputs int32 `[B, S]`, and the mask bool `[B, S]` or None.
 
     Raises:
       ConfigError: the network cannot be decoded, or there is nothing to decode from, or nothing to decode.
@@ -66,14 +69,15 @@ def checked(
         raise ConfigError(f'Sources and prompts are {inputs.dtype} {list(inputs.shape)}, expected integers [batch, tokens].')
     if not inputs.shape[1]:
         raise ConfigError('A source or prompt of no tokens: give at least one, such as bos.')
+    module, inputs = _frozen(module), inputs.astype(jnp.int32)
     if mask is None:
-        return inputs.astype(jnp.int32), None
+        return module, inputs, None
     mask = jnp.asarray(mask, bool)
     if mask.shape != inputs.shape:
         raise ConfigError(f'The mask is {list(mask.shape)} and its tokens are {list(inputs.shape)}: give one entry a token.')
     if _known(mask) and not np.asarray(mask).any(1).all():
         raise ConfigError(f'Row {np.asarray(mask).any(1).argmin()} has a source or prompt of no tokens: give at least one.')
-    return inputs.astype(jnp.int32), mask
+    return module, inputs, mask
 
 
 def check_padding(real: jax.Array | None) -> None:
@@ -87,6 +91,16 @@ def check_padding(real: jax.Array | None) -> None:
             f'The prompt in row {np.asarray(real).argmin()} ends with padding, and decoding continues its end: pad prompts on '
             'the left.'
         )
+
+
+def _frozen(value):
+    """A module is found by its fields, and what a config has in them, dicts and lists, cannot be."""
+    if isinstance(value, nn.Module):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        return value.clone(**{name: _frozen(field) for name, field in fields.items() if name not in ('name', 'parent')})
+    if isinstance(value, Mapping):
+        return FrozenDict({key: _frozen(item) for key, item in value.items()})
+    return tuple(map(_frozen, value)) if type(value) in (list, tuple) else value
 
 
 def _known(array):

@@ -1,5 +1,7 @@
 """Greedy decoding and sampling, and what all ways of decoding refuse."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -77,6 +79,18 @@ def test_one_program_for_any_number_of_steps_and_three_for_three_batch_sizes():
     jax.effects_barrier()
     assert toys.counts['start'] == 3
     assert toys.counts['step'] == 3 * (1 + 9 + 200)
+
+
+def test_a_network_with_the_fields_of_a_config_keeps_its_program():
+    class Configured(toys.Trigram):
+        norm: Any = None
+
+    expected = decoding.greedy(TRIGRAM, TABLE, PROMPTS, 7, BOS, EOS)
+    toys.counts.clear()
+    for _ in range(2):
+        module = Configured(norm={'name': 'layer', 'axes': [1]})
+        np.testing.assert_array_equal(decoding.greedy(module, TABLE, PROMPTS, 7, BOS, EOS), expected)
+    assert toys.counts['start'] == 1
 
 
 def test_inside_a_program_of_the_callers():
