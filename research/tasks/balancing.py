@@ -12,8 +12,9 @@ section 3.3); focal loss Lin et al. 2017 (Focal loss for dense object detection,
 Config: {'task.class_weights': 'inverse_frequency'}; {'task.class_weights': 'effective_number', 'task.beta': 0.999,
 'task.reweight_from': '0.8run'}; {'task.focal': 2.0}; {'task.logit_adjustment': 1.0}
 
-Cost: next to nothing. Claim: on CIFAR-10 with a long tail of ratio 100 the error falls from 29.6 to 25.4 % by weights with the
-best loss of theirs (Cui et al. 2019, table 2).
+Cost: next to nothing. Claim: on CIFAR-10 with a long tail of ratio 100 the error of a ResNet-32 falls from 29.6 to 25.4 % by
+effective-number weights and focal loss together, while focal loss alone leaves it at 29.6 (Cui et al. 2019, table 2), and from
+27.2 to 22.3 % by logit adjustment (Menon et al. 2021, table 3).
 
 Effect on balanced accuracy: logit adjustment +5.75 points (5.18 to 6.24), effective number +3.18 (2.58 to 3.67), the same from
 0.8 of the run on +2.01 (1.56 to 2.44), focal loss -0.83 (-1.38 to -0.28) (a long tail of Fashion-MNIST, ratio 100, ten seeds,
