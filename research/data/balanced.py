@@ -9,9 +9,9 @@ achieves competitive worst-group accuracy).
 
 Config: {'data.sampling.name': 'class_balanced'}, and likewise 'square_root' and 'group_balanced'
 
-Cost: none in a step; an epoch is as long as before, and leaves out some examples of frequent classes. Claim: on
-ImageNet-LT both raise the accuracy where features and classifier learn together, the square root more (Kang et al. 2020, figure
-1); groups balanced by sampling match group DRO on four data sets (Idrissi et al. 2022).
+Cost: none in a step; an epoch is as long as before, and leaves out some examples of frequent classes. Claim: on ImageNet-LT
+45.1 % accuracy by `class_balanced` and 46.8 % by `square_root` instead of 44.4 %, where features and classifier learn together
+(ResNeXt-50, the repository of Kang et al. 2020); groups balanced by sampling compete with group DRO (Idrissi et al. 2022).
 
 Effect on balanced accuracy: `class_balanced` +1.12 points (0.61 to 1.66), `square_root` +0.97 (0.45 to 1.50) (a long tail of
 Fashion-MNIST, ratio 100, ten seeds, configs/imbalance.py).

@@ -3,13 +3,14 @@
 Idea: the copies differ in their augmentation alone, so what their gradients share does not depend on the
 augmentation.
 
-Sources: Hoffer et al. 2020 (Augment your batch, section 3); Berman et al. 2019 (MultiGrain, section 3.2), who keep the size of
+Sources: Hoffer et al. 2020 (Augment your batch, section 3); Berman et al. 2019 (MultiGrain, section 3), who keep the size of
 the batch, as here.
 
 Config: {'data.repeats': 3, 'augment.names': ('pad_crop', 'flip_horizontal')}
 
 Cost: none; a batch of the same size has fewer different examples, and a pass over the data takes `repeats` times as long.
-Claim: 0.6 points on ImageNet (ResNet-50, MultiGrain). Clashes: pointless without an augmentation that draws.
+Claim: 80.86 instead of 80.67 % on ImageNet (ResNet-50, torchvision's recipe of 2021, its last step). Clashes: pointless without
+an augmentation that draws.
 
 Copies are B / repeats positions apart, so mixup and CutMix, which pair neighbours, mix different examples. The first batch
 size, a multiple of `repeats`, decides this: where a batch shrinks during the run, copies come in several of them.

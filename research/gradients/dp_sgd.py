@@ -13,7 +13,8 @@ pip install 'frugal-jax[privacy]'.
 
 Cost: a gradient of each example is in memory at once (`gradient.micro_batch` bounds them), and takes longer than that of their
 sum. Accuracy falls, the more the smaller epsilon is and the fewer the data. Claim: at a delta of 1e-5, 97 % on MNIST with
-epsilon 8 and 95 % with 2, and 73 % on CIFAR-10 with 8, counted more mildly than here (research/gradients/accounting.py).
+epsilon 8 and 95 % with 2, and 73 % on CIFAR-10 with 8 (section 5), counted more mildly than here
+(research/gradients/accounting.py).
 
 Effect: -7.58 points at epsilon 8, -16.14 at 3 and -46.22 at 1, in three times the time (1,293 digits, ten seeds,
 configs/privacy.py).

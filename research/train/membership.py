@@ -7,7 +7,8 @@ Source: Yeom et al. 2018 (Privacy risk in machine learning: analyzing the connec
 here the area under the ROC curve over all thresholds.
 
 Of every run whose task keeps the loss of each row: the metric 'fitted/membership_auc', 0.5 for an attack that can only guess,
-1.0 for one that is always right. Cost: a sort. Clashes: it is one attack and a weak one, so a value near 0.5 proves no privacy.
+1.0 for one that is always right. Cost: a sort. Claim: none. Clashes: it is one attack and a weak one, so a
+value near 0.5 proves no privacy.
 """
 
 import numpy as np
