@@ -15,7 +15,7 @@ flips, table 1); `random_erasing` of half of the images, 3.08 % against 3.80 % (
 Effect: `cutout` none shown, -0.03 points (-0.54 to 0.47) (a small CNN on 600 images of Fashion-MNIST, ten seeds,
 configs/augmentation.py). In 6 epochs of 6,000 images it costs 0.63.
 
-`fill` is in the unit of the images; both papers find the mean of the data or noise as good as black, or better. Clashes: small
+`fill` is in the unit of the images; Zhong et al. prefer noise or the mean of the data to black and white. Clashes: small
 objects may be hidden entirely.
 
 Letters: B images, H rows, W columns, C channels.

@@ -4,7 +4,7 @@ Idea: a network that is linear between examples, or that finds a class in a part
 be, and generalizes better.
 
 Sources: `mixup` Zhang et al. 2018 (mixup: beyond empirical risk minimization, section 2); `cutmix` Yun et al. 2019 (CutMix,
-section 3.1 and algorithm 1).
+section 3.1 and algorithm A1).
 
 Config: {'augment.names': ('mixup',), 'augment.mixup.alpha': 0.2}, and likewise `cutmix`.
 

@@ -9,8 +9,8 @@ and Dietterich 2019 (Benchmarking neural network robustness to common corruption
 Config: {'augment.names': ('gaussian_noise',), 'augment.gaussian_noise.std': 0.05}, or
 {'augment.names': ('salt_and_pepper',), 'augment.salt_and_pepper.share': 0.02}
 
-Cost: one draw a pixel. Claim: with well-tuned Gaussian noise a ResNet-50 reached the best results of its day on corrupted
-images (ImageNet-C, Rusak et al.).
+Cost: one draw a pixel. Claim: with well-tuned Gaussian or speckle noise a ResNet-50 reached the best results of its day on
+corrupted images (ImageNet-C, Rusak et al., abstract).
 
 All channels of a pixel are disturbed alike, so grey stays grey; the papers disturb each channel by itself. White is 255 in
 integer images and 1 in float images. Clashes: float images in another range than [0, 1] need another `std`.

@@ -10,7 +10,7 @@ dropout as in Bowman et al. 2016 (Generating sentences from a continuous space, 
 Config: {'augment.names': ('token_mask',), 'augment.token_mask.share': 0.15}, and likewise for the others.
 
 Cost: draws and moves of whole numbers, next to nothing. Claim: 0.8 points over five data sets, 3.0 with 500 examples each, of
-four operations together (EDA).
+four operations together (EDA, section 4.1).
 
 These act on tokens, where the papers act on words, and never on [PAD], [CLS] and [SEP]. Clashes: tasks on places, whose tags
 and spans `token_swap` and `span_deletion` would have to move; labels that hang on a single word, which then are wrong. Data

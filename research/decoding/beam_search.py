@@ -18,8 +18,9 @@ Call: research.decoding.beam(module, variables, sources, 100, bos, eos, beam_siz
 - With `early_stopping=True` it is also over once K texts have finished: sooner, but a better text may be missed. One beam
   always stops early, which is greedy decoding. (transformers' default, False, is neither: it divides by the length so far.)
 
-Cost: K rows an example, and caches that are reordered at each step. Claim: about 1 BLEU over scores without a penalty, for a
-network trained by likelihood (Wu et al., table 2). Clashes: open-ended texts, where the likeliest ones repeat themselves.
+Cost: K rows an example, and caches that are reordered at each step. Claim: with alpha 0.6 a BLEU of 31.1 instead of 30.3
+without a penalty, English to French (Wu et al., table 2; 31.4 with their penalty on coverage, which is not here). Clashes:
+open-ended texts, where the likeliest ones repeat themselves.
 
 Letters: B examples, S tokens of a source or a prompt, T = `max_length`, K = `beam_size`, V tokens of the vocabulary.
 """

@@ -5,7 +5,7 @@ unlikely token, which the rest of the text has to follow. So draws are from the 
 them (top-k), or the fewest that together have a given probability (top-p, nucleus). A temperature below 1 sharpens the
 distribution before that.
 
-Sources: top-k Fan et al. 2018 (Hierarchical neural story generation, section 5.3, k 10); top-p Holtzman et al. 2020 (The
+Sources: top-k Fan et al. 2018 (Hierarchical neural story generation, section 5.4, k 10); top-p Holtzman et al. 2020 (The
 curious case of neural text degeneration, section 3.1).
 
 Call: research.decoding.sample(module, variables, prompts, 100, bos, eos, key, temperature=0.8, top_k=50, top_p=0.95)

@@ -7,8 +7,9 @@ target, R tokens of a cache, D features, N heads, V entries in the target's voca
 A deep encoder with a shallow decoder (Kasai et al. 2021) is two fields. Config: {'model.depth': 12, 'model.decoder_depth': 1}.
 
 Idea: the encoder runs once a text, the decoder once a token, so blocks are better spent on the encoder. Cost: a block of the
-decoder has a third more parameters than one of the encoder. Claim: under a deep enough encoder, a decoder of one block loses no
-accuracy and decodes much faster. Clashes: none.
+decoder has a third more parameters than one of the encoder. Claim: 12 blocks and one reach a BLEU of 28.3, English to German,
+learning from another network's translations, and 26.9 from the original ones (the authors' repository); they beat networks that
+write all tokens at once, at a similar speed (abstract). Clashes: none.
 
 Shared layers are {'model.share_layers': True}: one block of the encoder and one of the decoder are applied as often as these
 are deep (Dehghani et al. 2019, without its halting). Cost: no FLOPs are saved. Clashes: learning rates and freezing by layer
