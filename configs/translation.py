@@ -1,0 +1,47 @@
+"""Question: what do the Transformer's usual tricks buy on short sentences from English to German?
+
+Run: python launch.py --config=configs/translation.py --workdir=runs/translation --config.data.path=catalogues
+     python launch.py --config=configs/translation.py:whole --workdir=runs/translation_whole --config.data.path=catalogues
+
+Data: messages of programs, from gettext catalogues as Debian has them; research/data/parallel.py says how to get them.
+"""
+
+from research.config import base
+
+
+def get_config(arg: str = 'study'):
+    """A small Transformer, six changes, eight paired seeds, scored by chrF; `whole`: one larger run on all pairs."""
+    if arg not in ('study', 'whole'):
+        raise ValueError(f"'{arg}' is no part of this study: expected 'study' or 'whole'.")
+    config = base.get_config()
+    config.study.name = f'translation_{arg}'
+    config.task = {'name': 'translation', 'loss': 'softmax', 'label_smoothing': 0.0}
+    config.data.update({'name': 'parallel', 'text': 'en', 'pair': 'de', 'test': 0.02, 'validation': 0.02, 'length': 24})
+    config.data.clean = ('short', 'long', 'ratio', 'script', 'markup', 'identical', 'duplicates')
+    config.data.tokenizer = {'name': 'bpe', 'vocabulary_size': 4096}
+    config.data.batch_size, config.data.eval_batch_size = 64, 256
+    config.model = {'name': 'transformer_tiny', 'num_classes': 0, 'init_from': '', 'share_embeddings': 'none'}
+    config.optimizer.name = 'adam'
+    config.optimizer.learning_rate = 2e-3
+    config.schedule.name = 'inverse_sqrt'
+    config.schedule.warmup = '0.1run'
+    config.study.metric = 'test/chrf'
+    config.study.budget = '4ep'
+    config.study.seeds = 8
+    config.study.latency = ()
+    config.study.variants = {
+        'label_smoothing': {'task.label_smoothing': 0.1},
+        'shared_embeddings': {'model.share_embeddings': 'all'},
+        'pre_norm': {'model.norm_first': True},
+        'averaging': {'optimizer.average.name': 'ema'},
+        'deep_encoder': {'model.depth': 3, 'model.decoder_depth': 1},
+        'beam': {'task.beam_size': 4},
+    }
+    if arg == 'whole':
+        config.task.label_smoothing = 0.1
+        config.data.length, config.data.tokenizer.vocabulary_size = 32, 8192
+        config.model = {'name': 'transformer_tiny', 'num_classes': 0, 'init_from': '', 'dim': 192, 'width': 768, 'depth': 3}
+        config.train.eval_every = '1ep'
+        config.task.written = 'evaluations'
+        config.study.update({'budget': '10ep', 'seeds': 1, 'null': False, 'variants': {}})
+    return config
