@@ -184,7 +184,7 @@ class Transformer(nn.Module):
     def step(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
         """Logits `[B, V]` of what follows the next token of each target, int `[B]`, and the state behind it."""
         own = state.caches[0].own
-        seen = causal_mask(1, own.key.shape[1], start=own.length)
+        seen = causal_mask(1, own.key.shape[2], start=own.length)
         across = None if state.source_mask is None else padding_mask(state.source_mask)
         at = jnp.asarray(own.length)[None, None]
         logits, kept = self._side('decoder', tokens[:, None], at, False, mask=seen, memory_mask=across, caches=state.caches)

@@ -111,23 +111,23 @@ def test_a_cached_step_gives_what_the_whole_pass_gives(chunk):
 
     @jax.jit
     def step(cache, query, key, value):
-        mask = causal_mask(query.shape[1], cache.key.shape[1], start=cache.length)
+        mask = causal_mask(query.shape[1], cache.key.shape[2], start=cache.length)
         cache = cache.extended(key, value)
-        return cache, attention(query, cache.key, cache.value, mask)
+        return cache, attention(query, *cache.pair, mask)
 
-    room = jnp.full((2, 3, 2, 6), 1e9)  # what is not filled is not seen
+    room = jnp.full((2, 2, 3, 6), 1e9)  # what is not filled is not seen
     cache = Cache(room, room, jnp.int32(0)).widened(5)
     for at in range(0, 6, chunk):
         cache, found = step(cache, *(a[:, at : at + chunk] for a in (query, key, value)))
         np.testing.assert_allclose(found, expected[:, at : at + chunk], rtol=0, atol=1e-6)
-    assert cache.length == 6 and cache.key.shape == (2, 8, 2, 6)
+    assert cache.length == 6 and cache.key.shape == (2, 2, 8, 6)
 
 
 def test_a_cache_without_room_says_so():
-    room = jnp.zeros((2, 4, 2, 6))
-    cache = Cache(room, room, jnp.int32(3)).extended(room[:, :1], room[:, :1])
+    room, key = jnp.zeros((2, 2, 4, 6)), jnp.zeros((2, 1, 2, 6))
+    cache = Cache(room, room, jnp.int32(3)).extended(key, key)
     with pytest.raises(ConfigError, match='room for 4 tokens, and there are more'):
-        cache.extended(room[:, :1], room[:, :1])
+        cache.extended(key, key)
     with pytest.raises(ConfigError, match='room for 4 tokens, and there are more'):  # whatever is in it already
         jax.eval_shape(Cache.extended, cache, *(jax.ShapeDtypeStruct((2, 5, 2, 6), jnp.float32),) * 2)
 
