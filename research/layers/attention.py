@@ -135,8 +135,8 @@ def segment_mask(queries: jax.Array, keys: jax.Array) -> jax.Array:
 class Cache(NamedTuple):
     """Keys and values of the tokens so far. Examples are rows: `jax.tree.map` over `key` and `value` reorders beams.
 
-    Heads come before tokens, as products take them: a step over 16 texts of 80 tokens would spend 20 times as long on turning
-    them as on attention (jaxlib 0.10.2, two cores).
+    Heads come before tokens, as products take them: a step of 12 heads over 16 texts of 80 tokens takes 0.13 ms, and 1.0 ms at
+    best where it turns them first (jaxlib 0.10.2, two cores).
 
     Attributes:
       key, value: `[B, K, S, H]`, S the most tokens that it can hold.
