@@ -166,30 +166,30 @@ class GPT(nn.Module):
         seen = seen if packed is None else seen & segment_mask(packed, packed)
         return self._network(tokens, counted(tokens.shape[1], mask, packed), seen, train)[0]
 
-    def start(self, tokens: jax.Array, mask: jax.Array | None, size: int) -> tuple[State, jax.Array]:
+    def start(self, inputs: jax.Array, mask: jax.Array | None, size: int) -> tuple[State, jax.Array]:
         """The state behind all tokens of a prompt but the last, and that last token, `[B]`, with which `step` goes on.
 
         Args:
-          tokens: int `[B, T]`, padded on the left.
+          inputs: int `[B, T]`, padded on the left.
           mask: bool `[B, T]`, True on real tokens; None for all.
           size: how often `step` will be called at most.
 
         Raises:
           ConfigError: as a call does, for T - 1 + `size` tokens.
         """
-        self._check(tokens, more=size - 1)
-        before = tokens.shape[1] - 1
+        self._check(inputs, more=size - 1)
+        before = inputs.shape[1] - 1
         known = None if mask is None else mask[:, :-1].astype(bool)
-        _, kept = self._network(tokens[:, :-1], counted(before, known), _seen(before, known), False)
+        _, kept = self._network(inputs[:, :-1], counted(before, known), _seen(before, known), False)
         caches = tuple(k._replace(own=k.own.widened(size)) for k in kept)
         seen = None if known is None else jnp.pad(known, ((0, 0), (0, size)), constant_values=True)
-        position = jnp.full(len(tokens), before) if known is None else known.sum(1)
-        return State(caches, seen, position.astype(jnp.int32)), tokens[:, -1]
+        position = jnp.full(len(inputs), before) if known is None else known.sum(1)
+        return State(caches, seen, position.astype(jnp.int32)), inputs[:, -1]
 
     def step(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
         """Logits `[B, V]` of what follows the next token of each text, int `[B]`, and the state behind it."""
         own = state.caches[0].own
-        seen = causal_mask(1, own.key.shape[1], start=own.length)
+        seen = causal_mask(1, own.key.shape[2], start=own.length)
         seen = seen if state.seen is None else seen & padding_mask(state.seen)
         logits, kept = self._network(tokens[:, None], state.position[:, None], seen, False, state.caches)
         return logits[:, 0], State(kept, state.seen, state.position + 1)

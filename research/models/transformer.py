@@ -165,27 +165,27 @@ class Transformer(nn.Module):
         positions = counted(length, target_mask, target_packed)
         return self._side('decoder', target, positions, train, mask=seen, memory=memory, memory_mask=across)[0]
 
-    def start(self, source: jax.Array, source_mask: jax.Array | None, size: int) -> tuple[State, None]:
+    def start(self, inputs: jax.Array, mask: jax.Array | None, size: int) -> tuple[State, None]:
         """The state before the first token of the target; the second result, None, says that this token is the tokenizer's.
 
         Args:
-          source: int `[B, S]`.
-          source_mask: bool `[B, S]`, True on real tokens; None for all.
+          inputs: int `[B, S]`, the source.
+          mask: bool `[B, S]`, True on real tokens; None for all.
           size: how often `step` will be called at most.
 
         Raises:
           ConfigError: as a call does, for a target of `size` tokens.
         """
-        memory, none = self.encode(source, source_mask), jnp.zeros((len(source), 0), jnp.int32)
+        memory, none = self.encode(inputs, mask), jnp.zeros((len(inputs), 0), jnp.int32)
         self._check('target', none, more=size)
         _, kept = self._side('decoder', none, counted(0), False, mask=causal_mask(0, 0), memory=memory)
         caches = tuple(k._replace(own=k.own.widened(size)) for k in kept)
-        return State(caches, None if source_mask is None else source_mask.astype(bool)), None
+        return State(caches, None if mask is None else mask.astype(bool)), None
 
     def step(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
         """Logits `[B, V]` of what follows the next token of each target, int `[B]`, and the state behind it."""
         own = state.caches[0].own
-        seen = causal_mask(1, own.key.shape[1], start=own.length)
+        seen = causal_mask(1, own.key.shape[2], start=own.length)
         across = None if state.source_mask is None else padding_mask(state.source_mask)
         at = jnp.asarray(own.length)[None, None]
         logits, kept = self._side('decoder', tokens[:, None], at, False, mask=seen, memory_mask=across, caches=state.caches)
