@@ -98,13 +98,13 @@ _ARGUMENTS = {
     'batch size grow': {'factor': Range(above=1, most=_INT32)},
     'augmentation': {'share': _SHARE},
     'model': {
-        **dict.fromkeys(('dropout', 'auxiliary_dropout', 'stochastic_depth'), _BELOW_1),
+        **dict.fromkeys(('dropout', 'attention_dropout', 'auxiliary_dropout', 'stochastic_depth'), _BELOW_1),
         **dict.fromkeys(('low_rank', 'squeeze_excite'), _SHARE),
         **dict.fromkeys(('widths', 'hidden', 'depths', 'dim', 'heads', 'head_dim', 'patch', 'stem_width', 'middle'), _WIDTH),
         **dict.fromkeys(('width', 'depth', 'mlp_ratio'), _ABOVE_0),
         'auxiliary_weight': _NOT_NEGATIVE,
         **dict.fromkeys(('vocabulary_size', 'max_length', 'filters'), _FROM_1),
-        'embedding_dim': _FROM_0,
+        **dict.fromkeys(('embedding_dim', 'decoder_depth', 'target_vocabulary_size', 'key_heads'), _FROM_0),
     },
     'norm layer': {
         'epsilon': _NOT_NEGATIVE,

@@ -26,11 +26,11 @@ class Kept(NamedTuple):
 
     Attributes:
       own: keys and values of the tokens themselves.
-      memory: keys and values of the memory, each `[B, S, K, H]`; None without one.
+      memory: those of the memory; None without one.
     """
 
     own: Cache
-    memory: tuple[jax.Array, jax.Array] | None
+    memory: Cache | None
 
 
 class Block(nn.Module):
@@ -107,18 +107,20 @@ class Block(nn.Module):
         query, key, value = self._in_heads(x, 'qkv', self.heads, shared, shared)
         if positions is not None:
             query, key = rotary(query, positions), rotary(key, positions)
-        cache = Cache(key, value, jnp.int32(x.shape[1])) if cache is None else cache.extended(key, value)
+        if cache is not None:
+            cache = cache.extended(key, value)
+            key, value = cache.pair
         weights = self._weights_dropout('weights_dropout', turn)
-        mixed = attention(query, cache.key, cache.value, mask, bias, weights)
-        return self._dense(mixed, x.shape[-1], 'projection', self.output_init), cache
+        mixed = attention(query, key, value, mask, bias, weights)
+        return self._dense(mixed, x.shape[-1], 'projection', self.output_init), cache or Cache.of(key, value)
 
     def _cross(self, x, memory, mask, kept, turn):
         shared = self.key_heads or self.heads
         (query,) = self._in_heads(x, 'cross_query', self.heads)
-        key, value = self._in_heads(memory, 'cross_key_value', shared, shared) if kept is None else kept
+        key, value = kept.pair if kept else self._in_heads(memory, 'cross_key_value', shared, shared)
         weights = self._weights_dropout('cross_weights_dropout', turn)
         mixed = attention(query, key, value, mask, dropout=weights)
-        return self._dense(mixed, x.shape[-1], 'cross_projection', self.output_init), (key, value)
+        return self._dense(mixed, x.shape[-1], 'cross_projection', self.output_init), kept or Cache.of(key, value)
 
     def _in_heads(self, x, name, *heads):
         """One matrix for several kinds of heads, so many of each: arrays `[B, T, heads, H]`."""

@@ -59,7 +59,8 @@ _PLAIN = {'scale_attn_weights': True, 'scale_attn_by_inverse_layer_idx': False, 
 
 def _configured(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     said = {ours: config[theirs] for ours, theirs in _FIELDS.items() if theirs in config}
-    said['width'] = config.get('n_inner') or 0
+    if width := config.get('n_inner') or 4 * config.get('n_embd', 0):
+        said['width'] = width
     if 'activation_function' in config:
         said['activation'] = _ACTIVATIONS.get(config['activation_function'], config['activation_function'])
     if 'layer_norm_epsilon' in config:
@@ -160,7 +161,7 @@ class GPT(nn.Module):
         Raises:
           ConfigError: no tokens, too many for learned positions, an unknown kind of positions, no vocabulary.
         """
-        self._check(tokens, tokens.shape[1])
+        self._check(tokens)
         seen = _seen(tokens.shape[1], mask)
         seen = seen if packed is None else seen & segment_mask(packed, packed)
         return self._network(tokens, counted(tokens.shape[1], mask, packed), seen, train)[0]
@@ -176,8 +177,8 @@ class GPT(nn.Module):
         Raises:
           ConfigError: as a call does, for T - 1 + `size` tokens.
         """
+        self._check(tokens, more=size - 1)
         before = tokens.shape[1] - 1
-        self._check(tokens, before + size)
         known = None if mask is None else mask[:, :-1].astype(bool)
         _, kept = self._network(tokens[:, :-1], counted(before, known), _seen(before, known), False)
         caches = tuple(k._replace(own=k.own.widened(size)) for k in kept)
@@ -188,7 +189,7 @@ class GPT(nn.Module):
     def step(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
         """Logits `[B, V]` of what follows the next token of each text, int `[B]`, and the state behind it."""
         own = state.caches[0].own
-        seen = causal_mask(1, own.key.shape[1], start=own.length)
+        seen = causal_mask(1, own.key.shape[2], start=own.length)
         seen = seen if state.seen is None else seen & padding_mask(state.seen)
         logits, kept = self._network(tokens[:, None], state.position[:, None], seen, False, state.caches)
         return logits[:, 0], State(kept, state.seen, state.position + 1)
@@ -220,14 +221,14 @@ class GPT(nn.Module):
         return remat.product(embedding.attend(kit.norm(x, name='norm'))), kept
 
     @nn.nowrap
-    def _check(self, tokens: jax.Array, length: int) -> None:
+    def _check(self, tokens: jax.Array, more: int = 0) -> None:
         if self.positions not in POSITIONS:
             raise ConfigError(f"Unknown positions '{self.positions}'.{nearest(self.positions, POSITIONS)}")
         if self.vocabulary_size < 1:
             raise ConfigError(f'vocabulary_size is {self.vocabulary_size}, expected the number of tokens of the tokenizer.')
         check_tokens('GPT', tokens)
         if self.positions == 'learned':
-            check_length('Texts', length, self.max_length)
+            check_length('Texts', tokens.shape[1] + more, self.max_length)
 
 
 def _seen(length: int, mask: jax.Array | None) -> jax.Array:

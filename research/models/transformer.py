@@ -141,7 +141,7 @@ class Transformer(nn.Module):
         source_packed: jax.Array | None = None,
     ) -> jax.Array:
         """The encoder alone: the memory, `[B, S, D]`; arguments as of a call."""
-        self._check('source', source, source.shape[1])
+        self._check('source', source)
         seen = _both(None if source_mask is None else padding_mask(source_mask), source_packed, source_packed)
         return self._side('encoder', source, counted(source.shape[1], source_mask, source_packed), train, mask=seen)[0]
 
@@ -156,8 +156,8 @@ class Transformer(nn.Module):
         target_packed: jax.Array | None = None,
     ) -> jax.Array:
         """The decoder alone: logits `[B, T, V]`, from a memory `[B, S, D]`; other arguments as of a call."""
+        self._check('target', target)
         length = target.shape[1]
-        self._check('target', target, length)
         seen = causal_mask(length, length)
         seen = _both(seen if target_mask is None else seen & padding_mask(target_mask), target_packed, target_packed)
         across = _both(None if source_mask is None else padding_mask(source_mask), target_packed, source_packed)
@@ -176,7 +176,7 @@ class Transformer(nn.Module):
           ConfigError: as a call does, for a target of `size` tokens.
         """
         memory, none = self.encode(source, source_mask), jnp.zeros((len(source), 0), jnp.int32)
-        self._check('target', none, size)
+        self._check('target', none, more=size)
         _, kept = self._side('decoder', none, counted(0), False, mask=causal_mask(0, 0), memory=memory)
         caches = tuple(k._replace(own=k.own.widened(size)) for k in kept)
         return State(caches, None if source_mask is None else source_mask.astype(bool)), None
@@ -184,7 +184,7 @@ class Transformer(nn.Module):
     def step(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
         """Logits `[B, V]` of what follows the next token of each target, int `[B]`, and the state behind it."""
         own = state.caches[0].own
-        seen = causal_mask(1, own.key.shape[1], start=own.length)
+        seen = causal_mask(1, own.key.shape[2], start=own.length)
         across = None if state.source_mask is None else padding_mask(state.source_mask)
         at = jnp.asarray(own.length)[None, None]
         logits, kept = self._side('decoder', tokens[:, None], at, False, mask=seen, memory_mask=across, caches=state.caches)
@@ -223,7 +223,7 @@ class Transformer(nn.Module):
         return remat.product(table.attend(x)), kept
 
     @nn.nowrap
-    def _check(self, what: str, tokens: jax.Array, length: int) -> None:
+    def _check(self, what: str, tokens: jax.Array, more: int = 0) -> None:
         for field, valid in (('positions', POSITIONS), ('share_embeddings', TABLES)):
             if (given := getattr(self, field)) not in valid:
                 raise ConfigError(f"Unknown {field} '{given}'.{nearest(given, valid)}")
@@ -239,7 +239,7 @@ class Transformer(nn.Module):
             )
         check_tokens(f"The Transformer's {what}", tokens)
         if self.positions == 'learned':
-            check_length(f'A {what}', length, self.max_length)
+            check_length(f'A {what}', tokens.shape[1] + more, self.max_length)
 
 
 def _both(mask: jax.Array | None, queries: jax.Array | None, keys: jax.Array | None) -> jax.Array | None:

@@ -33,8 +33,8 @@ def load(
       size: side of the images in pixels; 0 = the source's own, for our own networks 224. Parameters that depend on it (a ViT's
         positions) are resampled from the file's by the family's `resized`.
       **kwargs: to `research.models.create`; they override what the source needs: its padding, epsilon and momentum, and for
-        'bert' all sizes, from the folder's `config.json`. BERT's `head` is 'none' if left out; a file's other heads are kept
-        in 'foreign'.
+        'bert' and 'gpt' all sizes, from the folder's `config.json`. BERT's `head` is 'none' if left out; a file's other heads
+        are kept in 'foreign'.
 
     Returns:
       (module, variables), variables as from `module.init`, float32. The collection 'foreign' holds tensors without a place in

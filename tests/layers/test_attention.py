@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +14,7 @@ from research.catalogue import ConfigError
 from research.layers import formulation
 from research.layers.attention import Cache, attention, causal_mask, padding_mask, segment_mask
 from research.layers.dropout import Dropout
-from research.layers.positions import alibi, rotary
+from research.layers.positions import alibi
 
 apply = jax.jit(attention)
 
@@ -111,36 +110,25 @@ def test_a_cached_step_gives_what_the_whole_pass_gives(chunk):
 
     @jax.jit
     def step(cache, query, key, value):
-        mask = causal_mask(query.shape[1], cache.key.shape[1], start=cache.length)
+        mask = causal_mask(query.shape[1], cache.key.shape[2], start=cache.length)
         cache = cache.extended(key, value)
-        return cache, attention(query, cache.key, cache.value, mask)
+        return cache, attention(query, *cache.pair, mask)
 
-    room = jnp.full((2, 8, 2, 6), jnp.inf).at[:].set(1e9)  # what is not filled is not seen
-    cache = Cache(room, room, jnp.int32(0))
+    room = jnp.full((2, 2, 3, 6), 1e9)  # what is not filled is not seen
+    cache = Cache(room, room, jnp.int32(0)).widened(5)
     for at in range(0, 6, chunk):
         cache, found = step(cache, *(a[:, at : at + chunk] for a in (query, key, value)))
         np.testing.assert_allclose(found, expected[:, at : at + chunk], rtol=0, atol=1e-6)
-    assert cache.length == 6
+    assert cache.length == 6 and cache.key.shape == (2, 2, 8, 6)
 
 
-def test_scores_of_rotated_features_depend_on_the_distance_alone():
-    query, key, _ = drawn(0, batch=1)
-    near, far = (
-        jnp.einsum('btnh,bsnh->bnts', rotary(query, at), rotary(key, at)) for at in (np.arange(5)[None] + n for n in (0, 90))
-    )
-    np.testing.assert_allclose(far, near, rtol=0, atol=2e-5)
-    assert np.abs(near - np.einsum('btnh,bsnh->bnts', query, key)).max() > 0.1
-    with pytest.raises(ConfigError, match='a head has 5'):
-        rotary(query[..., :5], np.arange(5)[None])
-
-
-@pytest.mark.parametrize('heads', [1, 4, 6])
-def test_alibi_falls_linearly_with_the_distance(heads):
-    at = np.array([[0, 1, 2, 7]])
-    bias = np.asarray(alibi(heads, at, at))
-    slopes = {1: [2**-8], 4: [0.25, 2**-4, 2**-6, 2**-8], 6: [0.25, 2**-4, 2**-6, 2**-8, 0.5, 2**-3]}[heads]
-    np.testing.assert_array_equal(bias[0, :, 3, 0], -7 * np.array(slopes))
-    np.testing.assert_array_equal(bias, bias.swapaxes(2, 3))
+def test_a_cache_without_room_says_so():
+    room, key = jnp.zeros((2, 2, 4, 6)), jnp.zeros((2, 1, 2, 6))
+    cache = Cache(room, room, jnp.int32(3)).extended(key, key)
+    with pytest.raises(ConfigError, match='room for 4 tokens, and there are more'):
+        cache.extended(key, key)
+    with pytest.raises(ConfigError, match='room for 4 tokens, and there are more'):  # whatever is in it already
+        jax.eval_shape(Cache.extended, cache, *(jax.ShapeDtypeStruct((2, 5, 2, 6), jnp.float32),) * 2)
 
 
 def test_dropout_of_weights_belongs_to_the_position():
@@ -223,37 +211,3 @@ def test_against_pytorch(kind):
     gradients = jax.grad(lambda arrays: jnp.sin(apply(*arrays, ours, bias)).sum())(arrays)
     for found, tensor in zip(gradients, tensors, strict=True):
         np.testing.assert_allclose(found, tensor.grad, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parity
-def test_rotary_positions_are_llamas():
-    pytest.importorskip('transformers')
-    references.libraries()
-    import torch
-    from transformers.models.llama import modeling_llama
-
-    config = modeling_llama.LlamaConfig(hidden_size=32, num_attention_heads=4)
-    (query, key, _), positions = (
-        drawn(1, queries=7, keys=7, features=8),
-        np.array([[0, 1, 2, 3, 4, 5, 6], [900, 3, 0, 7, 7, 1, 2]]),
-    )
-    cos, sin = modeling_llama.LlamaRotaryEmbedding(config)(torch.tensor(query), torch.tensor(positions))
-    for found, expected in zip(
-        (rotary(query, positions), rotary(key, positions)),
-        modeling_llama.apply_rotary_pos_emb(torch.tensor(query), torch.tensor(key), cos, sin, unsqueeze_dim=2),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parity
-def test_slopes_are_blooms():
-    pytest.importorskip('transformers')
-    references.libraries()
-    import torch
-    from transformers.models.bloom import modeling_bloom
-
-    for heads in (4, 6, 12):
-        theirs = modeling_bloom.build_alibi_tensor(torch.ones(1, 5), heads, torch.float32).reshape(heads, 5)
-        found = alibi(heads, np.array([[4]]), np.arange(5)[None])[0, :, 0]
-        np.testing.assert_allclose(found, theirs - 4 * theirs[:, 1:2], rtol=0, atol=1e-6)
