@@ -69,7 +69,7 @@ def checked(
         raise ConfigError(f'Sources and prompts are {inputs.dtype} {list(inputs.shape)}, expected integers [batch, tokens].')
     if not inputs.shape[1]:
         raise ConfigError('A source or prompt of no tokens: give at least one, such as bos.')
-    module, inputs = _frozen(module), inputs.astype(jnp.int32)
+    module, inputs = _frozen(module, {}), inputs.astype(jnp.int32)
     if mask is None:
         return module, inputs, None
     mask = jnp.asarray(mask, bool)
@@ -93,14 +93,17 @@ def check_padding(real: jax.Array | None) -> None:
         )
 
 
-def _frozen(value):
-    """A module is found by its fields, and what a config has in them, dicts and lists, cannot be."""
+def _frozen(value, done):
+    """A module is found by its fields, and what a config has in them, dicts and lists, cannot be. `done` keeps shared modules
+    shared, by id."""
     if isinstance(value, nn.Module):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-        return value.clone(**{name: _frozen(field) for name, field in fields.items() if name not in ('name', 'parent')})
+        if id(value) not in done:
+            names = [field.name for field in dataclasses.fields(value) if field.init and field.name not in ('name', 'parent')]
+            done[id(value)] = value.clone(**{name: _frozen(getattr(value, name), done) for name in names})
+        return done[id(value)]
     if isinstance(value, Mapping):
-        return FrozenDict({key: _frozen(item) for key, item in value.items()})
-    return tuple(map(_frozen, value)) if type(value) in (list, tuple) else value
+        return FrozenDict({key: _frozen(item, done) for key, item in value.items()})
+    return tuple(_frozen(item, done) for item in value) if type(value) in (list, tuple) else value
 
 
 def _known(array):

@@ -84,11 +84,12 @@ def test_one_program_for_any_number_of_steps_and_three_for_three_batch_sizes():
 def test_a_network_with_the_fields_of_a_config_keeps_its_program():
     class Configured(toys.Trigram):
         norm: Any = None
+        parts: Any = None
 
     expected = decoding.greedy(TRIGRAM, TABLE, PROMPTS, 7, BOS, EOS)
     toys.counts.clear()
     for _ in range(2):
-        module = Configured(norm={'name': 'layer', 'axes': [1]})
+        module = Configured(norm={'name': 'layer', 'axes': [1]}, parts=[nn.Dense(3), {'part': nn.Dense(4)}])
         np.testing.assert_array_equal(decoding.greedy(module, TABLE, PROMPTS, 7, BOS, EOS), expected)
     assert toys.counts['start'] == 1
 
