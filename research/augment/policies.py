@@ -13,7 +13,8 @@ Claim: 77.6 instead of 76.3 % for a ResNet-50 on ImageNet (RandAugment, table 3)
 11.2 instead of 26.9 % errors of a Wide-ResNet on corrupted CIFAR-10 (AugMix with its loss, table 1).
 
 Effect: `randaugment` +3.00 points (2.64 to 3.35), and none shown with `cutmix` behind it (a small CNN on 600 images of
-Fashion-MNIST, 60 epochs, ten seeds, configs/augmentation.py); -1.21 and -6.80 on 6,000 images in 6 epochs, -1.06 and -4.02 on 55,000 in 2.
+Fashion-MNIST, 60 epochs, ten seeds, configs/augmentation.py); -1.21 and -6.80 on 6,000 images in 6 epochs,
+-1.06 and -4.02 on 55,000 in 2.
 
 Nothing changes with `operations` 0, `strength` 0, and `width` or `depth` 0. A `magnitude` or a `severity` of 0 still lets
 autocontrast and equalize through, which have no strength, and in AugMix posterize. Moved pixels are interpolated, and pixels
