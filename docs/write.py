@@ -169,7 +169,9 @@ def tasks(field: str) -> str:
     """The tasks that a field is for."""
     if field in AUGMENTATIONS:
         return f'of {field}'
-    return 'classification' if field in ONE_NETWORK or 'dcgan' not in taken_by(field) else 'all'
+    if field.startswith('task.') and field in ONE_NETWORK:
+        return 'classification'
+    return 'all but generation' if field in ONE_NETWORK or 'dcgan' not in taken_by(field) else 'all'
 
 
 def sentence(documented: Any) -> str:
