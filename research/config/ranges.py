@@ -115,7 +115,7 @@ _ARGUMENTS = {
     },
     'convolution': {'epsilon': _NOT_NEGATIVE},
     'task': {
-        **dict.fromkeys(('neighbours', 'max_answer', 'window', 'negatives', 'shared'), _FROM_1),
+        **dict.fromkeys(('neighbours', 'max_answer', 'window', 'negatives', 'shared', 'beam_size'), _FROM_1),
         'subsample': _SHARE,
         'beta': _BELOW_1,
         **dict.fromkeys(('focal', 'group_dro', 'logit_adjustment'), _NOT_NEGATIVE),

@@ -136,15 +136,16 @@ class Dataset:
         'features', floats [N, F], 'features' is F, and 'mean' and 'std' are of each. If 'label' is floats [N]: 'label_mean' and
         'label_std' of the training split. If field 'labels' is [N, K]: 'labels' is K. If field 'tags' is whole numbers [N, T],
         or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the numbers of
-        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_bytes', UTF-8 bytes of each, 0 of
-        special ones; 'token_counts' in the training split, 0 of special tokens; 'padding', the share of places without a token.
-        Of sentence pairs, these but 'token_counts' for the source, 'target_vocabulary_size', and 'bos', 'eos' and 'pad',
-        numbers of the target's tokens. Those in `NUMBERS` reach a program as constants and are not part of its compile key; the
-        others are.
+        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_bytes' of byte pairs, UTF-8 bytes of
+        each, 0 of special ones; 'token_counts' in the training split, 0 of special tokens; 'padding', the share of places
+        without a token. Of sentence pairs, these but 'token_counts' for the source, 'target_vocabulary_size', and 'bos', 'eos'
+        and 'pad', numbers of the target's tokens. Those in `NUMBERS` reach a program as constants and are not part of its
+        compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
       target_tokenizer: of the targets of sentence pairs, where they have one of their own; else ''.
       external: sources of some training rows.
       card: of the training split, what it is made of and what was left out, see `curation.curated`.
+      sentences: of sentence pairs 'source' and 'target', each N texts as they were read; else {}.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Dataset:
     external: tuple[External, ...] = ()
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     target_tokenizer: str = ''
+    sentences: Mapping[str, Column] = dataclasses.field(default_factory=dict)
 
 
 def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
@@ -200,7 +202,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
     if 'labels' in store.arrays and len(store.arrays['labels'].shape) == 2:
         _refuse_other_answers(store, splits)
         facts['labels'] = store.arrays['labels'].shape[1]
-    arrays, checksum, saved, of_target = store.arrays, store.checksum, '', ''
+    arrays, checksum, saved, of_target, sentences = store.arrays, store.checksum, '', '', {}
     tags = arrays.get('tags', arrays.get(spans.WORD_TAGS))
     if tags is not None and tags.dtype.kind in 'iu' and len(tags.shape) == 2:
         facts['tags'] = max(int(part.max()) for part in tags.parts) + 1
@@ -215,6 +217,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
     elif pairs.texts_in(arrays):
         tokens, told, (saved, of_target) = pair_tokens.rows(arrays, splits, config, checksum)
+        sentences = {side: arrays[side] for side in pairs.SIDES}
         arrays, facts = {**arrays, **{name: Column(array) for name, array in tokens.items()}}, facts | told
     if saved:
         checksum = hashlib.sha256(f'{checksum} {saved}{of_target}'.encode()).hexdigest()[:16]
@@ -232,6 +235,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         store.external,
         card,
         of_target,
+        sentences,
     )
 
 

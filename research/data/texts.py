@@ -176,8 +176,10 @@ def checked(where: str, texts: Sequence[Any]) -> np.ndarray:
     """Texts as an array of str [N]; messages begin with `where`.
 
     Raises:
-      ConfigError: something else than a text, or an empty one.
+      ConfigError: no texts, something else than a text, or an empty one.
     """
+    if isinstance(texts, str) or not len(texts):
+        raise ConfigError(f'{where} is {f"one text, {texts!r:.40}" if texts else "empty"}: expected a list of texts.')
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             what = 'empty' if isinstance(text, str) else f'a {type(text).__name__}'

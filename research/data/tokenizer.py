@@ -292,17 +292,11 @@ def facts(made: 'Tokenizer') -> dict[str, Any]:
         'vocabulary_size': len(tokens),
         'special_tokens': special,
         'continues': tuple(continues),
-        'token_bytes': tuple(0 if number in special else _bytes(token, begins) for number, token in enumerate(tokens)),
+        # Each letter of such a token stands for a byte; others do not give back the text as it was.
+        **(
+            {'token_bytes': tuple(0 if n in special else len(token) for n, token in enumerate(tokens))} if begins == 'Ġ' else {}
+        ),
     }
-
-
-def _bytes(token: str, begins: str | None) -> int:
-    """UTF-8 bytes of a token in a text, with the blank before a word."""
-    if begins == 'Ġ':  # each letter stands for a byte
-        return len(token)
-    if begins:
-        return len(token.replace(begins, ' ').encode())
-    return len(token.removeprefix('##').encode()) + (not token.startswith('##'))
 
 
 def of(dataset: Any) -> 'tuple[Tokenizer, Tokenizer]':

@@ -143,16 +143,21 @@ def _is_file_of_words(name: str, path: str) -> bool:
     return pathlib.Path(path).suffix in word_vectors.SUFFIXES and getattr(models.create(name), 'WORD_VECTORS', False)
 
 
-def tokenizer(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The group `data.tokenizer` of a whole config: that of the weights, where any lies beside them, unless a file is named."""
-    path, group = config['model']['init_from'], config['data']['tokenizer']
+def tokenizers(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The groups `tokenizer` and `target_tokenizer` of `data` in a whole config: those of the weights, where any lie beside
+    them, unless a file is named."""
+    path, groups = config['model']['init_from'], {name: config['data'][name] for name in ('tokenizer', 'target_tokenizer')}
     # word2vec.c itself leaves a list of words and their counts beside the vectors, which may be called vocab.txt.
-    if not path or group['name'] == 'file' or _is_file_of_words(config['model']['name'], path):
-        return group
+    if not path or _is_file_of_words(config['model']['name'], path):
+        return groups
     run, given = runs.parse(path), pathlib.Path(path).expanduser()
     folder = runs.find(run) if run else given if given.is_dir() else given.parent
-    has = any((folder / name).exists() for name in ('tokenizer.json', 'vocab.txt'))
-    return {'name': 'file', 'path': str(folder)} if has else group
+    beside = {'tokenizer': ('tokenizer.json', 'vocab.txt'), 'target_tokenizer': ('target_tokenizer.json',)}
+    for name, files_there in beside.items():
+        there = [folder / file for file in files_there if (folder / file).exists()]
+        if there and groups[name]['name'] != 'file':
+            groups[name] = {'name': 'file', 'path': str(folder if name == 'tokenizer' else there[0])}
+    return groups
 
 
 def digest(path: str) -> str:

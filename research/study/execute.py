@@ -128,7 +128,9 @@ class _Runner:
         group = run.config['model']
         model = {**group, **pretrained.arguments(group), 'num_classes': experiment.num_classes}
         if models.reads_tokens(group['name']):
-            model['vocabulary_size'] = experiment.program.step.module.vocabulary_size
+            module = experiment.program.step.module
+            sizes = ('vocabulary_size', 'target_vocabulary_size')
+            model |= {name: getattr(module, name) for name in sizes if hasattr(module, name)}
         if experiment.dataset.tokenizer:
             (directory / trained.TOKENIZER).write_text(experiment.dataset.tokenizer)
         if experiment.dataset.target_tokenizer:

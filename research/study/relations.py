@@ -35,6 +35,13 @@ def check(config: Mapping[str, Any]) -> None:
             'augment.names',
             f"augmentation '{paired[0]}' mixes neighbours, which selective backpropagation parts: leave one of the two out.",
         )
+    if 'group_dro' in config['task'] and config['task']['group_dro']:
+        if paired := augment.paired(config['augment']):
+            raise Misfit(
+                'augment.names', f"augmentation '{paired[0]}' mixes two groups, and task.group_dro weighs each: leave one out."
+            )
+        if config['data']['sampling']['name'] == 'group_balanced':
+            raise Misfit('data.sampling.name', "'group_balanced' and task.group_dro correct the same imbalance: leave one out.")
     if text := config['train']['memory_budget']:
         memory.parse(text)
     _check_lengths(config)

@@ -93,22 +93,29 @@ class Trained:
         chances = self._in_parts(read, batch)
         return [blanks.best(self.tokenizer, chances[row, :number], count) for row, number in enumerate(masks)]
 
-    def translate(self, texts: Sequence[str], beam_size: int = 4, length_penalty: float = 0.6) -> list[str]:
+    def translate(self, texts: Sequence[str], beam_size: int | None = None, length_penalty: float | None = None) -> list[str]:
         """Translations of texts, by a run of the task translation.
 
         Args:
           texts: B texts, of which `data.length` tokens are read.
-          beam_size: 1 for greedy decoding.
-          length_penalty: as of `research.decoding.beam`.
+          beam_size, length_penalty: as of `research.tasks.translation`; None for the run's own.
 
         Raises:
           ConfigError: a run of another task; a text that is none.
         """
         writing.check(self, 'translation', 'translates')
-        length = self.data['fields']['target']['shape'][0] - 1
-        translator = writing.translator(self.module, self.target_tokenizer, length, beam_size, length_penalty)
-        found = self._in_parts(translator, writing.sources(self.tokenizer, texts))
+        asked = {'beam_size': beam_size, 'length_penalty': length_penalty}
+        task = {'beam_size': 1, 'length_penalty': 0.6, **self.config['task']}
+        key = tuple(task[name] if value is None else value for name, value in asked.items())
+        found = self._in_parts(self._translator(*key), writing.sources(self.tokenizer, texts))
         return tokenizer.written(self.target_tokenizer, found)
+
+    @functools.cached_property
+    def _translator(self) -> Callable[..., Callable[[Any, Mapping[str, Any]], jax.Array]]:
+        """(beam_size, length_penalty) -> what translates a batch, compiled once."""
+        length = self.data['fields']['target']['shape'][0] - 1
+        given = self.module, self.config, self.target_tokenizer, length
+        return functools.cache(lambda beam_size, length_penalty: writing.translator(*given, beam_size, length_penalty))
 
     def generate(
         self,

@@ -1,6 +1,6 @@
 """Texts that a trained model writes: translations, and what follows a prompt."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,6 +10,7 @@ from research import decoding
 from research.catalogue import ConfigError
 from research.data import texts, tokenizer
 from research.tasks import translation
+from research.train import precision
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,11 +32,15 @@ def sources(made: 'Tokenizer', given: Sequence[str]) -> dict[str, np.ndarray]:
     return {'source': coded['tokens'], 'source_mask': coded['mask']}
 
 
-def translator(module: Any, made: 'Tokenizer', length: int, beam_size: int, penalty: float) -> Callable[..., jax.Array]:
-    """(variables, batch) -> tokens of translations int32 [B, length], compiled."""
+def translator(
+    module: Any, config: Mapping[str, Any], made: 'Tokenizer', length: int, beam_size: int, length_penalty: float
+) -> Callable[..., jax.Array]:
+    """(variables, batch) -> tokens of translations int32 [B, length], compiled, in the run's precision."""
+    compute, _ = precision.casts(config['train']['precision'])
 
     def tokens(variables, batch):
-        return translation.decoded(module, variables, batch, length, beam_size, penalty, **_marks(made))
+        with jax.default_matmul_precision(config['train']['matmul_precision']):
+            return translation.decoded(module, compute(variables), batch, length, beam_size, length_penalty, **_marks(made))
 
     return jax.jit(tokens)
 

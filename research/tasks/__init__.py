@@ -91,6 +91,7 @@ class Task(NamedTuple):
       recorded: rows of the test split -> {name: plain JSON}, kept in result.json beside the metrics.
       show: rows -> {name: uint8 [H, W] or [H, W, C]}, pictures for the report.
       examples: (rows of the test split, Dataset) -> texts for the report, see `research.tasks.examples`; {} for none.
+      decodes: whether the network must have `start` and `step` (research.decoding), which none that sees the future has.
       predictions: outputs -> what a trained model's `predict` gives: probabilities of the classes [B, K], numbers [B]; None
         where the outputs do not tell.
       classifies: whether outputs are logits [B, K] of K = `model.num_classes` classes.
@@ -118,6 +119,7 @@ class Task(NamedTuple):
     recorded: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     show: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     examples: Callable[[Mapping[str, Any], Dataset], dict[str, Any]] = _nothing_told
+    decodes: bool = False
     predictions: Callable[[Any], Any] | None = None
     classifies: bool = False
     outputs: int = 0

@@ -1,8 +1,8 @@
 """Language model: each token from those before it (Radford et al. 2019, GPT-2), on texts without labels.
 
-A text is `[CLS]`, its tokens and `[SEP]`, which are guessed from the first token on. Beside the metrics of a token there are
-bits a byte, which can be compared over tokenizers: the loss of a split over the UTF-8 bytes of its tokens, with a blank before
-each word. Texts that are packed into a row do not guess each other's tokens.
+A text is `[CLS]`, its tokens and `[SEP]`, which are guessed from the first token on; the `[SEP]` of a row without padding is
+not, where a longer text may have been cut. Of tokens that are bytes (`bpe`) there are bits a byte too: the loss of a split over
+the bytes of its tokens, which does not depend on the vocabulary. Texts packed into a row do not guess each other's tokens.
 
 Config: {'task.name': 'language_model', 'data.name': 'texts', 'model.name': 'gpt'}
 """
@@ -25,11 +25,13 @@ def create(loss: str, label_smoothing: float, facts: Mapping[str, Any]) -> Task:
       facts: of the data; 'token_bytes' is asked for.
     """
     plain = next_token.create('language_model', loss, label_smoothing, ('tokens', 'mask'), _inputs, _targets)
+    if facts and 'token_bytes' not in facts:
+        return plain
 
     def with_bytes(sums):
         def of(outputs, batch, constants):
             tokens, counts = _targets(batch)
-            sizes = constants['token_bytes'][tokens] * counts * batch['valid'][:, None]
+            sizes = jnp.asarray(constants['token_bytes'])[tokens] * counts * batch['valid'][:, None]
             return {**sums(outputs, batch, constants), 'bytes': jnp.sum(sizes)}
 
         return of
@@ -51,7 +53,7 @@ def _inputs(batch, constants):
 
 
 def _targets(batch):
-    counts = batch['mask'][:, 1:]
     if 'packed' in batch:
-        counts &= batch['packed'][:, 1:] == batch['packed'][:, :-1]
-    return batch['tokens'][:, 1:], counts
+        same = batch['packed'][:, 1:] == batch['packed'][:, :-1]
+        return batch['tokens'][:, 1:], batch['mask'][:, 1:] & same
+    return batch['tokens'][:, 1:], next_token.uncut(batch['mask'])

@@ -69,7 +69,18 @@ def create(
         losses=lambda outputs, batch, constants: each(label_smoothing, outputs, batch)[0].sum(axis=1),
         rows=rows,
         metrics=metrics,
+        decodes=True,
     )
+
+
+def uncut(mask: jax.Array) -> jax.Array:
+    """Which of the tokens behind the first count, bool [B, T - 1]: real ones, but for the end of a row without padding, which a
+    longer text that was cut has too.
+
+    Args:
+      mask: bool [B, T], True on real tokens.
+    """
+    return mask[:, 1:].at[:, -1].set(False)
 
 
 def metrics(total: Mapping[str, float]) -> dict[str, float]:

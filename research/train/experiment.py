@@ -136,7 +136,7 @@ def load_data(config: Mapping[str, Any], session: Session, whole: bool = False) 
     Raises:
       ConfigError: data that cannot be had, or other data than `data.checksum` names.
     """
-    group = {**config['data'], 'tokenizer': pretrained.tokenizer(config)}
+    group = {**config['data'], **pretrained.tokenizers(config)}
 
     def read(group: Mapping[str, Any]) -> data.Store:
         source = tuple(str(group[field]) for field in data.READ)

@@ -1,6 +1,7 @@
 """Translations are learnt, written and scored; a language model goes on with a prompt."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,10 +11,17 @@ from config_file import written
 from techniques import translations
 
 import research
+from research import pretrained
 from research.catalogue import ConfigError
-from research.study import launch
+from research.config import overrides, signatures
+from research.study import launch, verify
 
 LETTERS = 'abcdefghijklmnop'
+LINES = {'data.name': 'test_translation:lines', 'data.path': '', 'study.metric': 'test/loss'}
+
+
+def lines(path):
+    return {part: {'text': sides['source']} for part, sides in load(path).items()}
 
 
 def load(path):
@@ -59,11 +67,48 @@ def test_it_is_learnt(session, tmp_path, kind):
     assert right.mean() >= 0.99 and metrics['test/accuracy'] >= 0.99 and metrics['test/bleu'] > 98
 
 
+@pytest.mark.parametrize(
+    ('changes', 'told'),
+    [
+        (
+            {'model': {'name': 'gpt'}},
+            "'translation' calls the network with 2 arrays, source_mask=..., target_mask=..., and 'gpt'",
+        ),
+        ({'model': {'name': 'bert_tiny'}, 'task.name': 'language_model', **LINES}, "'bert_tiny' cannot write"),
+        ({'model': {'name': 'transformer'}, 'task.name': 'language_model', **LINES}, "unexpected keyword argument 'mask'"),
+        ({'task.beam_size': 0}, "'task.beam_size' is 0, expected at least 1"),
+        (
+            {'model.target_vocabulary_size': 6, 'model.share_embeddings': 'none'},
+            'writes 6 tokens, and the tokenizer of the targets',
+        ),
+    ],
+)
+def test_what_cannot_be_learnt_is_told_before_training(session, changes, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        config = tiny.config(own('copy'), changes)
+        signatures.check(config)
+        built = tiny.build(session, own('copy'), changes)
+        verify._check_built(built, '', {})
+
+
+def test_the_metrics_of_a_language_model(session):
+    """Bits a byte are of tokens that are bytes."""
+    for name in ('bpe', 'words'):
+        group = {'data.tokenizer': {'name': name}, 'model': {'name': 'gpt', 'dim': 16, 'depth': 1, 'heads': 2, 'width': 32}}
+        built = tiny.build(
+            session, {**own('copy'), **LINES, 'task.name': 'language_model', 'study.metric': 'test/loss', **group}
+        )
+        metrics = built.program.step.metric_names(built.program.shapes)
+        assert ('bits_per_byte' in metrics) == (name == 'bpe') and 'perplexity' in metrics
+
+
 STUDY = """
-config.data.update({'name': 'techniques:translations', 'length': 8, 'validation': 100.0, 'batch_size': 64})
-config.data.tokenizer = {'name': 'words', 'min_count': 1}
+config.data.update({'name': 'techniques:translations', 'length': 24, 'target_length': 8, 'validation': 100.0, 'batch_size': 64})
+config.data.tokenizer = {'name': 'bpe', 'vocabulary_size': 270}
+config.data.target_tokenizer = {'name': 'words', 'min_count': 1}
 config.task.name = 'translation'
-config.model = {'name': 'transformer', 'num_classes': 0, 'init_from': '', 'dim': 32, 'depth': 1, 'heads': 2, 'width': 64}
+config.model = {'name': 'transformer', 'num_classes': 0, 'init_from': '', 'share_embeddings': 'target'}
+config.model.update({'dim': 32, 'depth': 1, 'heads': 2, 'width': 64})
 config.optimizer.update({'name': 'adam', 'learning_rate': 0.01})
 config.train.devices = 1
 config.study.update({'metric': 'test/chrf', 'seeds': 1, 'null': False, 'latency': (), 'budget': '12ep'})
@@ -72,16 +117,20 @@ config.study.update({'metric': 'test/chrf', 'seeds': 1, 'null': False, 'latency'
 
 @pytest.mark.long
 def test_a_study_of_translations(tmp_path):
-    """The report shows translations; the trained model gives those that were scored, whatever the batch."""
+    """The report shows translations; the trained model, with a vocabulary a side, gives those that were scored."""
     path = written(tmp_path, STUDY)
     assert launch.launch(str(path), str(tmp_path / 'runs'), {}) == 0
     model = research.study.load(tmp_path / 'runs', 'baseline', 0)
     test = translations('')['test']
-    said = model.translate(test['source'], beam_size=1)
+    said = model.translate(test['source'])
     (result,) = (tmp_path / 'runs').glob('runs/*/result.json')
     metrics = json.loads(result.read_text())['metrics']
     assert metrics['test/chrf'] == pytest.approx(sacrebleu.corpus_chrf(said, [test['target']]).score, abs=0.01)
-    assert model.translate(test['source'][:1], beam_size=1) == said[:1]
+    assert model.translate(test['source'][:1]) == said[:1]
     assert 'Translations, good and bad'.lower() in (tmp_path / 'runs/report.md').read_text()
+    config = overrides.apply(overrides.defaults(), {'model.init_from': str(result.parent), 'model.name': 'transformer'})
+    assert {name: group['name'] for name, group in pretrained.tokenizers(config).items()} == dict.fromkeys(
+        ('tokenizer', 'target_tokenizer'), 'file'
+    )
     with pytest.raises(ConfigError, match="'language_model' goes on with a prompt, and this is of 'translation'"):
         model.generate(['a'])

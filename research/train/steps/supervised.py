@@ -6,6 +6,7 @@ batch, E batches of an evaluation, K blocks of the examples that statistics are 
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -111,6 +112,8 @@ class Supervised:
             outputs = self.predict(self.weights(params, masks), collections, task.inputs(batch, task.constants))
             if task.classifies:
                 self._check_logits(outputs)
+            if task.writing:  # so that what cannot be written is told before training
+                task.writing.write(self.module, {'params': self.weights(params, masks), **collections}, batch)
             return task.sums(outputs, batch, task.constants)
 
         names = jax.eval_shape(sums, shapes.params, shapes.masks, shapes.collections)
@@ -136,7 +139,11 @@ class Supervised:
         keys = StepKeys(state.rng, state.step)
         learnt, sums, observed = descend(self.descent, phase, loss_fn, learnt, batch, controls, keys)
         if self.task.learn:
-            beside = self.task.learn(learnt.collections[_LEARNT], sums, constants)
+            before = learnt.collections[_LEARNT]
+            beside = self.task.learn(before, sums, constants)
+            if 'scale/skipped' in observed:  # a step that loss scaling skipped moves nothing
+                skipped = observed['scale/skipped'] > 0
+                beside = jax.tree.map(lambda old, new: jnp.where(skipped, old, new), before, beside)
             learnt = learnt._replace(collections={**learnt.collections, _LEARNT: beside})
             sums = {name: value for name, value in sums.items() if not value.ndim}
         return state.replace(step=state.step + 1, **learnt._asdict()), {**sums, **observed}
@@ -241,6 +248,7 @@ def create(config: Mapping[str, Any], dataset: Dataset, task: Task, engine: Jit 
     target = dataset.facts['target_vocabulary_size'] if dataset.target_tokenizer else 0
     module = network(config['model'], classes, vocabulary, target, axis_name=engine.axis_name, remat=config['train']['remat'])
     args, kwargs = inputs = _zeros(task, dataset.fields, 2)
+    _check_call(module, config, task, args, kwargs)
     layers = models.layers(module, *args, **kwargs) if config['optimizer']['layer_decay'] != 1 else ()
     return Supervised(
         engine=engine,
@@ -270,11 +278,37 @@ def network(group: Mapping[str, Any], classes: int, vocabulary: int = 0, target_
             f'The network has a vocabulary of {has} tokens, and data.tokenizer one of {vocabulary}: give the data the '
             "tokenizer of the weights (data.tokenizer.name 'file' and its path), or leave model.vocabulary_size out.",
         )
+    wrote = arguments.get('target_vocabulary_size', target_vocabulary) or has
+    if wrote < (target_vocabulary or vocabulary):
+        raise Misfit(
+            'model.target_vocabulary_size',
+            f'The network writes {wrote} tokens, and the tokenizer of the targets has {target_vocabulary or vocabulary}: leave '
+            'model.target_vocabulary_size out.',
+        )
     if vocabulary and models.reads_tokens(group['name']):
         arguments = {'vocabulary_size': vocabulary, **arguments}
         if target_vocabulary:
             arguments = {'target_vocabulary_size': target_vocabulary, **arguments}
     return models.create(group['name'], classes, **given, **arguments)
+
+
+def _check_call(module: nn.Module, config: Mapping[str, Any], task: Task, args: Any, kwargs: Mapping[str, Any]) -> None:
+    """Refuses a network that cannot be called as the task calls it, or decoded where it must be."""
+    name, network = config['task']['name'], config['model']['name']
+    try:
+        inspect.signature(type(module).__call__).bind(module, *args, **kwargs)
+    except TypeError as error:
+        wanted = ', '.join([f'{len(args)} arrays' if args[1:] else 'an array', *(f'{argument}=...' for argument in kwargs)])
+        raise Misfit(
+            'model.name',
+            f"task '{name}' calls the network with {wanted}, and '{network}' does not take that: {error}. Choose another one.",
+        ) from error
+    if task.decodes and not (hasattr(module, 'start') and hasattr(module, 'step')):
+        raise Misfit(
+            'model.name',
+            f"task '{name}' learns each token from those before it, and '{network}' cannot write: it has no `start` and `step` "
+            "(research.decoding). Choose 'gpt', or 'transformer' for translations.",
+        )
 
 
 def _batch(task: Task, fields: Mapping[str, Field], count: int) -> dict[str, jax.Array]:
