@@ -14,7 +14,7 @@ from pyarrow import parquet
 from research import catalogue, data
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.data import curation, external, pairs, token_cache
+from research.data import curation, duplicates, external, pairs, token_cache
 from research.data.arrays import from_arrays
 from research.report import data_cards
 
@@ -250,7 +250,7 @@ def test_equal_sources_stay_on_one_side_and_no_pair_moves_when_others_come():
         # Which would hide what the cut itself leaves in training.
         with mock.patch.object(pairs, 'leaked', lambda ours, theirs: np.zeros(len(ours), bool)):
             found = cut(rows, share=0.3)
-        of_split = [{pairs.normalized(rows[row][0]) for row in found.splits[split]} for split in ('train', 'test')]
+        of_split = [{duplicates.normalized(rows[row][0]) for row in found.splits[split]} for split in ('train', 'test')]
         assert not of_split[0] & of_split[1] and all(of_split)
         return of_split[1]
 
@@ -324,6 +324,13 @@ def test_no_training_pair_has_a_sentence_of_the_test_or_nearly_one():
         cut([*SENTENCES, *leaks], test=SENTENCES[:2], validation=test, official_validation=True).card['sources'][0]['kept']
         == 10
     )
+
+
+def test_sentences_without_words_are_copies_of_their_like_alone():
+    ours, theirs = ['!!!', '→ ←', '%', 'कि', 'की', 'के', '%'], ['%', 'की']
+    found = pairs.leaked(pairs.joined(ours, map(str, range(7))), pairs.joined(theirs, 'xy'))
+    assert found.tolist() == [False, False, True, False, True, False, True]
+    assert duplicates.repeated(np.array(ours, object), None, None).tolist() == [*[False] * 6, True]
 
 
 def test_copies_are_those_of_a_search_of_all_pairs():
