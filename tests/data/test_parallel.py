@@ -307,6 +307,22 @@ def test_rules_on_pairs_refuse_other_texts():
     store = from_arrays('mine', {'train': {'text': ['one line', 'a\nb\nc'] * 9}})
     with pytest.raises(ConfigError, match=r"1 lines at row 0, expected a pair of lines: choose data\.name 'parallel'"):
         data.cut(store, config(test=2, filters=('ratio',)))
+    with pytest.raises(ConfigError, match="'mine' has no sentence pairs, whose targets it is for"):
+        data.cut(store, config(test=2, target_tokenizer={'name': 'bpe'}))
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'clean': ('duplicates', 'short')}, "The rule 'short' looks at sentence pairs, and 'mine' has images: leave it out"),
+        ({'filters': ('markup',)}, "The rule 'markup' looks at sentence pairs"),
+        ({'target_tokenizer': {'name': 'bpe'}}, r"data\.target_tokenizer is 'bpe', and 'mine' has no sentence pairs"),
+    ],
+)
+def test_settings_of_sentence_pairs_are_refused_for_images(changes, message):
+    store = from_arrays('mine', {'train': (np.arange(9 * 16, dtype=np.uint8).reshape(9, 4, 4, 1), np.arange(9) % 2)})
+    with pytest.raises(ConfigError, match=message):
+        data.cut(store, config(test=2, **changes))
 
 
 def test_no_training_pair_has_a_sentence_of_the_test_or_nearly_one():
