@@ -142,10 +142,13 @@ def test_a_catalogue_as_text_has_entries_that_do_not_count(tmp_path):
         'msgctxt "menu"\nmsgid "in "\n"two \\"lines\\"\\n"\nmsgstr ""\n"in zwei\\tZeilen"\n'
         '# a comment ends an entry\nmsgid "bird"\nmsgid_plural "birds"\nmsgstr[0] "Vogel"\nmsgstr[1] "Vögel"\n'
         '#, c-format\n#| msgid "older"\nmsgid "later"\nmsgstr "später"\n\nmsgid "untranslated"\nmsgstr ""\n'
-        '#~ msgid "gone"\n#~ msgstr "weg"\n',
+        '#, fuzzy\n#~ msgid "gone"\n#~ msgstr "weg"\n\nmsgid "last\u2028one"\nmsgstr "letzter\x85hier"\r\n',
         'utf-8',
+        newline='',
     )
-    assert read(tmp_path) == [('in two "lines"', 'in zwei Zeilen'), ('bird', 'Vogel'), ('later', 'später')]
+    assert read(tmp_path) == [
+        *[('in two "lines"', 'in zwei Zeilen'), ('bird', 'Vogel'), ('later', 'später'), ('last one', 'letzter hier')]
+    ]
 
 
 def test_of_catalogues_in_folders_by_language_only_the_one_asked_for_is_read(tmp_path):
