@@ -124,9 +124,9 @@ def _stage(group: Mapping[str, Any], facts: Mapping[str, Any], reads: Collection
     def of_images(keys, batch):
         if 'image' not in batch:
             has = ', '.join(sorted(set(batch) - {'valid', 'position'}))
+            fit = f'choose one for these ({", ".join(TEXTS)})' if 'tokens' in batch else 'set augment.names to ()'
             raise catalogue.ConfigError(
-                f"augmentation '{group['name']}' changes the field 'image', and the data has {has}: "
-                f'choose one for these ({", ".join(TEXTS)}), or write your own.'
+                f"augmentation '{group['name']}' changes the field 'image', and the data has {has}: {fit}, or write your own."
             )
         augmented = {**batch, 'image': function(keys, batch['image'])}
         if formulation.parts_augmentations():

@@ -5,6 +5,8 @@ Idea: networks learn coarse features first, for which small images suffice; a st
 Sources: fast.ai and Composer's progressive resizing; Touvron et al. 2019 (Fixing the train-test resolution discrepancy) for
 what a change of size does; for sequences Li et al. 2022 (The stability-efficiency dilemma: sequence length warmup).
 
+Of sentence pairs the side is that of the sources, and targets are cut to the same share of their own length.
+
 Config: {'augment.resize.name': 'progressive', 'augment.resize.start': 0.5, 'augment.resize.until': '0.8run'}
 
 Cost: each size is a separate program. Claim: less time at little loss of accuracy on ImageNet (Composer, without a number);
@@ -24,6 +26,9 @@ RESIZES = {
     'progressive': 'research.augment.resize:progressive',
 }
 GIVEN = ('full', 'convert')
+
+# Fields of sentence pairs whose length is not that of the network's first array.
+_TARGETS = ('target', 'target_mask')
 
 
 class Sides(NamedTuple):
@@ -73,11 +78,20 @@ def resized(inputs: Any, side: int) -> Any:
 def shortened(batch: Mapping[str, Any], inputs: Any, side: int) -> Mapping[str, Any]:
     """A batch whose network takes sequences, with every field as long as these cut to `side`: targets too; 0 is as they are.
 
+    Both sides of sentence pairs keep the same share of their length, a target at least two tokens: one is read, one learnt.
     Images are scaled as inputs, see `resized`.
     """
-    if not side or (first := jax.tree.leaves(inputs)[0]).ndim == 4:
+    if not side or jax.tree.leaves(inputs)[0].ndim == 4:
         return batch
-    return {name: x[:, :side] if x.shape[1:2] == first.shape[1:2] else x for name, x in batch.items()}
+    full = side_of(inputs)
+    targets = _TARGETS if {'source_mask', 'target_mask'} <= {*batch} else ()
+
+    def cut(name: str, x: jax.Array) -> jax.Array:
+        if name in targets:
+            return x[:, : max(2, round(x.shape[1] * side / full))]
+        return x[:, :side] if x.shape[1:2] == (full,) else x
+
+    return {name: cut(name, x) for name, x in batch.items()}
 
 
 def resize(x: jax.Array, side: int) -> jax.Array:

@@ -14,7 +14,7 @@ four operations together (EDA, section 4.1).
 
 These act on tokens, where the papers act on words, and never on [PAD], [CLS] and [SEP]. Clashes: tasks on places, whose tags
 and spans `token_swap` and `span_deletion` would have to move; labels that hang on a single word, which then are wrong. Data
-without texts have no special tokens and are refused.
+without texts have no special tokens and are refused; so are sentence pairs, whose two sides would have to change together.
 """
 
 from collections.abc import Mapping
@@ -78,6 +78,11 @@ def _ordinary(batch: Mapping[str, Any], facts: Mapping[str, Any]) -> jax.Array:
         raise ConfigError(
             'An augmentation of tokens has to know [CLS] and [SEP], and only data with texts have a tokenizer that says which '
             "they are. Choose such data (data.name 'texts'), or write one for your tokens."
+        )
+    if 'tokens' not in batch:
+        raise ConfigError(
+            "An augmentation of tokens changes the field 'tokens', and sentence pairs have 'source' and 'target', which are "
+            'not augmented. Set augment.names to (), or write one for your fields.'
         )
     if 'other_tokens' in batch:
         raise ConfigError(

@@ -123,7 +123,7 @@ def _entries(path: pathlib.Path) -> Iterator[dict[str, str]]:
     entry: dict[str, str] = {}
     key = ''
     try:
-        lines = path.read_text('utf-8-sig').splitlines()
+        lines = path.read_text('utf-8-sig').split('\n')  # by no other sign that a text may hold
     except UnicodeDecodeError as error:
         raise ConfigError(f'{path} is no UTF-8: {error.reason} at byte {error.start}. Convert it by msgconv.') from error
     for number, line in enumerate(map(str.strip, lines), 1):
@@ -137,7 +137,9 @@ def _entries(path: pathlib.Path) -> Iterator[dict[str, str]]:
             yield entry
             entry, key = {}, ''
         if not found:
-            if line.startswith('#,') and 'fuzzy' in line:
+            if line.startswith('#~'):
+                entry.pop('fuzzy', None)  # which was of an obsolete entry
+            elif line.startswith('#,') and 'fuzzy' in line:
                 entry['fuzzy'] = ''
             continue
         key = found[1] or key

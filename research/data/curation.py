@@ -54,7 +54,7 @@ def curated(
     Args:
       store: of the data, see `research.data.external.join`.
       splits: its cut; the main data's training rows under 'train'.
-      config: `config.data`; reads `clean`, `filters` and `personal`.
+      config: `config.data`; reads `clean`, `filters`, `personal` and `target_tokenizer`.
 
     Returns:
       (the store, its texts masked where that is asked for; split -> int64 [N] rows, rising; the data card, {}
@@ -65,10 +65,12 @@ def curated(
       `data.clean` left out of them).
 
     Raises:
-      ConfigError: data that a filter cannot read; a pair with an empty side; the main data, a source with a weight, or a
-        split, of which nothing is left.
+      ConfigError: data that a filter cannot read; settings of sentence pairs for other data; a pair with an empty side; the
+        main data, a source with a weight, or a split, of which nothing is left.
     """
     of_pairs = pairs.texts_in(store.arrays)
+    if not of_pairs:
+        _refuse_of_pairs(store, config)
     if not store.external and not config['clean'] and not config['filters'] and config['personal'] == 'keep' and not of_pairs:
         return store, {**splits}, {}
     given = store
@@ -133,6 +135,21 @@ def _cleaned(
                 f'({_told(removed[split])}): expected some to be left. Leave a rule out, or look at the data.'
             )
     return cleaned, removed
+
+
+def _refuse_of_pairs(store: 'Store', config: Mapping[str, Any]) -> None:
+    """Raises ConfigError for settings of sentence pairs; rules look at other texts themselves, which may have two lines."""
+    if (name := config['target_tokenizer']['name']) != 'shared':
+        raise catalogue.ConfigError(
+            f"data.target_tokenizer is '{name}', and '{store.name}' has no sentence pairs, whose targets it is for: set "
+            "data.target_tokenizer.name to 'shared', or choose such data (data.name 'parallel')."
+        )
+    for name in (*config['clean'], *config['filters']) if store.moments is not None else ():
+        if catalogue.resolve('filter', name, FILTERS).__module__ == pairs.__name__:
+            raise catalogue.ConfigError(
+                f"The rule '{name}' looks at sentence pairs, and '{store.name}' has images: leave it out of data.clean and "
+                "data.filters, or choose data.name 'parallel'."
+            )
 
 
 def _told(counts: Mapping[str, int]) -> str:

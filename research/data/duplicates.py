@@ -26,6 +26,7 @@ configs/external.py); removing copies of test images keeps the score honest.
 
 import hashlib
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -43,15 +44,23 @@ _SIDE, _COMPONENTS, _SAMPLE, _BLOCK = 32, 64, 4096, 1 << 24
 _ROUNDING = 1e-4
 # MinHash values of a text, and how many in a row make a candidate; words of a shingle.
 _HASHES, _BAND, _WORDS = 128, 4, 3
+# Vowel signs and accents, which `\w` leaves out; the ranges beyond U+FFFF would make the search slower by half.
+_MARKS = ''.join(letter for letter in map(chr, range(1 << 16)) if unicodedata.category(letter).startswith('M'))
+_WORD = re.compile(rf'\w[\w{_MARKS}]*')
 
 
 def words(text: str) -> list[str]:
     """Words of a text in small letters, without punctuation."""
-    return re.findall(r'\w+', text.casefold())
+    return _WORD.findall(text.casefold())
+
+
+def normalized(text: str) -> str:
+    """Words alone, in small letters; a text without words as it is."""
+    return ' '.join(words(text)) or text
 
 
 def _runs_of_words(text: str) -> set[str]:
-    of_text = words(text)
+    of_text = words(text) or [text]
     return {' '.join(of_text[k : k + _WORDS]) for k in range(max(1, len(of_text) - _WORDS + 1))}
 
 
@@ -74,7 +83,7 @@ def find(
       j < i. Of rows that are exactly alike, without `against`, later ones are paired with the first alone.
     """
     texts = rows.dtype == object
-    keys = [' '.join(words(row)).encode() if texts else np.ascontiguousarray(row).data for row in rows]
+    keys = [normalized(row).encode() if texts else np.ascontiguousarray(row).data for row in rows]
     first: dict[bytes, int] = {}
     head = np.array([first.setdefault(hashlib.sha256(key).digest(), i) for i, key in enumerate(keys)], np.int64)
     heads = np.flatnonzero(head == np.arange(len(head)))

@@ -66,21 +66,16 @@ def joined(source: Iterable[str], target: Iterable[str]) -> np.ndarray:
 
 def keys(sources: Iterable[str]) -> np.ndarray:
     """uint64 [N], hashes of normalized sentences, by which a test split is cut: equal sources stay on one side."""
-    digests = (hashlib.sha256(normalized(text).encode()).digest() for text in sources)
+    digests = (hashlib.sha256(duplicates.normalized(text).encode()).digest() for text in sources)
     return np.array([int.from_bytes(digest[:8], 'little') for digest in digests], np.uint64)
-
-
-def normalized(text: str) -> str:
-    """Words alone, in small letters; a text without words as it is."""
-    return ' '.join(duplicates.words(text)) or text
 
 
 def leaked(examples: np.ndarray, scored: np.ndarray) -> np.ndarray:
     """bool [N], True of pairs [N] whose source or target is, or nearly is, that of a scored pair [M]; both as `joined`."""
     found = np.zeros(len(examples), bool)
     for ours, theirs in zip(_sides(examples), _sides(scored), strict=True):
-        distinct, places = np.unique(np.array([*map(normalized, ours)], object), return_inverse=True)
-        against = np.unique(np.array([*map(normalized, theirs)], object))
+        distinct, places = np.unique(np.array([*map(duplicates.normalized, ours)], object), return_inverse=True)
+        against = np.unique(np.array([*map(duplicates.normalized, theirs)], object))
         copies, _, _ = duplicates.find(distinct, against, _runs_of_letters, _ALIKE)
         found |= np.isin(places, copies)
     return found
@@ -98,7 +93,7 @@ def checked(where: str, texts: Sequence[Any]) -> np.ndarray:
 
 
 def _runs_of_letters(text: str) -> set[str]:
-    padded = f' {normalized(text)} '
+    padded = f' {duplicates.normalized(text)} '
     return {padded[k : k + _LETTERS] for k in range(max(1, len(padded) - _LETTERS + 1))}
 
 

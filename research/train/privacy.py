@@ -45,6 +45,11 @@ def check(config: Mapping[str, Any], collections: Iterable[str]) -> None:
             'hides one example among others that stay the same, and what filters remove hangs on all of them: leave '
             'data.filters and data.external empty, and filter the data before.',
         ),
+        'data.clean': (
+            bool(data['clean']),
+            'hides one example among others that stay the same, and what rules leave out hangs on all of them: leave '
+            'data.clean empty, and clean the data before.',
+        ),
         'data.imbalance.name': (
             data['imbalance']['name'] != 'none',
             'hides one example among others that stay the same, and how many of a class stay hangs on all of them: set '

@@ -76,3 +76,23 @@ def test_sequences_are_cut():
     tokens = jnp.arange(20).reshape(2, 10)
     np.testing.assert_array_equal(resize.resize(tokens, 4), tokens[:, :4])
     assert resize.resize(jnp.ones((2, 10, 8)), 4).shape == (2, 4, 8)
+
+
+@pytest.mark.parametrize('length', [16, 24, 5])
+def test_sentence_pairs_keep_the_same_share_of_both_sides(length):
+    batch = {
+        **{name: jnp.arange(32).reshape(2, 16) for name in ('source', 'source_mask', 'tags')},
+        **{name: jnp.arange(2 * length).reshape(2, length) for name in ('target', 'target_mask')},
+        'label': jnp.arange(2),
+    }
+    inputs = ((batch['source'], batch['target'][:, :-1]), {})
+    for side in (4, 8, 12):
+        cut = resize.shortened(batch, inputs, side)
+        assert all((cut[name] == batch[name][:, :side]).all() for name in ('source', 'source_mask', 'tags'))
+        kept = max(2, round(length * side / 16))
+        assert all(
+            cut[name].shape == (2, kept) and (cut[name] == batch[name][:, :kept]).all() for name in ('target', 'target_mask')
+        )
+        assert cut['label'] is batch['label']
+    alone = {'tokens': batch['source'], 'target': batch['target']}
+    assert resize.shortened(alone, inputs, 4)['target'].shape[1] == (4 if length == 16 else length), 'of no pair'

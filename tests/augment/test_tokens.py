@@ -137,6 +137,16 @@ def test_what_cannot_be_augmented_is_refused():
             assert not augmented(name, 0.1, tagged)['tags'].any()
 
 
+@pytest.mark.parametrize('name', [*NAMES, 'flip_horizontal'])
+def test_sentence_pairs_are_refused_without_recommending_what_is_refused_too(name):
+    batch = {field: texts()['tokens'] for field in ('source', 'target')}
+    with pytest.raises(ConfigError, match=r'[sS]et augment\.names to \(\), or write') as raised:
+        augment.create({'names': (name,)}, {'special_tokens': SPECIAL})(KEYS, {**batch, 'valid': KEYS, 'position': KEYS})
+    assert 'token_mask' not in str(raised.value)
+    with pytest.raises(ConfigError, match=r'choose one for these \(.*token_mask.*\), or write'):
+        augment.create({'names': ('flip_horizontal',)}, {})(KEYS, texts())
+
+
 def test_special_tokens_are_known_of_any_tokenizer(tmp_path, monkeypatch):
     """Of a file, they stand where it has them."""
     (tmp_path / 'vocab.txt').write_text('\n'.join(['one', *tokenizer.SPECIAL[::-1], 'two']))

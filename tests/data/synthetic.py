@@ -18,6 +18,7 @@ BASE |= {
     'external': (),
     'clean': (),
     'filters': (),
+    'target_tokenizer': {'name': 'shared'},
     'personal': 'keep',
 }
 

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from research import catalogue, data
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.data import curation, external, pairs, token_cache
+from research.data import curation, duplicates, external, pairs, token_cache
 from research.data.arrays import from_arrays
 from research.report import data_cards
 
@@ -142,10 +142,13 @@ def test_a_catalogue_as_text_has_entries_that_do_not_count(tmp_path):
         'msgctxt "menu"\nmsgid "in "\n"two \\"lines\\"\\n"\nmsgstr ""\n"in zwei\\tZeilen"\n'
         '# a comment ends an entry\nmsgid "bird"\nmsgid_plural "birds"\nmsgstr[0] "Vogel"\nmsgstr[1] "Vögel"\n'
         '#, c-format\n#| msgid "older"\nmsgid "later"\nmsgstr "später"\n\nmsgid "untranslated"\nmsgstr ""\n'
-        '#~ msgid "gone"\n#~ msgstr "weg"\n',
+        '#, fuzzy\n#~ msgid "gone"\n#~ msgstr "weg"\n\nmsgid "last\u2028one"\nmsgstr "letzter\x85hier"\r\n',
         'utf-8',
+        newline='',
     )
-    assert read(tmp_path) == [('in two "lines"', 'in zwei Zeilen'), ('bird', 'Vogel'), ('later', 'später')]
+    assert read(tmp_path) == [
+        *[('in two "lines"', 'in zwei Zeilen'), ('bird', 'Vogel'), ('later', 'später'), ('last one', 'letzter hier')]
+    ]
 
 
 def test_of_catalogues_in_folders_by_language_only_the_one_asked_for_is_read(tmp_path):
@@ -250,7 +253,7 @@ def test_equal_sources_stay_on_one_side_and_no_pair_moves_when_others_come():
         # Which would hide what the cut itself leaves in training.
         with mock.patch.object(pairs, 'leaked', lambda ours, theirs: np.zeros(len(ours), bool)):
             found = cut(rows, share=0.3)
-        of_split = [{pairs.normalized(rows[row][0]) for row in found.splits[split]} for split in ('train', 'test')]
+        of_split = [{duplicates.normalized(rows[row][0]) for row in found.splits[split]} for split in ('train', 'test')]
         assert not of_split[0] & of_split[1] and all(of_split)
         return of_split[1]
 
@@ -307,6 +310,22 @@ def test_rules_on_pairs_refuse_other_texts():
     store = from_arrays('mine', {'train': {'text': ['one line', 'a\nb\nc'] * 9}})
     with pytest.raises(ConfigError, match=r"1 lines at row 0, expected a pair of lines: choose data\.name 'parallel'"):
         data.cut(store, config(test=2, filters=('ratio',)))
+    with pytest.raises(ConfigError, match="'mine' has no sentence pairs, whose targets it is for"):
+        data.cut(store, config(test=2, target_tokenizer={'name': 'bpe'}))
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'clean': ('duplicates', 'short')}, "The rule 'short' looks at sentence pairs, and 'mine' has images: leave it out"),
+        ({'filters': ('markup',)}, "The rule 'markup' looks at sentence pairs"),
+        ({'target_tokenizer': {'name': 'bpe'}}, r"data\.target_tokenizer is 'bpe', and 'mine' has no sentence pairs"),
+    ],
+)
+def test_settings_of_sentence_pairs_are_refused_for_images(changes, message):
+    store = from_arrays('mine', {'train': (np.arange(9 * 16, dtype=np.uint8).reshape(9, 4, 4, 1), np.arange(9) % 2)})
+    with pytest.raises(ConfigError, match=message):
+        data.cut(store, config(test=2, **changes))
 
 
 def test_no_training_pair_has_a_sentence_of_the_test_or_nearly_one():
@@ -324,6 +343,13 @@ def test_no_training_pair_has_a_sentence_of_the_test_or_nearly_one():
         cut([*SENTENCES, *leaks], test=SENTENCES[:2], validation=test, official_validation=True).card['sources'][0]['kept']
         == 10
     )
+
+
+def test_sentences_without_words_are_copies_of_their_like_alone():
+    ours, theirs = ['!!!', '→ ←', '%', 'कि', 'की', 'के', '%'], ['%', 'की']
+    found = pairs.leaked(pairs.joined(ours, map(str, range(7))), pairs.joined(theirs, 'xy'))
+    assert found.tolist() == [False, False, True, False, True, False, True]
+    assert duplicates.repeated(np.array(ours, object), None, None).tolist() == [*[False] * 6, True]
 
 
 def test_copies_are_those_of_a_search_of_all_pairs():

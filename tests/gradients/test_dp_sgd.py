@@ -206,6 +206,7 @@ def test_an_epsilon_becomes_noise_and_the_length_of_a_run_tells_programs_apart()
         ({'data__sampling__name': 'shuffled'}, 'shuffled epoch'),
         ({'data__batch__name': 'grow'}, 'one size'),
         ({'data__repeats': 2}, 'several rows'),
+        ({'data__clean': ('duplicates',)}, 'hangs on all of them'),
         ({'data__filters': ('quality',)}, 'hangs on all of them'),
         ({'data__imbalance__name': 'step'}, 'hangs on all of them'),
         ({'data__pack': True}, 'several texts'),
