@@ -80,7 +80,7 @@ def uncut(mask: jax.Array) -> jax.Array:
     Args:
       mask: bool [B, T], True on real tokens.
     """
-    return mask[:, 1:].at[:, -1].set(False)
+    return jnp.asarray(mask)[:, 1:].at[:, -1].set(False)
 
 
 def metrics(total: Mapping[str, float]) -> dict[str, float]:

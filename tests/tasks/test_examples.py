@@ -12,7 +12,7 @@ import pytest
 from research import tasks
 from research.catalogue import ConfigError
 from research.config import overrides
-from research.data import arrays, dataset
+from research.data import arrays, dataset, tokenizer
 from research.study import execute, trained
 from research.tasks import examples, text_classification
 from research.train import record
@@ -67,7 +67,7 @@ def test_blanks_are_what_the_network_saw():
     """A network that knows each token fills each blank with what stood there; other tokens are shown as they were replaced."""
     own = data([*TEXTS, 'a [MASK] of words ' * 9], tokenizer={'name': 'bpe'}, length=48)
     task = tasks.create({'name': 'masked_language_model'}, own.facts)
-    made, seen = examples._tokenizer(own), masked(own)
+    made, seen = tokenizer.of(own)[0], masked(own)
     sure = 9 * jax.nn.one_hot(seen['targets'], own.facts['vocabulary_size'])
     kept = {field: np.asarray(values) for field, values in task.rows((sure, None), jax.tree.map(jnp.asarray, seen)).items()}
     told = task.examples(kept, own)['texts']
@@ -119,7 +119,7 @@ class Last(nn.Module):
 
 def model(own, **task):
     config = overrides.apply(overrides.defaults(), {'task.name': 'masked_language_model', 'data.eval_batch_size': 2, **task})
-    made = examples._tokenizer(own)
+    made = tokenizer.of(own)[0]
     variables = {'params': {'sure': jnp.float32(5)}}
     return trained.Trained(Last(own.facts['vocabulary_size']), variables, config, trained.described(own), made)
 
