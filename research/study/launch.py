@@ -159,7 +159,7 @@ def _train(study: Any, before: Any, workdir: pathlib.Path, session: Any, stale: 
     environment = identity.environment(workdir, study.source.path)
     study = budget.settle(study, workdir, session)
     built = verify.verify(study, session)  # what would be refused after tuning is refused before it
-    notes = list(dict.fromkeys(experiment.why for experiment in built.values() if experiment.why))
+    notes = [*dict.fromkeys(experiment.why for experiment in built.values() if experiment.why), *verify.other_tests(built)]
     for why in notes:
         print(why)
     if before is not None:

@@ -1,6 +1,8 @@
 """Builds every variant once, and compiles nothing: what only data and outputs can tell is refused here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 from research import durations, tasks
 from research.catalogue import nearest
@@ -28,6 +30,23 @@ def verify(plan: Plan, session: Session) -> dict[str, Experiment]:
             built[run.name] = experiments.build(run.config, session, run.key)
             _check_built(built[run.name], run.key, metrics)
     return built
+
+
+def other_tests(built: Mapping[str, Experiment]) -> list[str]:
+    """A sentence where variants are scored on other test examples of the baseline's data than the baseline is."""
+    baseline = built['baseline']
+    test = baseline.dataset.splits['test']
+    others = [
+        name
+        for name, experiment in built.items()
+        if experiment.dataset.name == baseline.dataset.name and not np.array_equal(experiment.dataset.splits['test'], test)
+    ]
+    if not others:
+        return []
+    are, their = ('is', 'its') if len(others) == 1 else ('are', 'their')
+    return [
+        f'{", ".join(others)} {are} scored on other test examples than the baseline: {their} scores cannot be compared with it.'
+    ]
 
 
 def devices(plan: Plan) -> None:

@@ -333,3 +333,9 @@ def test_each_learning_rate_and_each_cut_of_the_data_that_differs_is_told_once(t
 def test_a_watcher_with_nothing_to_read_is_refused_though_the_program_is_shared(tmp_path):
     body = 'config.data.validation = 0\nconfig.study.variants = {"p": {"schedule.name": "plateau"}}'
     assert "Variant 'p'" in refused(tmp_path, body, 'reads the validation split', build=True)
+
+
+def test_variants_with_other_test_examples_are_told(tmp_path):
+    body = "config.study.variants = {'other': {'data.test': 0.3}, 'fewer': {'data.examples': 100}}"
+    (told,) = verify.other_tests(verify.verify(make(tmp_path, body), Session()))
+    assert told == 'other is scored on other test examples than the baseline: its scores cannot be compared with it.'
