@@ -60,7 +60,13 @@ def write(folder: pathlib.Path, files: int, side: int) -> None:
 def train(folder: pathlib.Path, home: pathlib.Path, steps: int, streaming: bool) -> dict:
     """What one run took."""
     changes = {
-        **{'data.name': 'images', 'data.path': str(folder), 'data.test': 0.01, 'data.streaming': streaming},
+        **{
+            'data.name': 'images',
+            'data.path': str(folder),
+            'data.test': 0.01,
+            'data.streaming': streaming,
+            'data.validation': 0.01,
+        },
         **{'data.batch_size': 64, 'model.widths': (8, 16, 16, 16), 'model.hidden': (), 'optimizer.learning_rate': 1e-3},
         **{'study.budget': f'{steps}st', 'study.seeds': 1, 'study.variants': {}, 'study.null': False},
     }
