@@ -66,7 +66,7 @@ def create(
       facts: of the data; 'mean', 'std' and 'counts' are asked for.
       class_weights, beta, reweight_from, logit_adjustment: as of `balancing.create`.
       focal: gamma of the focal loss; 0 is cross-entropy.
-      group_dro: step size of `research.tasks.group_dro`; 0 for none.
+      group_dro: step size of `research.tasks.group_dro.over`; 0 for none.
 
     Raises:
       ConfigError: no such loss, no such share, a loss that cannot be smoothed or adjusted.
@@ -91,8 +91,6 @@ def create(
     grouped = not facts or 'groups' in facts  # before data are read, they may have groups
     balance = balancing.create(class_weights, beta, reweight_from, logit_adjustment, facts)
 
-    learnt, shares = robust.start(group_dro, facts)
-
     def correct(logits, batch):
         return jnp.argmax(logits, axis=-1) == batch['label']
 
@@ -103,13 +101,9 @@ def create(
         del constants
         return per_example(wide(logits), batch['label']) * batch['valid']
 
-    def balanced(logits, batch, constants):
+    def losses(logits, batch, constants):
         each = trained(balance.adjusted(wide(logits), constants), batch.get('target', batch['label']))
         return balance.weighted(each, batch, constants) * batch['valid']
-
-    def losses(logits, batch, constants):
-        each = balanced(logits, batch, constants)
-        return robust.weighted(each, batch, constants) if group_dro else each
 
     def sums(losses_of, logits, batch, constants):
         return {
@@ -117,12 +111,6 @@ def create(
             'correct': jnp.sum(correct(logits, batch) * batch['valid']),
             'count': jnp.sum(batch['valid']),
         }
-
-    def train_sums(logits, batch, constants):
-        found = sums(losses, logits, batch, constants)
-        if group_dro:
-            found |= robust.sums(balanced(logits, batch, constants), batch, len(constants['group_shares']))
-        return found
 
     def rows(logits, batch):
         answer, small = jnp.argmax(logits, axis=-1), jnp.uint8 if logits.shape[-1] <= 256 else jnp.int32
@@ -135,11 +123,11 @@ def create(
     def metrics(total):
         return {'loss': total['loss'] / total['count'], 'accuracy': total['correct'] / total['count']}
 
-    return Task(
+    task = Task(
         fields=(input_field(facts), 'label'),
         inputs=standardized_input,
         sums=functools.partial(sums, judged),
-        train_sums=train_sums,
+        train_sums=functools.partial(sums, losses),
         losses=losses,
         rows=rows,
         metrics=metrics,
@@ -149,8 +137,7 @@ def create(
         optional=('target',),
         predictions=probabilities,
         classifies=True,
-        constants={**standardization(facts), **balance.constants, **shares},
-        learnt=learnt,
-        learn=robust.learn if group_dro else None,
+        constants={**standardization(facts), **balance.constants},
         durations=balance.durations,
     )
+    return robust.over(task, group_dro, facts)

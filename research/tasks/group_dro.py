@@ -29,41 +29,52 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.catalogue import ConfigError
+from research.tasks import Task
 
 
-def start(step_size: float, facts: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(what is learnt beside the network: 'group_weights' float32 [G], sum 1; constants: 'group_shares' float32 [G], and
-    'group_step' []), both {} where the step size is 0.
+def over(task: Task, step_size: float, facts: Mapping[str, Any]) -> Task:
+    """A task whose training minimizes the loss of the worst group; the same task where the step size is 0.
+
+    It learns 'group_weights', float32 [G], whose sum is 1.
+
+    Args:
+      task: its `losses` are weighted.
+      step_size: of the weights.
+      facts: of the data; 'group_counts' is read.
 
     Raises:
       ConfigError: data without groups.
     """
     if not step_size:
-        return {}, {}
+        return task
     if facts and 'group_counts' not in facts:
         raise ConfigError("task.group_dro weighs groups, and the data have no field 'group': name it by data.group.")
     counts = np.asarray(facts.get('group_counts', (1,)), np.float64)
     present = counts > 0
-    constants = {'group_shares': np.where(present, counts, 1) / counts.sum(), 'group_step': np.asarray(step_size)}
-    return (
-        {'group_weights': (present / present.sum()).astype(np.float32)},
-        {name: values.astype(np.float32) for name, values in constants.items()},
+    shares = np.where(present, counts, 1) / counts.sum()
+
+    def losses(outputs, batch, constants):
+        weights = constants['group_weights'] / constants['group_shares']
+        return task.losses(outputs, batch, constants) * weights[batch['group']]
+
+    def train_sums(outputs, batch, constants):
+        plain, groups = task.losses(outputs, batch, constants), len(shares)
+        return {
+            **task.train_sums(outputs, batch, constants),
+            'loss': jnp.sum(losses(outputs, batch, constants)),
+            'group_loss': jax.ops.segment_sum(plain, batch['group'], groups),
+            'group_count': jax.ops.segment_sum(batch['valid'], batch['group'], groups),
+        }
+
+    def learn(learnt, sums, constants):
+        """A group without examples in the batch has a loss of 0."""
+        means = sums['group_loss'] / jnp.maximum(sums['group_count'], 1)
+        return {'group_weights': jax.nn.softmax(jnp.log(learnt['group_weights']) + constants['group_step'] * means)}
+
+    return task._replace(
+        losses=losses,
+        train_sums=train_sums,
+        learnt={'group_weights': (present / present.sum()).astype(np.float32)},
+        learn=learn,
+        constants={**task.constants, 'group_shares': shares.astype(np.float32), 'group_step': np.float32(step_size)},
     )
-
-
-def weighted(losses: jax.Array, batch: Mapping[str, Any], constants: Mapping[str, Any]) -> jax.Array:
-    """Losses [B], each times its group's weight over the group's share."""
-    return losses * (constants['group_weights'] / constants['group_shares'])[batch['group']]
-
-
-def sums(losses: jax.Array, batch: Mapping[str, Any], groups: int) -> dict[str, jax.Array]:
-    """'group_loss' and 'group_count' [G], of losses [B] before they are weighted."""
-    counted = {'group_loss': losses, 'group_count': jnp.ones_like(losses)}
-    return {name: jax.ops.segment_sum(each * batch['valid'], batch['group'], groups) for name, each in counted.items()}
-
-
-def learn(learnt: Mapping[str, Any], sums: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights after a batch with these sums; a group without examples in it has a loss of 0."""
-    means = sums['group_loss'] / jnp.maximum(sums['group_count'], 1)
-    logits = jnp.log(learnt['group_weights']) + constants['group_step'] * means
-    return {'group_weights': jax.nn.softmax(logits)}
