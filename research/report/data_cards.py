@@ -7,9 +7,9 @@ from research.report import words
 
 _CAPTION = (
     'Training examples by source: how many there were, how many each step removed of what the steps before it had left, and '
-    'how many were left. With external data, copies of validation and test examples are always removed. Price: of all examples '
-    'of the source, removed ones too. Megabytes are of the same examples in memory; seconds are of the last launch, which may '
-    'have read prepared data. Licences are as the config gives them.'
+    'how many were left. With external data, and of sentence pairs, copies of validation and test examples are always removed. '
+    'Price: of all examples of the source, removed ones too. Megabytes are of the same examples in memory; seconds are of the '
+    'last launch, which may have read prepared data. Licences are as the config gives them.'
 )
 
 

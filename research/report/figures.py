@@ -71,6 +71,8 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
     low, high = forest_data.robust([[bound - middle for bound in _span(point)] for point in points])
     differences = [forest_data.difference(contrast, score) for contrast in summary['contrasts']]
     spread = forest_data.robust([_known([*row['values'], *(row['interval'] or ())]) for row in differences])
+    # What decides may be read at the end alone, as chrF is.
+    deciding = 'validation/' + summary['metric'].split('/', 1)[-1]
     return {
         'metric': summary['metric'],
         'unit': score.name.strip(),
@@ -87,7 +89,7 @@ def chart(summary: Mapping[str, Any], bands: Mapping[str, Any], schedules: Mappi
         'differences': differences,
         'spread': {'range': list(spread), 'ticks': axes.scores(*spread, score.name.strip(), sign=True)},
         'curves': {metric: _curves(by_variant, words.unit(metric, ())) for metric, by_variant in bands.items()},
-        'validation': 'validation/' + summary['metric'].split('/', 1)[-1],
+        'validation': next((metric for metric in (deciding, 'validation/loss') if metric in bands), deciding),
         'rates': {name: dict(zip('xy', schedule, strict=True)) for name, schedule in schedules.items()},
         'palette': PALETTE,
     }
