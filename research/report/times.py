@@ -99,6 +99,9 @@ class Times:
             for variant, runs in curves.items()
             for unit in ('position', 'train_seconds')
         }
+        lines = [line for runs in curves.values() for of_run in runs.values() for line in of_run]
+        # Scores of written texts may be read at the end alone.
+        self.never_read = bool(lines) and not any(line.get(self.metric) is not None for line in lines)
         baseline = self.curves['position', BASELINE]
         self.target = target(baseline, self.higher) if baseline else math.nan
 
@@ -110,13 +113,13 @@ class Times:
         return np.array([time_to_quality(curve, self.target, self.higher) for curve in self.curves[unit, variant]])
 
     def median(self, variant: str) -> dict[str, Any]:
-        """{metric, target, n, reached, examples, seconds, grid}; {} without seeds.
+        """{metric, target, n, reached, examples, seconds, grid}; {} without seeds, or for a score that no evaluation reads.
 
         `examples` and `seconds` are medians over seeds; `grid` is the longest way from one evaluation to the next, in examples,
         which is how finely times are known; None for a single evaluation.
         """
         examples, seconds = self._reached('position', variant), self._reached('train_seconds', variant)
-        if not examples.size:
+        if not examples.size or self.never_read:
             return {}
         gaps = [np.diff(curve[:, 0]).max() for curve in self.curves['position', variant] if len(curve) > 1]
         return {
@@ -130,8 +133,8 @@ class Times:
         }
 
     def compare(self, weights: Mapping[str, float]) -> dict[str, Any]:
-        """For one variant against another; {} for other contrasts."""
-        if sorted(weights.values()) != [-1, 1] or not self.curves['position', BASELINE]:
+        """For one variant against another; {} for other contrasts, and where `median` is empty."""
+        if sorted(weights.values()) != [-1, 1] or not self.curves['position', BASELINE] or self.never_read:
             return {}
         variant, reference = sorted(weights, key=weights.get, reverse=True)
         compared = {

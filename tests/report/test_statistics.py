@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 
 import hypothesis
 import hypothesis.extra.numpy
@@ -350,3 +351,13 @@ def test_module_needs_no_jax_and_its_results_are_plain():
     )
     printed = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True).stdout
     assert json.loads(printed)['verdict'] == 'better'
+
+
+@pytest.mark.parametrize('read', [True, False])
+def test_a_score_that_no_evaluation_reads_has_no_time(read):
+    """It would be a miss of every run."""
+    study = {'alpha': 0.05, 'higher_is_better': True, 'metric': 'test/chrf'}
+    lines = [{'position': 8, 'train_seconds': 1.0, 'validation/loss': 1.0, **({'validation/chrf': 50.0} if read else {})}]
+    runs = {name: {0: {'status': 'finished'}} for name in ('baseline', 'other')}
+    found = times.Times(types.SimpleNamespace(study=study, results=runs), {name: {0: lines} for name in runs})
+    assert bool(found.median('other')) == bool(found.compare({'other': 1.0, 'baseline': -1.0})) == read
