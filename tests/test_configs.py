@@ -27,7 +27,7 @@ IDX, WORDNET = ('fashion_mnist', 'mnist'), ('wordnet', 'wordnet_texts')
 
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory):
-    """Files as Fashion-MNIST has them, with 11,000 training images that are all but empty, and as WordNet, with 5,200 texts."""
+    """Files as Fashion-MNIST has them, with 11,000 training images, as WordNet, with 5,200 texts, and 2,000 sentence pairs."""
     folder = tmp_path_factory.mktemp('idx')
     for part, count in (('train', 11000), ('test', 40)):
         # Patches: neither junk nor copies of one another, and by the first one of a class.
@@ -47,6 +47,9 @@ def folder(tmp_path_factory):
                 )
     for part, name in enumerate(('noun', 'verb', 'adj', 'adv')):
         (folder / f'data.{name}').write_text(''.join(f'{i} 0{part} n 01 | text {i} of {name}s\n' for i in range(1300)))
+    said = [[''.join(drawn.choice([*'abcdefgh'], 5)) for _ in range(10)] for _ in range(2000)]
+    rows = ['en\tde', *(f'{" ".join(words[:5])}\t{" ".join(words[5:])}' for words in said)]
+    (folder / 'pairs.tsv').write_text('\n'.join(rows))
     return folder
 
 
@@ -66,6 +69,8 @@ def test_every_variant_is_built_and_typed(path, folder, prepared, monkeypatch, p
     made = plan.make(f'{path}:{folder}' if path.stem == 'icons' else str(path), {})
     if made.config['data']['name'] in IDX + WORDNET:
         made = plan.make(str(path), {'data.path': str(folder)})
+    if made.config['data']['name'] == 'parallel':
+        made = plan.make(str(path), {'data.path': str(folder / 'pairs.tsv')})
     session = Session()
     built = verify.verify(made, session)
     assert set(built) == {'baseline', *made.study['variants'], *['null'] * made.config['study']['null']}
