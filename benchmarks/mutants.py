@@ -259,8 +259,8 @@ MUTANTS = (
     Mutant(
         'the test split steers',
         'train/loop.py',
-        "self.evaluator.score(variables, 'validation')",
-        "self.evaluator.score(variables, 'test')",
+        "self.evaluator.score(variables, 'validation', writes=self.writes)",
+        "self.evaluator.score(variables, 'test', writes=self.writes)",
         'tests/train/test_loop.py',
     ),
     Mutant(

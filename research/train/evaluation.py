@@ -26,16 +26,23 @@ def score(blocks: Iterable[tuple[Any, Block]], predict: Predict, task: Any) -> t
       task: research.tasks.Task or Generation; its `metrics` and `judge` are used.
     """
     total: dict[str, float] = {}
+
+    def rows(data, block):
+        sums, found = predict(data, block)
+        add(total, {name: np.asarray(values, np.float64)[: block.batches] for name, values in sums.items()})
+        return found
+
+    whole = _gathered(blocks, rows)
+    return ({**task.metrics(total), **task.judge(whole)}, whole) if total else ({}, {})
+
+
+def _gathered(blocks: Iterable[tuple[Any, Block]], rows_of: Callable[[Any, Block], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """What `rows_of` gives of each block, {name: [E, B, ...]}, as {name: [N, ...]} of the examples of all."""
     kept: dict[str, list[np.ndarray]] = {}
     for data, block in blocks:
-        sums, rows = predict(data, block)
-        add(total, {name: np.asarray(values, np.float64)[: block.batches] for name, values in sums.items()})
-        for name, values in rows.items():
+        for name, values in rows_of(data, block).items():
             kept.setdefault(name, []).append(np.asarray(values)[block.valid > 0])
-    if not total:
-        return {}, {}
-    whole = {name: np.concatenate(values) for name, values in kept.items()}
-    return {**task.metrics(total), **task.judge(whole)}, whole
+    return {name: np.concatenate(values) for name, values in kept.items()}
 
 
 def variables_of(state: State) -> Variables:
@@ -59,27 +66,23 @@ class Evaluator:
         return Variables(params, state.masks, collections)
 
     def score(
-        self, variables: Variables, name: str, rows: np.ndarray | None = None
+        self, variables: Variables, name: str, rows: np.ndarray | None = None, writes: bool = False
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """'name/...': metrics over the split of this name, or over these rows of the data set; and what was kept of each."""
+        """'name/...': metrics over the split of this name, or over these rows of the data set; and what was kept of each.
 
-        def predict(data, block):
-            return self.engine.read(self.program.evaluate(self.clock, variables, data, self.engine.replicate(block)))
+        Args:
+          writes: score the texts too that the network writes for the split, where the task has such.
+        """
 
-        metrics, kept = score(self.feed.blocks(self.splits[name] if rows is None else rows), predict, self.task)
+        def compiled(function):
+            return lambda data, block: self.engine.read(function(self.clock, variables, data, self.engine.replicate(block)))
+
+        rows = self.splits[name] if rows is None else rows
+        metrics, kept = score(self.feed.blocks(rows), compiled(self.program.evaluate), self.task)
+        if writes and self.program.write is not None and metrics:
+            kept |= _gathered(self.feed.blocks(rows), compiled(self.program.write))
+            metrics |= self.task.writing.score(kept, self.experiment.dataset, name)
         return {f'{name}/{metric}': value for metric, value in metrics.items()}, kept
-
-    def written(self, variables: Variables, name: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """As `score`, of texts that the network writes for the split of this name; ({}, {}) where the task has none."""
-        parts: dict[str, list[np.ndarray]] = {}
-        if self.program.write is not None:
-            for data, block in self.feed.blocks(self.splits[name]):
-                rows = self.engine.read(self.program.write(self.clock, variables, data, self.engine.replicate(block)))
-                for field, values in rows.items():
-                    parts.setdefault(field, []).append(np.asarray(values)[block.valid > 0])
-        kept = {field: np.concatenate(values) for field, values in parts.items()}
-        scores = self.task.writing.score(kept, self.experiment.dataset, name) if kept else {}
-        return {f'{name}/{metric}': value for metric, value in scores.items()}, kept
 
     def fitted(self, variables: Variables, split: str, others: Mapping[str, np.ndarray]) -> dict[str, float]:
         """'fitted/...': metrics on training examples as in an evaluation, without augmentation; as many as the split has.

@@ -224,9 +224,7 @@ class _Run:
         """Reads the validation split; nothing else ever steers a run."""
         with self.clock.measure('evaluate'):
             variables = self.evaluator.final(state)
-            metrics, _ = self.evaluator.score(variables, 'validation')
-            if self.writes:
-                metrics |= self.evaluator.written(variables, 'validation')[0]
+            metrics, _ = self.evaluator.score(variables, 'validation', writes=self.writes)
             self.evaluator.show(variables, self.directory, self.at.step)
         train = {f'train/{k}': v for k, v in self.task.metrics(self.at.sums).items()}
         seen = self.at.interval(train)
@@ -248,12 +246,8 @@ class _Run:
         with self.clock.measure('evaluate'):
             scored = self.evaluator.final(state) if self.best is None else self.engine.replicate(self.best)
             decides = self.config['study']['metric'].startswith('test/')
-            test, rows = self.evaluator.score(scored, 'test') if decides else ({}, {})
-            validation, others = self.evaluator.score(scored, 'validation')
-            for name, metrics, kept in (('test', test, rows), ('validation', validation, others)):
-                if metrics:
-                    for known, more in zip((metrics, kept), self.evaluator.written(scored, name), strict=True):
-                        known |= more
+            test, rows = self.evaluator.score(scored, 'test', writes=True) if decides else ({}, {})
+            validation, others = self.evaluator.score(scored, 'validation', writes=True)
             fitted = self.evaluator.fitted(scored, *(('test', rows) if decides else ('validation', others)))
         if not np.isfinite(test.get('test/loss', 0.0)):
             raise Diverged(f'test loss is {test["test/loss"]} after step {self.at.step}')

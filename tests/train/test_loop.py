@@ -118,9 +118,9 @@ def test_memory_is_that_of_steps_and_of_the_state_alone(session, tmp_path, monke
         assert self.executable is not None or inside[-1:] != ['steps'], 'compiled among the steps'
         return compiling(self, *arguments)
 
-    def score(*arguments):
+    def score(*arguments, **named):
         assert inside[-1:] != ['steps'], 'evaluated among the steps'
-        return scoring(*arguments)
+        return scoring(*arguments, **named)
 
     compiling, scoring = Compiled.prepare, Evaluator.score
     monkeypatch.setattr(cost, 'peak_memory', peak_memory)

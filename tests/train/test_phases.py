@@ -30,8 +30,8 @@ def scripted(monkeypatch, scores):
     """Validation says what the script says, evaluation by evaluation; the test split is read as it is."""
     score, script = Evaluator.score, iter(scores)
 
-    def told(evaluator, variables, name, rows=None):
-        metrics, kept = score(evaluator, variables, name, rows)
+    def told(evaluator, variables, name, *options, **named):
+        metrics, kept = score(evaluator, variables, name, *options, **named)
         return ({**metrics, 'validation/accuracy': next(script)} if name == 'validation' else metrics), kept
 
     monkeypatch.setattr(Evaluator, 'score', told)
