@@ -35,9 +35,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'pair': '',  # of second texts or translations, likewise; of a .txt 'next', every second line; '' = none
                 'group': '',  # a table's column, or a function's field, of groups that are scored apart; '' = a field 'group'
                 'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, words, or a file
-                'target_tokenizer': {
-                    'name': 'shared'
-                },  # of translations: the texts' own, which then learns from both; or one of these
+                'target_tokenizer': {'name': 'shared'},  # of translations: the texts', which learns from both; or one of these
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
                 'target_length': 0,  # likewise of translations; 0 = length
                 'pack': False,  # several texts without labels in a row, none cut: less padding

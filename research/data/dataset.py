@@ -187,9 +187,10 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts['counts'] = tuple(np.bincount(labels, minlength=store.classes).tolist())
     group = store.arrays.get('group')
     if group is not None and len(group.shape) == 1 and group.dtype.kind in 'iu':
-        facts['groups'] = len(np.unique(group[:]))
-        if group[:].min() >= 0:
-            facts['group_counts'] = tuple(np.bincount(group[splits['train']], minlength=group[:].max() + 1).tolist())
+        numbers = np.unique(group[:])
+        facts['groups'] = len(numbers)
+        if numbers[0] >= 0:
+            facts['group_counts'] = tuple(np.bincount(group[splits['train']], minlength=numbers[-1] + 1).tolist())
     if store.moments is not None:
         height, width = store.arrays['image'].shape[1:3]
         facts['mean'], facts['std'] = _mean_and_std(store.moments[splits['train']], height * width)

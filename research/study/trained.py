@@ -20,7 +20,7 @@ from research.layers import formulation
 from research.pretrained import runs
 from research.report import records
 from research.study import blanks, writing
-from research.tasks import masked_language_model
+from research.tasks import masked_language_model, translation
 from research.train import checkpoint, precision
 from research.train.steps import players, supervised
 from research.train.steps.network import Network
@@ -104,10 +104,10 @@ class Trained:
           ConfigError: a run of another task; a text that is none.
         """
         writing.check(self, 'translation', 'translates')
-        asked = {'beam_size': beam_size, 'length_penalty': length_penalty}
-        task = {'beam_size': 1, 'length_penalty': 0.6, **self.config['task']}
-        key = tuple(task[name] if value is None else value for name, value in asked.items())
-        found = self._in_parts(self._translator(*key), writing.sources(self.tokenizer, texts))
+        own = {**translation.DECODING, **self.config['task']}
+        beam_size = own['beam_size'] if beam_size is None else beam_size
+        length_penalty = own['length_penalty'] if length_penalty is None else length_penalty
+        found = self._in_parts(self._translator(beam_size, length_penalty), writing.sources(self.tokenizer, texts))
         return tokenizer.written(self.target_tokenizer, found)
 
     @functools.cached_property

@@ -21,6 +21,8 @@ from research.data import Dataset, tokenizer
 from research.tasks import Task, Writing, examples, next_token
 
 SCORES = ('bleu', 'chrf')
+# What a trained model asked to translate takes where its config says nothing.
+DECODING = {'beam_size': 1, 'length_penalty': 0.6}
 
 
 def create(
@@ -28,8 +30,8 @@ def create(
     label_smoothing: float,
     facts: Mapping[str, Any],
     written: Literal['end', 'evaluations', 'never'] = 'end',
-    beam_size: int = 1,
-    length_penalty: float = 0.6,
+    beam_size: int = DECODING['beam_size'],
+    length_penalty: float = DECODING['length_penalty'],
 ) -> Task:
     """A task of targets; the network is called with `(source, target, source_mask=..., target_mask=...)`.
 
