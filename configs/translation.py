@@ -16,10 +16,10 @@ def get_config(arg: str = 'study'):
     config = base.get_config()
     config.study.name = f'translation_{arg}'
     config.task = {'name': 'translation', 'loss': 'softmax', 'label_smoothing': 0.0}
-    config.data.update({'name': 'parallel', 'text': 'en', 'pair': 'de', 'test': 0.02, 'validation': 0.02, 'length': 24})
+    config.data.update({'name': 'parallel', 'text': 'en', 'pair': 'de', 'test': 0.02, 'validation': 0.02})
+    config.data.update({'pack': True, 'length': 64, 'batch_size': 32, 'eval_batch_size': 256})
     config.data.clean = ('short', 'long', 'ratio', 'script', 'markup', 'identical', 'duplicates')
     config.data.tokenizer = {'name': 'bpe', 'vocabulary_size': 4096}
-    config.data.batch_size, config.data.eval_batch_size = 64, 256
     config.model = {'name': 'transformer_tiny', 'num_classes': 0, 'init_from': '', 'share_embeddings': 'none'}
     config.optimizer.name = 'adam'
     config.optimizer.learning_rate = 2e-3
@@ -33,15 +33,14 @@ def get_config(arg: str = 'study'):
         'label_smoothing': {'task.label_smoothing': 0.1},
         'shared_embeddings': {'model.share_embeddings': 'all'},
         'pre_norm': {'model.norm_first': True},
-        'averaging': {'optimizer.average.name': 'ema'},
+        'averaging': {'optimizer.average.name': 'swa', 'optimizer.average.every': '0.05run'},
         'deep_encoder': {'model.depth': 3, 'model.decoder_depth': 1},
         'beam': {'task.beam_size': 4},
     }
     if arg == 'whole':
-        config.task.label_smoothing = 0.1
-        config.data.length, config.data.tokenizer.vocabulary_size = 32, 8192
+        config.task.update({'label_smoothing': 0.1, 'beam_size': 4, 'written': 'evaluations'})
+        config.data.tokenizer.vocabulary_size = 8192
         config.model = {'name': 'transformer_tiny', 'num_classes': 0, 'init_from': '', 'dim': 192, 'width': 768, 'depth': 3}
         config.train.eval_every = '1ep'
-        config.task.written = 'evaluations'
-        config.study.update({'budget': '10ep', 'seeds': 1, 'null': False, 'variants': {}})
+        config.study.update({'budget': '6ep', 'seeds': 1, 'null': False, 'variants': {}})
     return config

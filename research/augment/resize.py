@@ -28,7 +28,7 @@ RESIZES = {
 GIVEN = ('full', 'convert')
 
 # Fields of sentence pairs whose length is not that of the network's first array.
-_TARGETS = ('target', 'target_mask')
+_TARGETS = ('target', 'target_mask', 'target_packed')
 
 
 class Sides(NamedTuple):

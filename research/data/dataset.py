@@ -145,7 +145,7 @@ class Dataset:
       target_tokenizer: of the targets of sentence pairs, where they have one of their own; else ''.
       external: sources of some training rows.
       card: of the training split, what it is made of and what was left out, see `curation.curated`.
-      sentences: of sentence pairs 'source' and 'target', each N texts as they were read; else {}.
+      sentences: of sentence pairs 'source' and 'target', a text each as it was read, of packed rows several lines; else {}.
     """
 
     name: str
@@ -217,8 +217,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         words[[*facts['special_tokens']]] = 0
         facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
     elif pairs.texts_in(arrays):
-        tokens, told, (saved, of_target) = pair_tokens.rows(arrays, splits, config, checksum)
-        sentences = {side: arrays[side] for side in pairs.SIDES}
+        tokens, sentences, splits, told, (saved, of_target) = pair_tokens.rows(arrays, splits, config, checksum)
         arrays, facts = {**arrays, **{name: Column(array) for name, array in tokens.items()}}, facts | told
     if saved:
         checksum = hashlib.sha256(f'{checksum} {saved}{of_target}'.encode()).hexdigest()[:16]

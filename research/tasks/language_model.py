@@ -53,7 +53,4 @@ def _inputs(batch, constants):
 
 
 def _targets(batch):
-    if 'packed' in batch:
-        same = batch['packed'][:, 1:] == batch['packed'][:, :-1]
-        return batch['tokens'][:, 1:], batch['mask'][:, 1:] & same
-    return batch['tokens'][:, 1:], next_token.uncut(batch['mask'])
+    return batch['tokens'][:, 1:], next_token.uncut(batch['mask'], batch.get('packed'))

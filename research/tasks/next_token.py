@@ -73,14 +73,18 @@ def create(
     )
 
 
-def uncut(mask: jax.Array) -> jax.Array:
-    """Which of the tokens behind the first count, bool [B, T - 1]: real ones, but for the end of a row without padding, which a
-    longer text that was cut has too.
+def uncut(mask: jax.Array, packed: jax.Array | None = None) -> jax.Array:
+    """Which of the tokens behind the first count, bool [B, T - 1]: real ones, but for the end of a text that fills its row,
+    which a longer text that was cut has too, and the first of a text behind another one.
 
     Args:
       mask: bool [B, T], True on real tokens.
+      packed: int [B, T], which of several texts in a row a token belongs to; None for one.
     """
-    return jnp.asarray(mask)[:, 1:].at[:, -1].set(False)
+    counts = jnp.asarray(mask)[:, 1:]
+    if packed is None:
+        return counts.at[:, -1].set(False)
+    return (counts & (packed[:, 1:] == packed[:, :-1])).at[:, -1].min(packed[:, -1] != packed[:, 0])
 
 
 def metrics(total: Mapping[str, float]) -> dict[str, float]:

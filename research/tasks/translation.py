@@ -86,9 +86,10 @@ def texts(rows: Mapping[str, np.ndarray], dataset: Dataset, split: str) -> tuple
 
 def _inputs(batch, constants):
     del constants
-    masks = {'source_mask': batch['source_mask'], 'target_mask': batch['target_mask'][:, :-1]}
-    return (batch['source'], batch['target'][:, :-1]), masks
+    of_source = {name: batch[name] for name in ('source_mask', 'source_packed') if name in batch}
+    of_target = {name: batch[name][:, :-1] for name in ('target_mask', 'target_packed') if name in batch}
+    return (batch['source'], batch['target'][:, :-1]), of_source | of_target
 
 
 def _targets(batch):
-    return batch['target'][:, 1:], next_token.uncut(batch['target_mask'])
+    return batch['target'][:, 1:], next_token.uncut(batch['target_mask'], batch.get('target_packed'))

@@ -5,6 +5,9 @@ import io
 import struct
 from unittest import mock
 
+import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow
 import pytest
@@ -16,7 +19,9 @@ from research.catalogue import ConfigError
 from research.config import overrides
 from research.data import curation, duplicates, external, pairs, token_cache
 from research.data.arrays import from_arrays
+from research.models import transformer
 from research.report import data_cards
+from research.tasks import translation
 
 PAIRS = [
     ('Open the "file" now', 'Die "Datei" jetzt öffnen'),
@@ -434,8 +439,32 @@ def test_a_vocabulary_that_lacks_a_side_is_named(tmp_path):
 def test_targets_that_are_cut_are_counted():
     with pytest.warns(UserWarning, match=r'12 of 12 training targets fill all 5 tokens.*raise data\.target_length'):
         cut(SENTENCES, [('x y z', 'u v w')] * 2, target_length=5)
-    with pytest.raises(ConfigError, match='set it to False'):
-        cut(SENTENCES, SENTENCES[:2], pack=True)
+
+
+def test_packed_pairs_share_rows_and_score_as_they_do_alone():
+    """Of all training pairs, but for the ends of sides that fill a row: these may have been cut."""
+    test, sizes = [('x y z', 'u v w'), ('y', 'w')], {'length': 72, 'target_length': 64}
+    alone, shared = (cut(SENTENCES, test, **sizes, pack=pack) for pack in (False, True))
+    rows = shared.splits['train']
+    assert len(rows) <= len(SENTENCES) / 2 and shared.facts['padding'] < 0.5 * alone.facts['padding']
+    read = [[line for row in rows for line in shared.sentences[side][row].split('\n')] for side in pairs.SIDES]
+    assert sorted(zip(*read, strict=True)) == sorted(SENTENCES)
+    places = shared.splits['test']
+    assert [*zip(*(shared.sentences[side][places] for side in pairs.SIDES), strict=True)] == test
+    for name in ('source', 'source_mask', 'target', 'target_mask'):
+        np.testing.assert_array_equal(shared.arrays[name][places], alone.arrays[name][alone.splits['test']])
+    module = transformer.Transformer(vocabulary_size=alone.facts['vocabulary_size'], dim=16, heads=2, width=32)
+    task = translation.create('softmax', 0.1, alone.facts, written='never')
+    sums, variables = {}, module.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
+    for dataset in (alone, shared):
+        batch = data.take(dataset, dataset.splits['train'])
+        batch['valid'] = np.ones(len(batch['source']), np.float32)
+        args, kwargs = task.inputs(batch, {})
+        sums[len(batch['source'])] = task.train_sums(module.apply(variables, *args, **kwargs), batch, {})
+    chex.assert_trees_all_close(*sums.values(), rtol=1e-5)
+    parts = {part: {'source': [part] * 3, 'target': [part] * 3, 'group': np.arange(3)} for part in ('train', 'test')}
+    with pytest.raises(ConfigError, match="have a 'group' each: set it to False"):
+        data.cut(from_arrays('mine', parts), config(pack=True, test=0.0))
 
 
 def test_pairs_from_elsewhere_and_personal_data_are_looked_at_too(tmp_path):
