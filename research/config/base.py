@@ -36,6 +36,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'group': '',  # a table's column, or a function's field, of groups that are scored apart; '' = a field 'group'
                 'tokenizer': {'name': 'word_piece'},  # of texts: word_piece, bpe, words, or a file
                 'target_tokenizer': {'name': 'shared'},  # of translations: the texts', which learns from both; or one of these
+                'targets': {'name': 'given'},  # of training pairs; 'translated': as a finished run writes them
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
                 'target_length': 0,  # likewise of translations; 0 = length
                 'pack': False,  # several texts without labels, or training pairs, in a row of data.length: less padding

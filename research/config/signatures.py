@@ -52,6 +52,7 @@ GROUPS = {
     'data.imbalance': Group('imbalance', imbalance.IMBALANCES, imbalance.GIVEN),
     'data.sampling': Group('sampler', sampling.SAMPLERS, sampling.GIVEN),
     'data.tokenizer': Group('tokenizer', tokenizer.TOKENIZERS, tokenizer.GIVEN),
+    'data.targets': Group('targets', pair_tokens.TARGETS, ('sources', 'targets')),
     'data.target_tokenizer': Group('tokenizer', pair_tokens.TOKENIZERS, tokenizer.GIVEN),
     'augment.resize': Group('resize', resize.RESIZES, resize.GIVEN),
     'model': Group('model', models.MODELS, ('axis_name', 'remat'), ('init_from',)),

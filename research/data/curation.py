@@ -54,7 +54,7 @@ def curated(
     Args:
       store: of the data, see `research.data.external.join`.
       splits: its cut; the main data's training rows under 'train'.
-      config: `config.data`; reads `clean`, `filters`, `personal` and `target_tokenizer`.
+      config: `config.data`; reads `clean`, `filters`, `personal`, `target_tokenizer` and `targets`.
 
     Returns:
       (the store, its texts masked where that is asked for; split -> int64 [N] rows, rising; the data card, {}
@@ -139,11 +139,12 @@ def _cleaned(
 
 def _refuse_of_pairs(store: 'Store', config: Mapping[str, Any]) -> None:
     """Raises ConfigError for settings of sentence pairs; rules look at other texts themselves, which may have two lines."""
-    if (name := config['target_tokenizer']['name']) != 'shared':
-        raise catalogue.ConfigError(
-            f"data.target_tokenizer is '{name}', and '{store.name}' has no sentence pairs, whose targets it is for: set "
-            "data.target_tokenizer.name to 'shared', or choose such data (data.name 'parallel')."
-        )
+    for field, plain in (('target_tokenizer', 'shared'), ('targets', 'given')):
+        if (name := config[field]['name']) != plain:
+            raise catalogue.ConfigError(
+                f"data.{field} is '{name}', and '{store.name}' has no sentence pairs, whose targets it is for: set "
+                f"data.{field}.name to '{plain}', or choose such data (data.name 'parallel')."
+            )
     for name in (*config['clean'], *config['filters']) if store.moments is not None else ():
         if catalogue.resolve('filter', name, FILTERS).__module__ == pairs.__name__:
             raise catalogue.ConfigError(

@@ -217,6 +217,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         words[[*facts['special_tokens']]] = 0
         facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
     elif pairs.texts_in(arrays):
+        arrays, checksum = pair_tokens.taught(arrays, splits['train'], config, checksum)
         tokens, sentences, splits, told, (saved, of_target) = pair_tokens.rows(arrays, splits, config, checksum)
         arrays, facts = {**arrays, **{name: Column(array) for name, array in tokens.items()}}, facts | told
     if saved:

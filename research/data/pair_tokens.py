@@ -1,6 +1,6 @@
 """Sentence pairs as rows of tokens, one row a side. N pairs, R rows; sources of S tokens, targets of T.
 
-Packing puts several training pairs into a row of each side; they do not look at each other (Raffel et al. 2020, section 3.1.1;
+Packing puts several training pairs into a row of each side; they do not look at each other (Raffel et al. 2020, section 3.1.2;
 Krell et al. 2021). Idea: a batch costs as much as its rows are long, and short sentences leave most of a row empty. Which pairs
 share a row is the same in every epoch and for every seed. Validation and test have a pair a row: they are written one by one.
 Config: {'data.pack': True, 'data.length': 64, 'data.batch_size': 16}
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from research import catalogue
 from research.catalogue import ConfigError
 from research.data import token_cache, tokenizer
 from research.data.pairs import SIDES, SOURCE, TARGET
@@ -21,6 +22,10 @@ from research.data.pairs import SIDES, SOURCE, TARGET
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+TARGETS = {
+    'given': 'research.data.pair_tokens:given',
+    'translated': 'research.data.sequence_distillation:translated',
+}
 TOKENIZERS = {'shared': 'research.data.pair_tokens:shared', **tokenizer.TOKENIZERS}
 
 # What a task that writes targets asks for: where one begins, where it ends, and what stands behind it.
@@ -36,6 +41,25 @@ _OPEN = 16
 def shared(texts: Any) -> None:
     """None: the targets have the tokenizer of the sources, which has then learnt from both."""
     del texts
+
+
+def given(sources: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, str]:
+    """The targets as they were read."""
+    del sources
+    return targets, ''
+
+
+def taught(
+    arrays: Mapping[str, Any], train: np.ndarray, config: Mapping[str, Any], checksum: str
+) -> tuple[Mapping[str, Any], str]:
+    """The arrays of `rows`, with training targets as `data.targets` has them, and the checksum of the source with these."""
+    sources, targets = (arrays[side][:] for side in SIDES)
+    learnt, told = catalogue.build('targets', config['targets'], TARGETS, sources=sources[train], targets=targets[train])
+    if not told:
+        return arrays, checksum
+    targets = targets.copy()
+    targets[train] = learnt
+    return {**arrays, TARGET: targets}, f'{checksum} {told}'
 
 
 def rows(

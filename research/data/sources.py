@@ -69,7 +69,7 @@ _NUMBERED = ('CJK UNIFIED', 'CJK COMPATIBILITY IDEOGRAPH', 'HANGUL SYLLABLE')
 READ = ('name', 'path', 'text', 'pair', 'label', 'features', 'image', 'group', 'resize', 'crop', 'bad_files')
 CUT = (
     *('validation', 'official_validation', 'test', 'examples', 'imbalance', 'external', 'clean', 'filters', 'split_seed'),
-    *('personal', 'tokenizer', 'target_tokenizer', 'length', 'target_length', 'pack'),
+    *('personal', 'tokenizer', 'target_tokenizer', 'length', 'target_length', 'pack', 'targets'),
 )
 
 

@@ -172,7 +172,7 @@ def _is_import_path(key: str, value: Any) -> bool:
     return (
         isinstance(value, str)
         and ':' in value
-        and not key.startswith(('study.', 'model.init_from'))
+        and not key.startswith(('study.', 'model.init_from', 'data.targets.run'))
         and not value.startswith('research.')
         and (
             key.endswith('.name')

@@ -19,6 +19,7 @@ BASE |= {
     'clean': (),
     'filters': (),
     'target_tokenizer': {'name': 'shared'},
+    'targets': {'name': 'given'},
     'personal': 'keep',
 }
 

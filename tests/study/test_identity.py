@@ -83,6 +83,7 @@ MATTERS = {
     'data.pair': 'answer',
     'data.tokenizer.name': 'bpe',
     'data.target_tokenizer.name': 'bpe',
+    'data.targets.name': 'translated',
     'data.length': 32,
     'data.target_length': 32,
     'data.pack': True,

@@ -11,7 +11,7 @@ from config_file import written
 from techniques import translations
 
 import research
-from research import pretrained
+from research import data, pretrained
 from research.catalogue import ConfigError
 from research.config import overrides, signatures
 from research.study import launch, verify
@@ -132,5 +132,10 @@ def test_a_study_of_translations(tmp_path):
     assert {name: group['name'] for name, group in pretrained.tokenizers(config).items()} == dict.fromkeys(
         ('tokenizer', 'target_tokenizer'), 'file'
     )
+    taught = tiny.config({**own('copy'), 'data.name': 'techniques:translations'})
+    taught['data']['targets'] = {'name': 'translated', 'run': f'{tmp_path}/runs:baseline:0'}
+    found, rows = data.load(taught['data']), slice(0, 20)
+    places = found.splits['train'][rows]
+    assert found.sentences['target'][places].tolist() == model.translate(found.sentences['source'][places].tolist())
     with pytest.raises(ConfigError, match="'language_model' goes on with a prompt, and this is of 'translation'"):
         model.generate(['a'])
