@@ -72,10 +72,12 @@ def test_a_sum_gives_what_all_tokens_give_and_never_grows(chunk):
 
 def test_a_mean_in_16_bits_is_rounded_once():
     x = jnp.asarray(1 + np.abs(drawn(1, 600, 8)), jnp.bfloat16)
-    wide = np.asarray(x, np.float64)
-    expected = np.cumsum(wide, 1) / np.arange(1, 601)[None, :, None]
-    whole, before = average_attention.mean(x, causal_mask(600, 600)), average_attention.Sum.of(x[:, :-1])
-    step = average_attention.mean(x[:, -1:], before.causal(1), before)
-    for found, exact in ((whole, expected), (step, expected[:, -1:])):
+    expected = np.cumsum(np.asarray(x, np.float64), 1) / np.arange(1, 601)[None, :, None]
+
+    def step(kept, token):
+        return kept.extended(token), average_attention.mean(token, kept.causal(1), kept)
+
+    _, steps = jax.lax.scan(step, average_attention.Sum.of(x[:, :0]), x.reshape(600, 1, 1, 8))
+    for found in (average_attention.mean(x, causal_mask(600, 600)), steps.reshape(1, 600, 8)):
         assert found.dtype == jnp.bfloat16
-        np.testing.assert_allclose(np.asarray(found, np.float64), exact, rtol=2**-8 * 1.01)
+        np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=2**-8 * 1.01)
