@@ -74,6 +74,10 @@ FIELDS = {
     'model.blur_pool = True': ('layers/blur.py', 'a low-pass filter before everything that subsamples'),
     'model.share_layers = True': ('models/bert.py', 'one block is applied as often as the network is deep'),
     'model.decoder_depth = 1': ('models/transformer.py', 'a deep encoder with a shallow decoder'),
+    "model.decoder_attention = 'average'": (
+        'layers/average_attention.py',
+        'decoding keeps the sum of earlier tokens in place of their keys and values',
+    ),
     'model.embedding_dim = 128': ('models/bert.py', 'small embeddings, which a matrix maps to the width of the network'),
     'model.low_rank = 0.25': ('layers/low_rank.py', 'large layers become products of two thin ones'),
 }

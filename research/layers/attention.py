@@ -154,9 +154,12 @@ class Cache(NamedTuple):
 
     @property
     def pair(self) -> tuple[jax.Array, jax.Array]:
-        """Keys and values `[B, S, K, H]`, as `attention` takes them, under `causal_mask(T, S, start=length)` with the length
-        from before the T queries' own keys."""
+        """Keys and values `[B, S, K, H]`, as `attention` takes them."""
         return self.key.swapaxes(1, 2), self.value.swapaxes(1, 2)
+
+    def causal(self, queries: int) -> jax.Array:
+        """Mask `[1, 1, T, S]` of the next T queries, from before their own keys are put in."""
+        return causal_mask(queries, self.key.shape[2], start=self.length)
 
     def widened(self, size: int) -> 'Cache':
         """The cache with room for `size` more tokens."""

@@ -14,22 +14,25 @@ import jax.numpy as jnp
 from flax.linen.initializers import Initializer
 
 from research.catalogue import ConfigError
-from research.layers import initializers
+from research.layers import average_attention, initializers
 from research.layers.attention import Cache, attention
 from research.layers.dropout import Dropout
 from research.layers.positions import rotary
 from research.models.network import Kit
+
+# How tokens see each other -> the method of a block.
+ATTENTIONS = {'softmax': '_softmax', 'average': '_average'}
 
 
 class Kept(NamedTuple):
     """What a block keeps of tokens, so that later ones can look at them.
 
     Attributes:
-      own: keys and values of the tokens themselves.
+      own: keys and values of the tokens themselves, or their sum.
       memory: those of the memory; None without one.
     """
 
-    own: Cache
+    own: Cache | average_attention.Sum
     memory: Cache | None
 
 
@@ -43,6 +46,7 @@ class Block(nn.Module):
       key_heads: K, a divisor of N; 0 for N.
       norm_first: whether a norm layer stands before each branch (Xiong et al. 2020) or after each sum, as in the original.
       gated: whether the MLP's activation multiplies a second matrix (Shazeer 2020, GLU variants improve Transformer).
+      attention: a name in `ATTENTIONS`; over a memory it is softmax always.
       dropout: rate at the end of each branch.
       mlp_dropout: rate inside the MLP, after the activation.
       attention_dropout: rate of the attention's weights.
@@ -57,6 +61,7 @@ class Block(nn.Module):
     key_heads: int = 0
     norm_first: bool = True
     gated: bool = False
+    attention: str = 'softmax'
     dropout: float = 0.0
     mlp_dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -81,13 +86,14 @@ class Block(nn.Module):
         Args:
           x: `[B, T, D]`.
           turn: counts the calls of a block that is applied several times: dropout draws anew in each.
-          mask, bias: as in `research.layers.attention.attention`.
-          positions: int `[B, T]` or `[1, T]`; they turn queries and keys. None turns nothing.
+          mask, bias: as in `research.layers.attention.attention`; an average needs a mask, the same for all heads.
+          positions: int `[B, T]` or `[1, T]`; they turn queries and keys, if there are any. None turns nothing.
           memory: vectors of an encoder, `[B, S, D]`, that the tokens look at; None for none, or if a cache has its keys.
           memory_mask: `[B, 1, 1, S]` or `[B, 1, T, S]`.
           cache: of the tokens before, with room for these, which are put into it; they look at all of it under `mask`.
         """
-        attend = functools.partial(self._self, mask=mask, bias=bias, positions=positions, cache=cache and cache.own)
+        attend = getattr(self, ATTENTIONS[self.attention])
+        attend = functools.partial(attend, mask=mask, bias=bias, positions=positions, cache=cache and cache.own)
         x, own = self._residual(x, 'attention', attend, turn)
         across = cache and cache.memory
         if memory is not None or across is not None:
@@ -102,7 +108,7 @@ class Block(nn.Module):
         y = x + Dropout(self.stochastic_depth, unit='example', name=f'{name}_drop')(y, self.kit.train, turn)
         return y if self.norm_first else self.kit.norm(y, name=f'{name}_norm'), kept
 
-    def _self(self, x, mask, bias, positions, cache, turn):
+    def _softmax(self, x, mask, bias, positions, cache, turn):
         shared = self.key_heads or self.heads
         query, key, value = self._in_heads(x, 'qkv', self.heads, shared, shared)
         if positions is not None:
@@ -113,6 +119,12 @@ class Block(nn.Module):
         weights = self._weights_dropout('weights_dropout', turn)
         mixed = attention(query, key, value, mask, bias, weights)
         return self._dense(mixed, x.shape[-1], 'projection', self.output_init), cache or Cache.of(key, value)
+
+    def _average(self, x, mask, bias, positions, cache, turn):
+        del bias, positions
+        y, _ = self._mlp(average_attention.mean(x, mask, cache), turn, 'average')
+        gates = self._dense(jnp.concatenate([x, y], axis=-1), 2 * x.shape[-1], 'gates')
+        return average_attention.gated(x, y, gates), cache.extended(x) if cache else average_attention.Sum.of(x)
 
     def _cross(self, x, memory, mask, kept, turn):
         shared = self.key_heads or self.heads
@@ -136,11 +148,11 @@ class Block(nn.Module):
             return None
         return functools.partial(Dropout(self.attention_dropout, name=name), train=self.kit.train, turn=turn)
 
-    def _mlp(self, x, turn):
-        y = self.kit.activate(self._dense(x, self.width, 'mlp_in'))
-        y = y * self._dense(x, self.width, 'mlp_gated') if self.gated else y
-        y = Dropout(self.mlp_dropout, name='mlp_hidden_dropout')(y, self.kit.train, turn)
-        return self._dense(y, x.shape[-1], 'mlp_out', self.output_init), None
+    def _mlp(self, x, turn, name='mlp'):
+        y = self.kit.activate(self._dense(x, self.width, f'{name}_in'))
+        y = y * self._dense(x, self.width, f'{name}_gated') if self.gated else y
+        y = Dropout(self.mlp_dropout, name=f'{name}_hidden_dropout')(y, self.kit.train, turn)
+        return self._dense(y, x.shape[-1], f'{name}_out', self.output_init), None
 
     def _dense(self, x, features, name, init=None):
         return self.kit.dense(x, features, name=name, kernel_init=init or self.kernel_init)

@@ -188,8 +188,7 @@ class GPT(nn.Module):
 
     def step(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
         """Logits `[B, V]` of what follows the next token of each text, int `[B]`, and the state behind it."""
-        own = state.caches[0].own
-        seen = causal_mask(1, own.key.shape[2], start=own.length)
+        seen = state.caches[0].own.causal(1)
         seen = seen if state.seen is None else seen & padding_mask(state.seen)
         logits, kept = self._network(tokens[:, None], state.position[:, None], seen, False, state.caches)
         return logits[:, 0], State(kept, state.seen, state.position + 1)

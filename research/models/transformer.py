@@ -11,6 +11,8 @@ decoder has a third more parameters than one of the encoder. Claim: 12 blocks an
 learning from another network's translations, and 26.9 from the original ones (the authors' repository); they beat networks that
 write all tokens at once, at a similar speed (abstract). Clashes: none.
 
+Average attention is {'model.decoder_attention': 'average'}: research/layers/average_attention.py says what it is.
+
 Shared layers are {'model.share_layers': True}: one block of the encoder and one of the decoder are applied as often as these
 are deep (Dehghani et al. 2019, without its halting). Cost: no FLOPs are saved. Clashes: learning rates and freezing by layer
 see one block.
@@ -31,7 +33,7 @@ from research.layers import remat
 from research.layers.attention import causal_mask, padding_mask, segment_mask
 from research.layers.dropout import Dropout
 from research.layers.positions import POSITIONS, check_length, counted, sinusoidal
-from research.models.blocks import Block, Kept, stack
+from research.models.blocks import ATTENTIONS, Block, Kept, stack
 from research.models.network import Kit, check_tokens
 
 # Base and big are the paper's (table 3, with big's dropout of 0.3): D, blocks of each side, heads, width of the MLP.
@@ -70,6 +72,7 @@ class Transformer(nn.Module):
       target_vocabulary_size: V; 0 for one vocabulary of both.
       dim, depth, heads, width: D, blocks of the encoder, N, and the width of their MLP.
       decoder_depth: blocks of the decoder; 0 for as many as the encoder has.
+      decoder_attention: how tokens of the target see each other: 'softmax' or 'average' (research.layers.average_attention).
       max_length: the most tokens of a source or a target; for learned positions.
       positions: 'sinusoidal' as in the paper, 'learned' or 'rotary' (research.layers.positions).
       norm_first: whether norm layers stand before the branches, and one at the end of each side, instead of after each sum.
@@ -89,6 +92,7 @@ class Transformer(nn.Module):
     heads: int = 4
     width: int = 512
     decoder_depth: int = 0
+    decoder_attention: str = 'softmax'
     max_length: int = 512
     positions: str = 'sinusoidal'
     norm_first: bool = False
@@ -185,10 +189,9 @@ class Transformer(nn.Module):
     def step(self, tokens: jax.Array, state: State) -> tuple[jax.Array, State]:
         """Logits `[B, V]` of what follows the next token of each target, int `[B]`, and the state behind it."""
         own = state.caches[0].own
-        seen = causal_mask(1, own.key.shape[2], start=own.length)
         across = None if state.source_mask is None else padding_mask(state.source_mask)
-        at = jnp.asarray(own.length)[None, None]
-        logits, kept = self._side('decoder', tokens[:, None], at, False, mask=seen, memory_mask=across, caches=state.caches)
+        at, given = jnp.asarray(own.length)[None, None], {'memory_mask': across, 'caches': state.caches}
+        logits, kept = self._side('decoder', tokens[:, None], at, False, mask=own.causal(1), **given)
         return logits[:, 0], state._replace(caches=kept)
 
     @nn.compact
@@ -212,6 +215,7 @@ class Transformer(nn.Module):
             self.heads,
             self.width,
             norm_first=self.norm_first,
+            attention='softmax' if side == 'encoder' else self.decoder_attention,
             dropout=self.dropout,
             attention_dropout=self.attention_dropout,
         )
@@ -225,7 +229,8 @@ class Transformer(nn.Module):
 
     @nn.nowrap
     def _check(self, what: str, tokens: jax.Array, more: int = 0) -> None:
-        for field, valid in (('positions', POSITIONS), ('share_embeddings', TABLES)):
+        choices = {'positions': POSITIONS, 'share_embeddings': TABLES, 'decoder_attention': ATTENTIONS}
+        for field, valid in choices.items():
             if (given := getattr(self, field)) not in valid:
                 raise ConfigError(f"Unknown {field} '{given}'.{nearest(given, valid)}")
         if self.vocabulary_size < 1 or self.target_vocabulary_size < 0:

@@ -18,6 +18,7 @@ NETWORKS = [
     pytest.param('gpt', {'positions': 'rotary', 'key_heads': 1}, marks=pytest.mark.long),
     pytest.param('transformer', {}, marks=pytest.mark.long),
     ('transformer', {'positions': 'learned', 'norm_first': True, 'decoder_depth': 1}),
+    ('transformer', {'decoder_attention': 'average', 'decoder_depth': 1}),
 ]
 RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(2, VOCABULARY, (5, 6))
@@ -71,6 +72,14 @@ def test_decoding_with_a_cache_is_decoding_the_whole_text_anew(name, fields):
     )
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_allclose(scores, its_scores, rtol=1e-4)
+
+
+def test_one_beam_over_sums_is_greedy():
+    module, variables = created('transformer', {'decoder_attention': 'average', 'decoder_depth': 1})
+    given = {'max_length': 8, 'bos': BOS, 'eos': EOS}
+    texts, _ = decoding.beam(module, variables, TOKENS, beam_size=1, **given)
+    np.testing.assert_array_equal(texts, decoding.greedy(module, variables, TOKENS, **given))
+    assert len(np.unique(texts, axis=0)) > 1
 
 
 @pytest.fixture(scope='module')

@@ -110,7 +110,7 @@ def test_a_cached_step_gives_what_the_whole_pass_gives(chunk):
 
     @jax.jit
     def step(cache, query, key, value):
-        mask = causal_mask(query.shape[1], cache.key.shape[2], start=cache.length)
+        mask = cache.causal(query.shape[1])
         cache = cache.extended(key, value)
         return cache, attention(query, *cache.pair, mask)
 

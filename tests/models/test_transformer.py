@@ -32,8 +32,10 @@ def parameters(**kwargs):
     return cost.parameters(shapes(created(**kwargs)))
 
 
-def test_a_logit_depends_on_the_real_source_and_on_the_real_target_up_to_its_own():
-    module, same = created(share_embeddings='none', depth=1, decoder_depth=2), np.eye(3, dtype=bool)[:, None, :, None]
+@pytest.mark.parametrize('kind', ['softmax', 'average'])
+def test_a_logit_depends_on_the_real_source_and_on_the_real_target_up_to_its_own(kind):
+    module = created(share_embeddings='none', depth=1, decoder_depth=2, decoder_attention=kind)
+    same = np.eye(3, dtype=bool)[:, None, :, None]
     source = dependences(module, 'source_embedding', (3, 7, 16), SOURCE, TARGET, *MASKS)
     np.testing.assert_array_equal(source, np.broadcast_to(same & SOURCE_MASK[:, None, None], source.shape))
     target = dependences(module, 'target_embedding', (3, 6, 16), SOURCE, TARGET, *MASKS)
@@ -45,6 +47,7 @@ VARIANTS = [
     {'positions': 'sinusoidal', 'decoder_depth': 1},
     {'positions': 'learned', 'norm_first': True, 'depth': 1},
     {'positions': 'rotary', 'share_layers': True, 'depth': 1, 'decoder_depth': 2},
+    {'decoder_attention': 'average', 'norm_first': True, 'depth': 1, 'decoder_depth': 2},
 ]
 
 
@@ -57,8 +60,9 @@ def test_steps_with_a_cache_give_what_the_whole_pass_gives(kwargs):
     np.testing.assert_allclose(stepped(module, TARGET, state), expected, rtol=0, atol=1e-5)
 
 
-def test_several_pairs_in_a_row_do_not_see_each_other():
-    module = created(depth=1)
+@pytest.mark.parametrize('kind', ['softmax', 'average'])
+def test_several_pairs_in_a_row_do_not_see_each_other(kind):
+    module = created(depth=1, decoder_attention=kind)
     packed, apply, source = np.array([[1, 1, 1, 2, 2, 2]] * 3), compiled(module), SOURCE[:, :6]
     together = apply(source, TARGET, source_packed=packed, target_packed=packed)
     for part in (slice(0, 3), slice(3, 6)):
@@ -78,6 +82,11 @@ def counted(dim, width, depth=6, vocabulary=37000):
 def test_number_of_parameters(name, dim, width, millions):
     found = cost.parameters(shapes(models.create(f'transformer_{name}')))
     assert found == counted(dim, width) and round(found / 1e6, 1) == millions
+
+
+def test_average_attention_has_gates_and_a_feed_forward_layer_in_place_of_four_matrices():
+    own, gates, mlp = 4 * 16 * 16 + 4 * 16, 2 * 16 * 2 * 16 + 2 * 16, 2 * 16 * 24 + 24 + 16
+    assert parameters(decoder_attention='average') == parameters() + 2 * (gates + mlp - own)
 
 
 def test_layers_that_are_shared_and_a_shallow_decoder_are_counted_once():
@@ -142,6 +151,7 @@ def test_blocks_computed_again_have_the_same_gradients(remat):
     [
         ({'positions': 'sinusodial'}, SOURCE, TARGET, "positions 'sinusodial'.*'sinusoidal'"),
         ({'share_embeddings': 'both'}, SOURCE, TARGET, "share_embeddings 'both'. Valid: all, none, target"),
+        ({'decoder_attention': 'averge'}, SOURCE, TARGET, "decoder_attention 'averge'.*'average'"),
         ({'target_vocabulary_size': 30}, SOURCE, TARGET, 'One table of embeddings for two vocabularies, 40 and 30: set'),
         ({'vocabulary_size': 0}, SOURCE, TARGET, 'Vocabularies of 0 and 0 tokens: expected'),
         ({'target_vocabulary_size': -1}, SOURCE, TARGET, 'Vocabularies of 40 and -1 tokens: expected'),
