@@ -61,8 +61,8 @@ def continued(
     whole.no_truncation()
     whole.no_padding()
     coded = whole.encode_batch(texts.checked('The prompt', prompts).tolist(), add_special_tokens=False)
-    rows = [[made.token_to_id(tokenizer.START), *row.ids] for row in coded]
-    longest, pad = max(map(len, rows)), made.token_to_id(tokenizer.PAD)
+    rows = [[tokenizer.number_of(made, tokenizer.START), *row.ids] for row in coded]
+    longest, pad = max(map(len, rows)), tokenizer.number_of(made, tokenizer.PAD)
     inputs = np.array([[pad] * (longest - len(row)) + row for row in rows], np.int32)
     mask = np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
     given = {'mask': mask, **_marks(made)}
@@ -74,4 +74,4 @@ def continued(
 
 
 def _marks(made: 'Tokenizer') -> dict[str, int]:
-    return {'bos': made.token_to_id(tokenizer.START), 'eos': made.token_to_id(tokenizer.END)}
+    return {'bos': tokenizer.number_of(made, tokenizer.START), 'eos': tokenizer.number_of(made, tokenizer.END)}

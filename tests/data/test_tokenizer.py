@@ -89,7 +89,8 @@ def test_the_embedded_names_are_unicodes():
     [
         (None, 'expected a tokenizer.json, a vocab.txt, or a folder'),
         ('{"model": 3}', 'is no tokenizer'),
-        ('vocab.txt: [PAD] [UNK] [CLS] [SEP] a', r"'file' has no \[MASK\]"),
+        ('vocab.txt: [PAD] [UNK] [CLS] [MASK] a', r"'file' has no token that ends a text: add one of \[SEP\], </s>"),
+        ('vocab.txt: [PAD] [CLS] [SEP] [MASK] a', r"'file' has no \[UNK\], its unknown token"),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path, content, message):
