@@ -68,8 +68,13 @@ def span_deletion(keys: Any, batch: Mapping[str, Any], facts: Mapping[str, Any],
 def _replaced(keys: Any, batch: Mapping[str, Any], facts: Mapping[str, Any], share: float, special: int) -> Mapping[str, Any]:
     ordinary = _ordinary(batch, facts)
     drawn = ordinary & (_uniform(keys, ordinary) < share)
-    tokens = batch['tokens']
-    return {**batch, 'tokens': jnp.where(drawn, facts['special_tokens'][special], tokens).astype(tokens.dtype)}
+    tokens, other = batch['tokens'], facts['special_tokens'][special]
+    if other is None:
+        raise ConfigError(
+            'token_mask puts [MASK] in the place of tokens, and token_dropout [UNK]: the tokenizer has no such token. Take '
+            'token_swap or span_deletion, or add it to the vocabulary.'
+        )
+    return {**batch, 'tokens': jnp.where(drawn, other, tokens).astype(tokens.dtype)}
 
 
 def _ordinary(batch: Mapping[str, Any], facts: Mapping[str, Any]) -> jax.Array:

@@ -136,11 +136,11 @@ class Dataset:
         'features', floats [N, F], 'features' is F, and 'mean' and 'std' are of each. If 'label' is floats [N]: 'label_mean' and
         'label_std' of the training split. If field 'labels' is [N, K]: 'labels' is K. If field 'tags' is whole numbers [N, T],
         or words have tags: 'tags' (they are below it). Of texts: 'vocabulary_size'; 'special_tokens', the numbers of
-        `tokenizer.SPECIAL`; 'continues', which tokens continue a word, bool each; 'token_bytes' of byte pairs, UTF-8 bytes of
-        each, 0 of special ones; 'token_counts' in the training split, 0 of special tokens; 'padding', the share of places
-        without a token. Of sentence pairs, these but 'token_counts' for the source, 'target_vocabulary_size', and 'bos', 'eos'
-        and 'pad', numbers of the target's tokens. Those in `NUMBERS` reach a program as constants and are not part of its
-        compile key; the others are.
+        `tokenizer.SPECIAL`, None of a missing one; 'continues', which tokens continue a word, bool each; 'token_bytes' of byte
+        pairs, UTF-8 bytes of each, 0 of special ones; 'token_counts' in the training split, 0 of special tokens; 'padding', the
+        share of places without a token. Of sentence pairs, these but 'token_counts' for the source, 'target_vocabulary_size',
+        and 'bos', 'eos' and 'pad', numbers of the target's tokens. Those in `NUMBERS` reach a program as constants and are not
+        part of its compile key; the others are.
       tokenizer: of texts, as the text of a `tokenizer.json`; else ''.
       target_tokenizer: of the targets of sentence pairs, where they have one of their own; else ''.
       external: sources of some training rows.
@@ -214,7 +214,7 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         facts |= {**tokenizer.facts(made), 'padding': 1 - float(tokens['mask'].mean())}
         read = tokens['tokens'][splits['train']][tokens['mask'][splits['train']]]
         words = np.bincount(read, minlength=facts['vocabulary_size'])
-        words[[*facts['special_tokens']]] = 0
+        words[[number for number in facts['special_tokens'] if number is not None]] = 0
         facts['token_counts'], saved = tuple(words.tolist()), made.to_str()
     elif pairs.texts_in(arrays):
         arrays, checksum = pair_tokens.taught(arrays, splits['train'], config, checksum)

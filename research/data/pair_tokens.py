@@ -154,16 +154,17 @@ def _facts(made: Mapping[str, 'Tokenizer'], found: Mapping[str, np.ndarray], tra
     return {
         **tokenizer.facts(made[SOURCE]),
         'target_vocabulary_size': made[TARGET].get_vocab_size(),
-        **{name: made[TARGET].token_to_id(token) for name, token in _MARKS.items()},
+        **{name: tokenizer.number_of(made[TARGET], role) for name, role in _MARKS.items()},
         'padding': 1 - float(sum(mask.sum() for mask in masks) / sum(mask.size for mask in masks)),
     }
 
 
 def _refuse_unknown(side: str, tokens: np.ndarray, made: 'Tokenizer', one: bool) -> None:
     """Raises ConfigError where most of a side's words are unknown: rows [N, S or T] of the training split."""
-    framing = [made.token_to_id(token) for token in _MARKS.values()]
+    framing = [tokenizer.number_of(made, role) for role in _MARKS.values()]
     words = tokens[~np.isin(tokens, framing)]
-    unknown = float((words == made.token_to_id(tokenizer.UNKNOWN)).mean()) if len(words) else 1.0
+    # A tokenizer of bytes may have no such token: no word is unknown to it.
+    unknown = float((words == tokenizer.number_of(made, tokenizer.UNKNOWN)).mean()) if len(words) else 1.0
     if unknown > _UNKNOWN:
         field = 'data.tokenizer' if side == SOURCE or one else 'data.target_tokenizer'
         raise ConfigError(

@@ -3,6 +3,9 @@
 All are the library `tokenizers`', saved as its `tokenizer.json`; `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]` are the first
 entries of a vocabulary that is trained here. The library's trainer of unigrams adds in the order of a hash map, which gives
 another vocabulary each time: none is trained here, and one that is there is named as a file.
+
+A file may have other names for the special tokens, lack some, and have one for several: GPT-2's `<|endoftext|>` starts, ends
+and pads a text. So `number_of` finds them, and masks alone tell what is padding.
 """
 
 import pathlib
@@ -31,6 +34,16 @@ TRAINED = ('word_piece', 'bpe', 'words')
 TEXT, PAIR, DOCUMENT = 'text', 'pair', 'document'
 
 PAD, UNKNOWN, START, END, MASK = SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+# What stands for each in a vocabulary, the first that is there: BERT's names, RoBERTa's and T5's, GPT-2's. What ends a text
+# starts and pads it too where nothing else does.
+_ENDS = (END, '</s>', '<|endoftext|>')
+_NAMES = {
+    PAD: (PAD, '<pad>', *_ENDS),
+    UNKNOWN: (UNKNOWN, '<unk>'),
+    START: (START, '<s>', *_ENDS),
+    END: _ENDS,
+    MASK: (MASK, '<mask>'),
+}
 
 
 def word_piece(texts: Iterable[str], vocabulary_size: int = 8192, lowercase: bool = True) -> 'Tokenizer':
@@ -55,11 +68,10 @@ def word_piece(texts: Iterable[str], vocabulary_size: int = 8192, lowercase: boo
 
 def bpe(texts: Iterable[str], vocabulary_size: int = 8192) -> 'Tokenizer':
     """Byte pairs (Sennrich et al. 2016) over bytes, as GPT-2 (Radford et al. 2019): no text has an unknown token."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-    made = Tokenizer(models.BPE())
-    made.normalizer, made.pre_tokenizer = normalizers.NFC(), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    made = _as_gpt2(models.BPE())
+    made.normalizer = normalizers.NFC()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size, special_tokens=[*SPECIAL], initial_alphabet=alphabet, show_progress=False
@@ -92,7 +104,8 @@ def file(texts: Iterable[str], path: str, lowercase: bool = True) -> 'Tokenizer'
 
     Args:
       texts: not used.
-      path: a `tokenizer.json`, a `vocab.txt` of word pieces, or a folder that holds one of them.
+      path: a `tokenizer.json`, a `vocab.txt` of word pieces, GPT-2's `vocab.json` beside its `merges.txt`, or a folder that
+        holds one of them.
       lowercase: of a `vocab.txt`, which does not say.
 
     Raises:
@@ -102,10 +115,15 @@ def file(texts: Iterable[str], path: str, lowercase: bool = True) -> 'Tokenizer'
 
     del texts
     given = pathlib.Path(path).expanduser()
-    found = [p for p in (given, given / 'tokenizer.json', given / 'vocab.txt') if p.is_file()]
+    found = [p for p in (given, *(given / name for name in ('tokenizer.json', 'vocab.txt', 'vocab.json'))) if p.is_file()]
     if not found:
-        raise ConfigError(f"data.tokenizer.path='{path}': expected a tokenizer.json, a vocab.txt, or a folder with either.")
+        raise ConfigError(
+            f"data.tokenizer.path='{path}': expected a tokenizer.json, a vocab.txt, or a folder with either, or with a "
+            'vocab.json and its merges.txt.'
+        )
     try:
+        if found[0].name == 'vocab.json':
+            return _as_gpt2(models.BPE.from_file(str(found[0]), str(found[0].with_name('merges.txt'))))
         if found[0].suffix == '.json':
             return Tokenizer.from_file(str(found[0]))
         return _as_bert(models.WordPiece.from_file(str(found[0]), unk_token=UNKNOWN), lowercase)
@@ -122,29 +140,49 @@ def _as_bert(model: Any, lowercase: bool) -> 'Tokenizer':
     return made
 
 
+def _as_gpt2(model: Any) -> 'Tokenizer':
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+
+    made = Tokenizer(model)
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return made
+
+
 def create(group: Mapping[str, Any], texts: Iterable[str]) -> 'Tokenizer':
-    """The tokenizer of the group `config.data.tokenizer`, ready to frame texts by `[CLS]` and `[SEP]`.
+    """The tokenizer of the group `config.data.tokenizer`, ready to frame texts by what stands for `[CLS]` and `[SEP]`.
 
     Args:
       group: its name and arguments.
       texts: those that it may learn from.
 
     Raises:
-      ConfigError: a file that is no tokenizer, or one that lacks a special token.
+      ConfigError: a file that is no tokenizer, or one that lacks the token that ends a text, or that of unknown words where its
+        model has one.
     """
     from tokenizers import processors
 
     made = catalogue.build('tokenizer', group, TOKENIZERS, texts=texts)
-    numbers = {token: made.token_to_id(token) for token in SPECIAL}
-    if missing := [token for token, number in numbers.items() if number is None]:
-        raise ConfigError(f"The tokenizer '{group['name']}' has no {', '.join(missing)}: add it to its vocabulary.")
-    made.add_special_tokens([*SPECIAL])  # never cut, and left out of what is decoded
+    if number_of(made, END) is None:
+        raise ConfigError(
+            f"The tokenizer '{group['name']}' has no token that ends a text: add one of {', '.join(_ENDS)} to it."
+        )
+    unknown = getattr(made.model, 'unk_token', None)
+    if unknown and made.token_to_id(unknown) is None:
+        raise ConfigError(f"The tokenizer '{group['name']}' has no {unknown}, its unknown token: add it to its vocabulary.")
+    tokens = {role: made.id_to_token(found) for role in SPECIAL if (found := number_of(made, role)) is not None}
+    made.add_special_tokens([*dict.fromkeys(tokens.values())])  # never cut, and left out of what is decoded
+    start, end = tokens[START], tokens[END]
     made.post_processor = processors.TemplateProcessing(
-        single=f'{START} $A {END}',
-        pair=f'{START} $A {END} $B:1 {END}:1',
-        special_tokens=[(token, numbers[token]) for token in (START, END)],
+        single=f'{start} $A {end}',
+        pair=f'{start} $A {end} $B:1 {end}:1',
+        special_tokens=[(token, made.token_to_id(token)) for token in (start, end)],
     )
     return made
+
+
+def number_of(made: 'Tokenizer', role: str) -> int | None:
+    """Number of the token that stands for one of `SPECIAL`; None of `[UNK]` and `[MASK]` where a vocabulary has no such."""
+    return next((found for name in _NAMES[role] if (found := made.token_to_id(name)) is not None), None)
 
 
 def rows(
@@ -179,7 +217,8 @@ def fitted(made: 'Tokenizer', config: Mapping[str, Any]) -> 'Tokenizer':
     """Puts the length into a tokenizer, and what stands behind a shorter text."""
     made.enable_truncation(config['length'])
     if not config['pack']:
-        made.enable_padding(length=config['length'], pad_id=made.token_to_id(PAD), pad_token=PAD)
+        pad = number_of(made, PAD)
+        made.enable_padding(length=config['length'], pad_id=pad, pad_token=made.id_to_token(pad))
     return made
 
 
@@ -272,7 +311,7 @@ def packed(
                 rows[-1].append(piece.ids)
                 left -= len(piece.ids)
         found[split] = np.arange(first, len(rows))
-    tokens = np.full((len(rows), length), made.token_to_id(PAD), np.int32)
+    tokens = np.full((len(rows), length), number_of(made, PAD), np.int32)
     numbers = np.zeros((len(rows), length), np.int32)
     for row, pieces in enumerate(rows):
         end = sum(map(len, pieces))
@@ -284,7 +323,7 @@ def packed(
 def facts(made: 'Tokenizer') -> dict[str, Any]:
     """What tasks and networks ask of a tokenizer, see `research.data.Dataset.facts`."""
     tokens = [made.id_to_token(number) or '' for number in range(made.get_vocab_size())]
-    special = tuple(made.token_to_id(token) for token in SPECIAL)
+    special = tuple(number_of(made, role) for role in SPECIAL)
     # Pieces inside a word have a mark ('##' of word pieces), or those that begin one have (of bytes and of sentence pieces).
     begins = next((mark for mark in ('Ġ', '▁') if any(token.startswith(mark) for token in tokens)), None)
     continues = (token.startswith('##') if begins is None else not token.startswith(begins) for token in tokens)
@@ -308,8 +347,8 @@ def of(dataset: Any) -> 'tuple[Tokenizer, Tokenizer]':
 
 
 def written(made: 'Tokenizer', tokens: np.ndarray) -> list[str]:
-    """Rows of tokens, int [N, T], as texts, each up to its first `[SEP]`."""
-    end = made.token_to_id(END)
+    """Rows of tokens, int [N, T], as texts, each up to its first token that ends one."""
+    end = number_of(made, END)
     return made.decode_batch([row[: [*row, end].index(end)] for row in tokens.tolist()])
 
 

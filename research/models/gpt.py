@@ -2,7 +2,8 @@
 
 Pre-norm blocks, tanh GELU, learned positions, and logits by the table of the embeddings. It matches transformers' layer by
 layer: LayerNorm's epsilon 1e-5, dropout 0.1, weights drawn from N(0, 0.02), the last matrix of a branch's from that over
-sqrt(2 blocks). B texts, T tokens, S tokens of a cache, D features, N heads, V entries in the vocabulary.
+sqrt(2 blocks). A folder with its weights brings its sizes and its tokenizer: {'model.init_from': FOLDER, 'model.name': 'gpt2',
+'task.name': 'language_model'}. B texts, T tokens, S tokens of a cache, D features, N heads, V entries in the vocabulary.
 """
 
 import functools

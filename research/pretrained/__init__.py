@@ -152,7 +152,7 @@ def tokenizers(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         return groups
     run, given = runs.parse(path), pathlib.Path(path).expanduser()
     folder = runs.find(run) if run else given if given.is_dir() else given.parent
-    beside = {'tokenizer': ('tokenizer.json', 'vocab.txt'), 'target_tokenizer': ('target_tokenizer.json',)}
+    beside = {'tokenizer': ('tokenizer.json', 'vocab.txt', 'vocab.json'), 'target_tokenizer': ('target_tokenizer.json',)}
     for name, files_there in beside.items():
         there = [folder / file for file in files_there if (folder / file).exists()]
         if there and groups[name]['name'] != 'file':

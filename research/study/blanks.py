@@ -8,7 +8,7 @@ import numpy as np
 
 from research.catalogue import ConfigError
 from research.data import texts
-from research.data.tokenizer import MASK, PAD
+from research.data.tokenizer import MASK, PAD, number_of
 from research.tasks import examples
 
 if TYPE_CHECKING:
@@ -33,21 +33,22 @@ def coded(made: 'Tokenizer', given: Sequence[str], fields: Mapping[str, Any]) ->
     if isinstance(given, str) or not len(given):
         raise ConfigError("Expected a list of texts, such as ['some [MASK] text'].")
     lines = texts.checked('The text', given).tolist()
+    blank = made.id_to_token(number := number_of(made, MASK))
     # Such tokens bring the space before a word with them, so that a blank stood without it in training.
     if any(token.startswith(('Ġ', '▁')) for token in made.get_vocab()):
-        lines = [re.sub(rf'\s+{re.escape(MASK)}', MASK, line) for line in lines]
-    length, number = fields['tokens']['shape'][0], made.token_to_id(MASK)
-    tokens, places = np.full((len(lines), length), made.token_to_id(PAD), np.int32), []
+        lines = [re.sub(rf'\s+{re.escape(blank)}', blank, line) for line in lines]
+    length = fields['tokens']['shape'][0]
+    tokens, places = np.full((len(lines), length), number_of(made, PAD), np.int32), []
     mask = np.zeros(tokens.shape, bool)
     for row, (line, read) in enumerate(zip(lines, made.encode_batch_fast(lines), strict=True)):
         tokens[row, : len(read.ids)], mask[row, : len(read.ids)] = read.ids, read.attention_mask
         places.append(np.flatnonzero(tokens[row] == number))
-        if not line.count(MASK):
-            raise ConfigError(f'The text at row {row} has no {MASK}: write it where a token is to be guessed.')
-        if len(places[-1]) < line.count(MASK):
+        if not line.count(blank):
+            raise ConfigError(f'The text at row {row} has no {blank}: write it where a token is to be guessed.')
+        if len(places[-1]) < line.count(blank):
             raise ConfigError(
-                f'The text at row {row} has {line.count(MASK)} {MASK}, and the network reads its first {length} tokens, which '
-                f'hold {len(places[-1])}: shorten the text.'
+                f'The text at row {row} has {line.count(blank)} {blank}, and the network reads its first {length} tokens, '
+                f'which hold {len(places[-1])}: shorten the text.'
             )
     most = max(map(len, places))
     batch = {

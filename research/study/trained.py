@@ -126,20 +126,24 @@ class Trained:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> list[str]:
-        """What follows each prompt, by a run of the task language_model.
+        """What follows each prompt, by a run of the task language_model, in `train.precision`.
+
+        A prompt begins a text, as in training: what starts one stands in front of it, of GPT-2's tokenizer `<|endoftext|>`,
+        which transformers leaves to its caller. For the same tokens both write the same.
 
         Args:
-          prompts: B texts.
+          prompts: B texts; `data.eval_batch_size` of them at a time.
           max_length: the most tokens that are written.
           temperature, top_k, top_p: as of `research.decoding.sample`; a temperature of 0 takes the likeliest token each time.
-          seed: of the draws, which for a prompt are the same whatever stands behind it.
+          seed: of the draws, which for the prompt at a place are the same whatever the others are.
 
         Raises:
           ConfigError: a run of another task, no text as a prompt, more tokens than the network has positions for.
         """
         writing.check(self, 'language_model', 'goes on with a prompt')
         options = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
-        return writing.continued(self.module, self.variables, self.tokenizer, prompts, max_length, seed, **options)
+        write = writing.continuer(self.module, self.config, self.tokenizer, max_length, seed, **options)
+        return tokenizer.written(self.tokenizer, self._in_parts(write, writing.openings(self.tokenizer, prompts)))
 
     def _in_parts(self, function: Callable[..., jax.Array], batch: Mapping[str, np.ndarray]) -> np.ndarray:
         """(variables, {field: [b, ...]}) -> [b, ...] of a batch of any size, at most `data.eval_batch_size` rows at a time."""
@@ -149,7 +153,8 @@ class Trained:
         for first in range(0, count, size):
             part = {name: values[first : first + size] for name, values in batch.items()}
             rows = len(next(iter(part.values())))
-            padded = {name: np.pad(a, ((0, size - rows), *((0, 0),) * (a.ndim - 1))) for name, a in part.items()}
+            # By the last row, so that texts are written for no longer than it takes.
+            padded = {name: np.pad(a, ((0, size - rows), *((0, 0),) * (a.ndim - 1)), 'edge') for name, a in part.items()}
             parts.append(np.asarray(function(self.variables, padded))[:rows])
         return np.concatenate(parts)
 

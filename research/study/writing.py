@@ -45,33 +45,48 @@ def translator(
     return jax.jit(tokens)
 
 
-def continued(
-    module: Any, variables: Any, made: 'Tokenizer', prompts: Sequence[str], length: int, seed: int, **options: Any
-) -> list[str]:
-    """What a language model writes behind each prompt, at most `length` tokens; greedily at a temperature of 0.
-
-    Args:
-      seed: of the draws; the i-th prompt has the same ones whatever stands beside it.
-      options: of `research.decoding.sample`.
+def openings(made: 'Tokenizer', prompts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Beginnings of texts as a batch, whole, padded on the left: 'tokens' int32 and 'mask' bool, [B, T]; 'example' int32 [B].
 
     Raises:
-      ConfigError: as it does; something else than texts.
+      ConfigError: something else than texts, or an empty one.
     """
     whole = made.from_str(made.to_str())
     whole.no_truncation()
     whole.no_padding()
     coded = whole.encode_batch(texts.checked('The prompt', prompts).tolist(), add_special_tokens=False)
-    rows = [[made.token_to_id(tokenizer.START), *row.ids] for row in coded]
-    longest, pad = max(map(len, rows)), made.token_to_id(tokenizer.PAD)
-    inputs = np.array([[pad] * (longest - len(row)) + row for row in rows], np.int32)
-    mask = np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
-    given = {'mask': mask, **_marks(made)}
-    if options['temperature'] == 0:
-        found = decoding.greedy(module, variables, inputs, length, **given)
-    else:
-        found = decoding.sample(module, variables, inputs, length, key=jax.random.key(seed), **given, **options)
-    return tokenizer.written(made, np.asarray(found))
+    start, pad = (tokenizer.number_of(made, role) for role in (tokenizer.START, tokenizer.PAD))
+    rows = [[start, *row.ids] for row in coded]
+    longest = max(map(len, rows))
+    return {
+        'tokens': np.array([[pad] * (longest - len(row)) + row for row in rows], np.int32),
+        'mask': np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows]),
+        'example': np.arange(len(rows), dtype=np.int32),
+    }
+
+
+def continuer(
+    module: Any, config: Mapping[str, Any], made: 'Tokenizer', length: int, seed: int, **options: Any
+) -> Callable[..., jax.Array]:
+    """(variables, batch) -> what a language model writes behind each opening, int32 [B, length], in the run's precision;
+    greedily at a temperature of 0.
+
+    Args:
+      seed: of the draws; an example has the same ones whatever stands beside it.
+      options: of `research.decoding.sample`.
+    """
+    compute, _ = precision.casts(config['train']['precision'])
+
+    def tokens(variables, batch):
+        given = {'mask': batch['mask'], **_marks(made)}
+        with jax.default_matmul_precision(config['train']['matmul_precision']):
+            if options['temperature'] == 0:
+                return decoding.greedy(module, compute(variables), batch['tokens'], length, **given)
+            given |= {'key': jax.random.key(seed), 'examples': batch['example'], **options}
+            return decoding.sample(module, compute(variables), batch['tokens'], length, **given)
+
+    return tokens
 
 
 def _marks(made: 'Tokenizer') -> dict[str, int]:
-    return {'bos': made.token_to_id(tokenizer.START), 'eos': made.token_to_id(tokenizer.END)}
+    return {'bos': tokenizer.number_of(made, tokenizer.START), 'eos': tokenizer.number_of(made, tokenizer.END)}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.data import Dataset, tokenizer
-from research.data.tokenizer import END, MASK, PAD, START, UNKNOWN
+from research.data.tokenizer import END, MASK, PAD, START, UNKNOWN, number_of
 
 if TYPE_CHECKING:  # imported where a run has ended
     from tokenizers import Tokenizer
@@ -98,7 +98,7 @@ def blanks(rows: Mapping[str, np.ndarray], dataset: Dataset) -> dict[str, Any]:
       See above, the name of a line being the token that stood there; {} where the network saw no `[MASK]`.
     """
     (made, _), length = tokenizer.of(dataset), dataset.fields['tokens'].shape[0]
-    mask, unknown = map(made.token_to_id, (MASK, UNKNOWN))
+    mask, unknown, end = (number_of(made, role) for role in (MASK, UNKNOWN, END))
     masked = (rows['seen'] == mask) & (rows['places'] < length)
     found = np.flatnonzero((rows['chances'] > 0).any((1, 2)) & masked.any(1))
     if not len(found):
@@ -108,11 +108,11 @@ def blanks(rows: Mapping[str, np.ndarray], dataset: Dataset) -> dict[str, Any]:
     for row, tokens in zip(picked, dataset.arrays['tokens'][dataset.splits['test'][picked]], strict=True):
         places = rows['places'][row]
         # What was chosen behind the last of these is not known: the text ends there.
-        end = places[-1] if len(places) == _BLANKS else length
-        seen = np.where(tokens == mask, unknown, tokens)  # one of the text's own is no blank
-        known = places < end
+        behind = places[-1] if len(places) == _BLANKS else length
+        seen = np.where(tokens == mask, end if unknown is None else unknown, tokens)  # one of the text's own is no blank
+        known = places < behind
         seen[places[known]] = rows['seen'][row, known]
-        pieces = _cut(_written(made, seen[:end]) + ' …' * bool(end < length)).split(MASK)
+        pieces = _cut(_written(made, seen[:behind]) + ' …' * bool(behind < length)).split(made.id_to_token(mask))
         text, lines = pieces[0], []
         for place, piece in zip(np.flatnonzero(masked[row] & known), pieces[1:], strict=False):
             word = token(made, int(tokens[places[place]]))
@@ -158,12 +158,11 @@ def token(made: 'Tokenizer', number: int) -> str:
 
 
 def _written(made: 'Tokenizer', tokens: np.ndarray) -> str:
-    """A row as text; `[SEP]` stands between two texts, and is left out at the end."""
-    pad, start, end = map(made.token_to_id, (PAD, START, END))
-    kept = [number for number in tokens.tolist() if number not in (pad, start)]
-    if kept[-1:] == [end]:
-        kept.pop()
-    return made.decode(kept, skip_special_tokens=False).strip()
+    """A row as text; `[SEP]` stands between two texts, and is left out at both ends: it may start and pad a text too."""
+    pad, start, end = (number_of(made, role) for role in (PAD, START, END))
+    kept = [number for number in tokens.tolist() if number == end or number not in (pad, start)]
+    inside = [place for place, number in enumerate(kept) if number != end] or [-1]
+    return made.decode(kept[inside[0] : inside[-1] + 1], skip_special_tokens=False).strip()
 
 
 def _cut(text: str) -> str:

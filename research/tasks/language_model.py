@@ -1,8 +1,9 @@
 """Language model: each token from those before it (Radford et al. 2019, GPT-2), on texts without labels.
 
-A text is `[CLS]`, its tokens and `[SEP]`, which are guessed from the first token on; the `[SEP]` of a row without padding is
-not, where a longer text may have been cut. Of tokens that are bytes (`bpe`) there are bits a byte too: the loss of a split over
-the bytes of its tokens, which does not depend on the vocabulary. Texts packed into a row do not guess each other's tokens.
+A text is `[CLS]`, its tokens and `[SEP]`, or what stands for these in a tokenizer, as GPT-2's `<|endoftext|>` for both. Tokens
+are guessed from the first one on; the `[SEP]` of a row without padding is not, where a longer text may have been cut. Of tokens
+that are bytes (`bpe`) there are bits a byte too: the loss of a split over the bytes of its tokens, which does not depend on the
+vocabulary. Texts packed into a row do not guess each other's tokens.
 
 Config: {'task.name': 'language_model', 'data.name': 'texts', 'model.name': 'gpt'}
 """

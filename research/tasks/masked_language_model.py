@@ -53,7 +53,7 @@ def create(
         the mean over tokens, where a row counts as often as it has chosen tokens; scores keep the two apart.
 
     Raises:
-      ConfigError: another loss, shares that are none, a tokenizer that does not tell words from pieces.
+      ConfigError: another loss, shares that are none, a tokenizer without `[MASK]`, or that does not tell words from pieces.
     """
     if loss != 'softmax' or label_smoothing:
         raise ConfigError(
@@ -66,7 +66,10 @@ def create(
         )
     if whole_words and 'continues' in facts and not any(facts['continues']):
         raise ConfigError('task.whole_words: no piece of this tokenizer continues a word: take another, or choose tokens.')
-    special = np.array(facts.get('special_tokens', ()), np.int32)
+    special = facts.get('special_tokens', ())
+    if None in special[-1:]:
+        raise ConfigError('Tokens are hidden by [MASK] or <mask>, and the tokenizer has neither: add one to its vocabulary.')
+    special = np.array([number for number in special if number is not None], np.int32)
     continuing = np.array(facts.get('continues', ()), bool)
     texts = ('tokens', 'mask', *(('segments',) if next_sentence else ()))
     fields = (*texts, *(f'other_{name}' for name in texts if next_sentence))

@@ -393,6 +393,18 @@ def test_both_sides_are_framed_rows_that_read_as_they_were():
     assert found.target_tokenizer == ''
 
 
+def test_one_token_may_start_end_and_pad_both_sides(tmp_path):
+    """Of bytes alone none is unknown; masks tell what is padding."""
+    named = cut(SENTENCES, SENTENCES[:2]).tokenizer.replace('[SEP]', '<|endoftext|>')
+    for ours in ('PAD', 'UNK', 'CLS', 'MASK'):
+        named = named.replace(f'[{ours}]', f'<|not {ours}|>')
+    (tmp_path / 'tokenizer.json').write_text(named)
+    found = cut(SENTENCES, SENTENCES[:2], tokenizer={'name': 'file', 'path': str(tmp_path)})
+    assert [found.facts[name] for name in ('bos', 'eos', 'pad')] == [3, 3, 3]
+    tokens, mask = found.arrays['target'][:], found.arrays['target_mask'][:]
+    assert ((tokens == 3) & mask).sum() == 2 * len(tokens) and (tokens[~mask] == 3).all() and not mask.all()
+
+
 def test_one_tokenizer_learns_from_both_sides_of_training_and_two_from_one_each():
     train = [(f'{source} zebra', f'{target} quagga') for source, target in SENTENCES]
     words = {'name': 'words', 'min_count': 1}

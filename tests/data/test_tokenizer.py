@@ -1,12 +1,15 @@
 """Tokenizers: what they learn from, how they frame texts, and that everything finds its way back."""
 
+import jax
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from research import data
+from research import augment, data, tasks
 from research.catalogue import ConfigError
 from research.config import overrides
 from research.data import sources, tokenizer
+from research.data.arrays import from_arrays
 
 TEXTS = ['The quick brown fox.', 'A lazy dog, and a fox!', 'Quick quick brown dogs'] * 3
 
@@ -89,7 +92,8 @@ def test_the_embedded_names_are_unicodes():
     [
         (None, 'expected a tokenizer.json, a vocab.txt, or a folder'),
         ('{"model": 3}', 'is no tokenizer'),
-        ('vocab.txt: [PAD] [UNK] [CLS] [SEP] a', r"'file' has no \[MASK\]"),
+        ('vocab.txt: [PAD] [UNK] [CLS] [MASK] a', r"'file' has no token that ends a text: add one of \[SEP\], </s>"),
+        ('vocab.txt: [PAD] [CLS] [SEP] [MASK] a', r"'file' has no \[UNK\], its unknown token"),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path, content, message):
@@ -99,3 +103,79 @@ def test_a_file_that_is_none_is_refused(tmp_path, content, message):
         (tmp_path / 'tokenizer.json').write_text(content)
     with pytest.raises(ConfigError, match=message):
         made('file', TEXTS, path=str(tmp_path))
+
+
+def of_bytes(folder, *special):
+    """A file of byte pairs with these special tokens behind its other ones."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    own = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    own.pre_tokenizer, own.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    own.add_special_tokens([*special])
+    own.save(str(folder / 'tokenizer.json'))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ('special', 'numbers'),
+    [
+        (('<|endoftext|>',), (256, None, 256, 256, None)),
+        (('<pad>', '</s>', '<unk>'), (256, 258, 257, 257, None)),
+        (('<s>', '<pad>', '</s>', '<unk>', '<mask>'), (257, 259, 256, 258, 260)),
+        (('</s>', '<mask>', '[MASK]', '[CLS]', '[SEP]'), (260, None, 259, 260, 258)),
+    ],
+    ids=['GPT-2', 'T5', 'RoBERTa', 'BERT first'],
+)
+def test_special_tokens_of_other_files_are_found_by_name_and_found_again(tmp_path, special, numbers):
+    rows, tok = made('file', ['a fox', 'Zoë'], ['a dog', 'x'], length=14, path=of_bytes(tmp_path, *special))
+    tok.save(str(tmp_path / 'saved.json'))
+    again = tokenizer.saved(tmp_path / 'saved.json')
+    pad, _, start, end, _ = numbers
+    assert tokenizer.facts(tok) == tokenizer.facts(again) and tokenizer.facts(again)['special_tokens'] == numbers
+    assert [tokenizer.facts(tok)['token_bytes'][number] for number in {*numbers} - {None}] == [0] * len({*numbers} - {None})
+    for tokens, mask, count in zip(rows['tokens'], rows['mask'], (13, 8), strict=True):
+        assert mask.tolist() == [True] * count + [False] * (14 - count) and (tokens[count:] == pad).all()
+        assert (tokens[0], tokens[count - 1], (tokens[1 : count - 1] == end).sum()) == (start, end, 1)
+    assert tokenizer.written(again, np.array([[0, 1, end, 2]])) == [again.decode([0, 1])]
+    packed, _, _ = tokenizer.rows(
+        {'text': np.array(['a', 'b'], object)},
+        {'train': np.arange(2)},
+        {'tokenizer': {'name': 'file', 'path': str(tmp_path)}, 'length': 8, 'pack': True},
+    )
+    assert packed['packed'].tolist() == [[1, 1, 1, 2, 2, 2, 0, 0]] and (packed['tokens'][0, 6:] == pad).all()
+
+
+def test_what_needs_a_missing_token_is_refused(tmp_path):
+    """Masks of the masked language model, and what two augmentations put in the place of tokens; others do without."""
+    _, tok = made('file', ['a fox'], path=of_bytes(tmp_path, '<|endoftext|>'))
+    facts, batch = tokenizer.facts(tok), {'tokens': np.array([[256, 1, 2, 3, 256]], np.int32), 'mask': np.ones((1, 5), bool)}
+    with pytest.raises(ConfigError, match=r'hidden by \[MASK\] or <mask>, and the tokenizer has neither'):
+        tasks.create({'name': 'masked_language_model', 'loss': 'softmax', 'label_smoothing': 0.0}, facts)
+    keys = jax.random.split(jax.random.key(0), 1)
+    for name in ('token_mask', 'token_dropout'):
+        with pytest.raises(ConfigError, match='the tokenizer has no such token'):
+            augment.create({'names': (name,), name: {'share': 0.5}}, facts)(keys, batch)
+    cut = augment.create({'names': ('span_deletion',), 'span_deletion': {'share': 0.34}}, facts)(keys, batch)
+    assert cut['tokens'][0, [0, 3, 4]].tolist() == [256, 256, 256] and cut['mask'][0].tolist() == [True] * 4 + [False]
+
+
+def test_only_words_are_counted_where_special_tokens_are_missing(tmp_path):
+    store = from_arrays('own', {'train': {'text': ['aa last'] * 3}, 'test': {'text': ['c']}})
+    config = overrides.apply(overrides.defaults(), {'data.validation': 0, 'data.length': 9})['data']
+    told = {'name': 'file', 'path': of_bytes(tmp_path, '<|endoftext|>', 'last')}
+    counts = data.cut(store, {**config, 'tokenizer': told}).facts['token_counts']
+    assert (counts[256], counts[257], sum(counts)) == (0, 3, 3 * 4)
+
+
+def test_vocab_json_and_merges_are_the_tokenizer_json(tmp_path):
+    """The file of GPT-2's first release says of no token that it is special."""
+    _, own = made('bpe', TEXTS)
+    own.model.save(str(tmp_path))
+    texts = [' A quick\n fox 🦊 ', 'Füchse [SEP] foxes']
+    path = tmp_path / 'vocab.json'
+    (rows, ours), (plain, _) = made('file', texts, path=str(path)), made('file', texts, path=str(tmp_path))
+    np.testing.assert_array_equal(rows['tokens'], plain['tokens'])
+    assert rows['tokens'].tolist() == [row.ids for row in own.encode_batch(texts)]
+    assert ours.decode(rows['tokens'][0].tolist()) == texts[0]
+    (tmp_path / 'merges.txt').unlink()
+    with pytest.raises(ConfigError, match='is no tokenizer'):
+        made('file', texts, path=str(path))

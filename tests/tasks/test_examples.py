@@ -152,3 +152,39 @@ def test_fill_refuses():
         model(own, **{'task.name': 'text_classification'}).fill(['a [MASK]'])
     with pytest.raises(ConfigError, match='makes no predictions'):
         model(own).predict(['a text'])
+
+
+def test_texts_with_other_special_tokens_are_filled_and_shown_as_with_berts(tmp_path):
+    """Names change nothing; without a token of unknown words a `<mask>` of the text's own is no blank either."""
+    texts = [*TEXTS, 'a [MASK] of words']
+    own = data(texts, tokenizer={'name': 'bpe'}, length=20)
+    named = own.tokenizer
+    for ours, theirs in (('PAD', 'pad'), ('CLS', 's'), ('SEP', '/s'), ('MASK', 'mask'), ('UNK', '|not one|')):
+        named = named.replace(f'[{ours}]', f'<{theirs}>')
+    (tmp_path / 'tokenizer.json').write_text(named)
+    given = {'name': 'file', 'path': str(tmp_path)}
+    other = data([text.replace('[MASK]', '<mask>') for text in texts], tokenizer=given, length=20)
+    assert other.facts['special_tokens'] == (0, None, 2, 3, 4)
+    expected, found = model(own).fill(['some [MASK] of', 'a [MASK]'], 1), model(other).fill(['some <mask> of', 'a <mask>'], 1)
+    assert found == expected
+    with pytest.raises(ConfigError, match='The text at row 0 has no <mask>'):
+        model(other).fill(['a [MASK]'])
+    task, seen = tasks.create({'name': 'masked_language_model'}, own.facts), masked(own)
+    sure = 9 * jax.nn.one_hot(seen['targets'], own.facts['vocabulary_size'])
+    kept = {field: np.asarray(values) for field, values in task.rows((sure, None), jax.tree.map(jnp.asarray, seen)).items()}
+    told, shown = ([text['text'] for text in task.examples(kept, of)['texts']] for of in (own, other))
+    assert [text.replace('[UNK]', '</s>') for text in told] == shown != told
+
+
+def test_a_text_is_shown_where_one_token_starts_ends_and_pads(tmp_path):
+    """It stands between two texts, and is left out at both ends."""
+    named = tokenizer.of(data(tokenizer={'name': 'bpe'}))[0].to_str().replace('[SEP]', '<|endoftext|>')
+    for ours in ('PAD', 'CLS', 'MASK', 'UNK'):
+        named = named.replace(f'[{ours}]', f'<|not {ours}|>')
+    (tmp_path / 'tokenizer.json').write_text(named)
+    parts = {part: {'text': TEXTS, 'pair': TEXTS[::-1], 'label': np.zeros(5, int)} for part in ('train', 'test')}
+    told = {'length': 40, 'validation': 0, 'tokenizer': {'name': 'file', 'path': str(tmp_path)}}
+    own = dataset.cut(dataclasses.replace(arrays.from_arrays('mine', parts), class_names=('x', 'y')), {**DATA, **told})
+    rows = {'label': np.zeros(5, int), 'answer': np.ones(5, int), 'chances': np.linspace(0.1, 0.5, 10).reshape(5, 2)}
+    shown = [text['text'] for text in examples.errors(rows, own)['texts']]
+    assert shown == ['<|endoftext|>'.join(pair) for pair in zip(TEXTS, TEXTS[::-1], strict=True)]
