@@ -105,7 +105,7 @@ def rows(
     _warn_of_cuts(found, splits['train'])
     sentences = {side: arrays[side] for side in SIDES}
     if config['pack']:
-        found, sentences, splits = _packed(found, sentences, splits, made[TARGET].token_to_id(tokenizer.PAD))
+        found, sentences, splits = _packed(found, sentences, splits, tokenizer.number_of(made[TARGET], tokenizer.PAD))
     facts = _facts(made, found, splits['train'])
     return found, sentences, splits, facts, (made[SOURCE].to_str(), '' if one else made[TARGET].to_str())
 

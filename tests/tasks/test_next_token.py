@@ -53,6 +53,13 @@ def test_packed_texts_do_not_guess_each_others_first_token():
     assert counted == 3 * 3  # of each valid row 1 and 2
 
 
+def test_the_end_of_a_text_that_fills_its_row_does_not_count():
+    """It may have been cut; one that ends a row behind another text has not."""
+    packed = np.array([[1, 1, 1, 1], [1, 1, 2, 2]])
+    assert next_token.uncut(packed > 0, packed).tolist() == [[True, True, False], [True, False, True]]
+    assert next_token.uncut(packed > 0).tolist() == [[True, True, False]] * 2
+
+
 def test_bytes_of_tokens_add_up_to_those_of_texts():
     texts = ['Straße, nach Köln', 'x = {0}; größer\tals 7 €']
     made = tokenizer.create({'name': 'bpe'}, texts)
