@@ -9,6 +9,7 @@ from research import tasks
 from research.catalogue import ConfigError
 from research.config.files import Misfit
 from research.data import tokenizer
+from research.tasks import next_token
 
 DRAW = np.random.default_rng(0)
 TOKENS = DRAW.integers(0, 7, (4, 6)).astype(np.int32)
