@@ -1,12 +1,4 @@
-"""Sentence pairs as rows of tokens, one row a side. N pairs, R rows; sources of S tokens, targets of T.
-
-Packing puts several training pairs into a row of each side; they do not look at each other (Raffel et al. 2020, section 3.1.2;
-Krell et al. 2021). Idea: a batch costs as much as its rows are long, and short sentences leave most of a row empty. Which pairs
-share a row is the same in every epoch and for every seed. Validation and test have a pair a row: they are written one by one.
-Config: {'data.pack': True, 'data.length': 64, 'data.batch_size': 16}
-Cost: masks of queries and keys. Claim: BERT's pretraining twice as fast (Krell et al. 2021, abstract). Clashes: a batch counts
-rows, so the same number of them has more pairs; pairs of a row are learnt together.
-"""
+"""Sentence pairs as rows of tokens, one row a side. N pairs, R rows; sources of S tokens, targets of T."""
 
 import warnings
 from collections.abc import Mapping
@@ -16,7 +8,7 @@ import numpy as np
 
 from research import catalogue
 from research.catalogue import ConfigError
-from research.data import token_cache, tokenizer
+from research.data import packed_pairs, token_cache, tokenizer
 from research.data.pairs import SIDES, SOURCE, TARGET
 
 if TYPE_CHECKING:
@@ -33,9 +25,6 @@ _MARKS = {'bos': tokenizer.START, 'eos': tokenizer.END, 'pad': tokenizer.PAD}
 
 # Share of unknown tokens beyond which a vocabulary is not one of that side.
 _UNKNOWN = 0.5
-
-# The last rows that are looked at for room: Debian's messages leave 9 % of the places of rows of 64 empty.
-_OPEN = 16
 
 
 def shared(texts: Any) -> None:
@@ -105,48 +94,10 @@ def rows(
     _warn_of_cuts(found, splits['train'])
     sentences = {side: arrays[side] for side in SIDES}
     if config['pack']:
-        found, sentences, splits = _packed(found, sentences, splits, tokenizer.number_of(made[TARGET], tokenizer.PAD))
+        pads = {side: tokenizer.number_of(made[side], tokenizer.PAD) for side in SIDES}
+        found, sentences, splits = packed_pairs.pack(found, sentences, splits, pads)
     facts = _facts(made, found, splits['train'])
     return found, sentences, splits, facts, (made[SOURCE].to_str(), '' if one else made[TARGET].to_str())
-
-
-def _packed(found, sentences, splits, pad):
-    """(arrays, sentences, splits) as `rows` returns them, of those of a pair a row."""
-    counts = [found[f'{side}_mask'][splits['train']].sum(1).tolist() for side in SIDES]
-    rows = [splits['train'][row] for row in _shared(counts, [found[side].shape[1] for side in SIDES])]
-    placed = {'train': np.arange(len(rows))}
-    for split in ('validation', 'test'):
-        placed[split] = len(rows) + np.arange(len(splits[split]))
-        rows += [splits[split][k : k + 1] for k in range(len(splits[split]))]
-    pairs, row_of = np.concatenate(rows), np.repeat(np.arange(len(rows)), [*map(len, rows)])
-    number = np.concatenate([np.arange(len(row)) + 1 for row in rows])
-    arrays, texts = {}, {}
-    for side in SIDES:
-        mask = found[f'{side}_mask'][pairs]
-        counts, ends = mask.sum(1), mask.sum(1).cumsum()
-        before = (ends - counts)[np.searchsorted(row_of, row_of)]  # tokens in rows before a pair's
-        at = np.repeat(row_of, counts), np.arange(ends[-1]) - np.repeat(before, counts)
-        tokens = np.full((len(rows), mask.shape[1]), pad, np.int32)
-        numbers = np.zeros_like(tokens)
-        tokens[at], numbers[at] = found[side][pairs][mask], np.repeat(number, counts)
-        arrays |= {side: tokens, f'{side}_mask': numbers > 0, f'{side}_packed': numbers}
-        texts[side] = np.array(['\n'.join(sentences[side][row]) for row in rows], object)
-    return arrays, texts, placed
-
-
-def _shared(counts, most):
-    """Numbers of pairs that share a row, from tokens of each and places of a row, by side; the first recent row with room."""
-    rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []
-    for pair, (source, target) in enumerate(zip(*counts, strict=True)):
-        recent = range(max(0, len(rows) - _OPEN), len(rows))
-        row = next((k for k in recent if room[k][0] >= source and room[k][1] >= target), len(rows))
-        if row == len(rows):
-            rows.append([])
-            room.append(tuple(most))
-        rows[row].append(pair)
-        room[row] = room[row][0] - source, room[row][1] - target
-    return rows
 
 
 def _facts(made: Mapping[str, 'Tokenizer'], found: Mapping[str, np.ndarray], train: np.ndarray) -> dict[str, Any]:
