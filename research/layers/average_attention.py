@@ -13,6 +13,9 @@ every token passes: more FLOPs than attention with a cache until a text has abou
 Claim: decoding is over four times as fast as without a cache of keys and values, with almost the same BLEU (abstract, and the
 authors' repository, which says that there was no cache and later recommends to leave the feed-forward layer out).
 
+Measured: a step of transformer_tiny over 16 texts takes 0.50 ms with room for 32 tokens, 0.48 for 128 and 0.56 for 1,024; with
+keys and values 0.42, 0.48 and 3.6 (medians, two busy cores, jax 0.10.2). Its effect on BLEU is not measured yet.
+
 Clashes: dropout of attention weights acts on cross attention alone, and rotary positions turn nothing in the decoder.
 
 Letters: B texts, T tokens, D features.
