@@ -121,8 +121,8 @@ class Block(nn.Module):
         return self._dense(mixed, x.shape[-1], 'projection', self.output_init), cache or Cache.of(key, value)
 
     def _average(self, x, mask, bias, positions, cache, turn):
-        del bias, positions
-        y, _ = self._mlp(average_attention.mean(x, mask, cache), turn, 'average')
+        del bias, positions, turn
+        y = average_attention.mean(x, mask, cache)
         gates = self._dense(jnp.concatenate([x, y], axis=-1), 2 * x.shape[-1], 'gates')
         return average_attention.gated(x, y, gates), cache.extended(x) if cache else average_attention.Sum.of(x)
 
@@ -148,11 +148,11 @@ class Block(nn.Module):
             return None
         return functools.partial(Dropout(self.attention_dropout, name=name), train=self.kit.train, turn=turn)
 
-    def _mlp(self, x, turn, name='mlp'):
-        y = self.kit.activate(self._dense(x, self.width, f'{name}_in'))
-        y = y * self._dense(x, self.width, f'{name}_gated') if self.gated else y
-        y = Dropout(self.mlp_dropout, name=f'{name}_hidden_dropout')(y, self.kit.train, turn)
-        return self._dense(y, x.shape[-1], f'{name}_out', self.output_init), None
+    def _mlp(self, x, turn):
+        y = self.kit.activate(self._dense(x, self.width, 'mlp_in'))
+        y = y * self._dense(x, self.width, 'mlp_gated') if self.gated else y
+        y = Dropout(self.mlp_dropout, name='mlp_hidden_dropout')(y, self.kit.train, turn)
+        return self._dense(y, x.shape[-1], 'mlp_out', self.output_init), None
 
     def _dense(self, x, features, name, init=None):
         return self.kit.dense(x, features, name=name, kernel_init=init or self.kernel_init)

@@ -25,7 +25,7 @@ def looked_at(b, t):
 
 
 def test_a_block_is_what_the_paper_writes_token_by_token():
-    """Equations 1 and 2, added to the input; behind them the block's MLP. A norm layer of no norm is a shift."""
+    """Equations 1 and 2 without a feed-forward layer, added to the input; behind them the block's MLP. A norm layer of no norm is a shift."""
     block, x = Block(Kit('none', 'relu', False), heads=2, width=5, attention='average'), drawn(2, 7, 4)
     shapes = jax.eval_shape(block.init, jax.random.key(0), x, mask=MASK)['params']
     rng = np.random.default_rng(1)
@@ -35,16 +35,13 @@ def test_a_block_is_what_the_paper_writes_token_by_token():
     def dense(name, x):
         return x @ params[name]['kernel'] + params[name]['bias']
 
-    def feed_forward(name, x):
-        return dense(f'{name}_out', np.maximum(dense(f'{name}_in', x), 0))
-
     inputs = x + params['attention_norm']['bias']
     for b, t in np.ndindex(2, 7):
         own, seen = inputs[b, t], looked_at(b, t)
-        others = feed_forward('average', sum((inputs[b, s] for s in seen), np.zeros(4, np.float32)) / max(len(seen), 1))
+        others = sum((inputs[b, s] for s in seen), np.zeros(4, np.float32)) / max(len(seen), 1)
         first, second = np.split(1 / (1 + np.exp(-dense('gates', np.concatenate([own, others])))), 2)
         y = x[b, t] + first * own + second * others
-        y += feed_forward('mlp', y + params['mlp_norm']['bias'])
+        y += dense('mlp_out', np.maximum(dense('mlp_in', y + params['mlp_norm']['bias']), 0))
         np.testing.assert_allclose(found[b, t], y, rtol=0, atol=1e-5)
 
 
