@@ -25,7 +25,7 @@ def looked_at(b, t):
 
 
 def test_a_block_is_what_the_paper_writes_token_by_token():
-    """Equations 1 and 2 without a feed-forward layer, added to the input; behind them the block's MLP. A norm layer of no norm is a shift."""
+    """Equations 1 and 2 without the feed-forward layer, then the block's MLP. A norm layer of no norm is a shift."""
     block, x = Block(Kit('none', 'relu', False), heads=2, width=5, attention='average'), drawn(2, 7, 4)
     shapes = jax.eval_shape(block.init, jax.random.key(0), x, mask=MASK)['params']
     rng = np.random.default_rng(1)
