@@ -16,31 +16,32 @@ def get_config(arg: str = 'study'):
     config = base.get_config()
     config.study.name = f'translation_{arg}'
     config.task = {'name': 'translation', 'loss': 'softmax', 'label_smoothing': 0.0}
-    config.data.update({'name': 'parallel', 'text': 'en', 'pair': 'de', 'test': 0.02, 'validation': 0.02})
-    config.data.update({'pack': True, 'length': 64, 'batch_size': 32, 'eval_batch_size': 256})
+    config.data.update({'name': 'parallel', 'text': 'en', 'pair': 'de', 'test': 0.02, 'validation': 0.005})
     config.data.clean = ('short', 'long', 'ratio', 'script', 'markup', 'identical', 'duplicates')
-    config.data.tokenizer = {'name': 'bpe', 'vocabulary_size': 4096}
+    config.data.tokenizer = {'name': 'bpe', 'vocabulary_size': 2048}
+    config.data.update({'pack': True, 'length': 48, 'examples': 40000, 'batch_size': 8, 'eval_batch_size': 256})
     config.model = {'name': 'transformer_tiny', 'num_classes': 0, 'init_from': '', 'share_embeddings': 'none'}
+    config.model.update({'dim': 64, 'width': 256})
     config.optimizer.name = 'adam'
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 3e-3
     config.schedule.name = 'inverse_sqrt'
     config.schedule.warmup = '0.1run'
-    config.study.metric = 'test/chrf'
-    config.study.budget = '4ep'
-    config.study.seeds = 8
-    config.study.latency = ()
+    config.train.eval_every = '0.5run'
+    config.study.update({'metric': 'test/chrf', 'budget': '2ep', 'seeds': 8, 'null': False, 'latency': ()})
     config.study.variants = {
         'label_smoothing': {'task.label_smoothing': 0.1},
         'shared_embeddings': {'model.share_embeddings': 'all'},
         'pre_norm': {'model.norm_first': True},
         'averaging': {'optimizer.average.name': 'swa', 'optimizer.average.every': '0.05run'},
         'deep_encoder': {'model.depth': 3, 'model.decoder_depth': 1},
-        'beam': {'task.beam_size': 4},
+        'average_attention': {'model.decoder_attention': 'average'},
     }
     if arg == 'whole':
         config.task.update({'label_smoothing': 0.1, 'beam_size': 4, 'written': 'evaluations'})
         config.data.tokenizer.vocabulary_size = 8192
-        config.model = {'name': 'transformer_tiny', 'num_classes': 0, 'init_from': '', 'dim': 192, 'width': 768, 'depth': 3}
+        config.data.update({'examples': 0, 'length': 64, 'batch_size': 16})
+        config.model.update({'dim': 192, 'width': 768, 'depth': 3, 'share_embeddings': 'all', 'norm_first': True})
+        config.optimizer.learning_rate = 2e-3
         config.train.eval_every = '1ep'
-        config.study.update({'budget': '6ep', 'seeds': 1, 'null': False, 'variants': {}})
+        config.study.update({'budget': '6ep', 'seeds': 1, 'variants': {}})
     return config
