@@ -38,9 +38,9 @@ def get_config(arg: str = 'study'):
     }
     if arg == 'whole':
         config.task.update({'label_smoothing': 0.1, 'beam_size': 4, 'written': 'evaluations'})
-        config.data.tokenizer.vocabulary_size = 8192
+        config.data.tokenizer.vocabulary_size = 4096
         config.data.update({'examples': 0, 'length': 64, 'batch_size': 16})
-        config.model.update({'dim': 192, 'width': 768, 'depth': 3, 'share_embeddings': 'all', 'norm_first': True})
+        config.model.update({'dim': 128, 'width': 512, 'depth': 3, 'share_embeddings': 'all', 'norm_first': True})
         config.optimizer.learning_rate = 2e-3
         config.train.eval_every = '1ep'
         config.study.update({'budget': '6ep', 'seeds': 1, 'variants': {}})

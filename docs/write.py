@@ -53,6 +53,11 @@ FIELDS = {
     "data.filters = ('quality',)": ('data/quality.py', 'junk is left out of the training split'),
     "data.filters = ('label_suspects',)": ('data/label_suspects.py', 'labels that look wrong are left out; needs cleanlab'),
     "data.personal = 'mask'": ('data/personal.py', 'addresses and numbers of people are masked in texts'),
+    'data.pack = True': ('data/packed_pairs.py', 'several training pairs, or texts without labels, share a row'),
+    "data.targets.name = 'translated'": (
+        'data/sequence_distillation.py',
+        'learns from the translations that a finished run writes, `data.targets.run`',
+    ),
     'data.batch_size = 0': ('optim/optimizers.py', 'full-batch gradient descent'),
     'gradient.micro_batch = 16': ('gradients/accumulated.py', 'the gradient of a batch as a sum over parts of it'),
     'gradient.noise_scale = True': ('gradients/accumulated.py', 'measures the gradient noise scale; needs micro-batches'),
