@@ -39,6 +39,14 @@ def test_each_token_is_told_from_those_before_it():
     np.testing.assert_allclose(made.losses(LOGITS, BATCH, made.constants).sum(), total['loss'], rtol=1e-6)
 
 
+def test_of_equal_logits_the_first_is_the_answer():
+    made, logits = task(), np.round(LOGITS / 4)  # many are equal, as in half precision
+    first = (logits[:, :-1].argmax(-1) == TOKENS[:, 1:]) * COUNTS * BATCH['valid'][:, None]
+    reached = np.take_along_axis(logits[:, :-1], TOKENS[:, 1:, None], -1)[..., 0] == logits[:, :-1].max(-1)
+    assert 0 < first.sum() < (reached * COUNTS * BATCH['valid'][:, None]).sum()
+    assert made.sums(logits, BATCH, made.constants)['correct'] == first.sum()
+
+
 def test_smoothing_is_of_training_alone():
     smooth, plain = task(label_smoothing=0.2), task()
     assert smooth.sums(LOGITS, BATCH, smooth.constants) == plain.sums(LOGITS, BATCH, plain.constants)
