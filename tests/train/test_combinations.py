@@ -80,9 +80,10 @@ COMBINATIONS = {
         'optimizer.name': 'adam',
         'optimizer.learning_rate': 0.01,
     },
-    'translations, accumulated, dropped out, averaged, written by a beam': {
+    'translations, packed, accumulated, dropped out, averaged, written by a beam': {
         'data.name': 'techniques:translations',
-        'data.length': 8,
+        'data.length': 20,
+        'data.pack': True,
         'data.tokenizer': {'name': 'words', 'min_count': 1},
         'task': {'name': 'translation', 'label_smoothing': 0.1, 'written': 'evaluations', 'beam_size': 2},
         'model': {'name': 'transformer', 'dim': 16, 'depth': 1, 'heads': 2, 'width': 32},
