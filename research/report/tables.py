@@ -43,7 +43,8 @@ _COST_CAPTION = (
     'the cache of an earlier launch. Memory measured: what training steps take, the state among it, without resident data, '
     'compilation and evaluation: by the resident memory of the process on CPU, by the own account of '
     'the fullest device elsewhere; median over seeds; – where the peak was that of something earlier. Latency: median (10 to '
-    '90 % quantile). Variants that share a program share its memory and latency.'
+    '90 % quantile), of translations until the last token is written. Variants that share a program share its memory and, but '
+    'for translations, its latency.'
 )
 
 

@@ -1,24 +1,31 @@
-"""Inference latency of every variant, measured interleaved after all training."""
+"""Inference latency of every variant, measured interleaved after all training.
+
+Where a task has texts written, such as translations, it is the time until all texts of a batch of the test split are written.
+"""
 
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from research import cost
+from research.data import take
 from research.report import records
 from research.study.plan import Plan, Run
 from research.train import checkpoint, record
 from research.train import experiment as experiments
 from research.train.program import Session
 
-# Each round calls every program once, in a new order.
-_ROUNDS = 60
+# Each round calls every program once, in a new order. Texts take many steps to write.
+_ROUNDS, _ROUNDS_OF_TEXTS = 60, 15
 
 
 def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> None:
     """Times the inference of every variant, interleaved, with nothing else running, and writes latency.json.
 
     Variants whose inference is the same program, as where training alone differs, share one measurement: theirs would differ
-    by noise. Each is kept under the id of a run, which knows nothing of what its variant is called.
+    by noise. Texts are written for as long as the weights say, so each variant has its own. All are kept under the id of a run,
+    which knows nothing of what its variant is called.
 
     Args:
       anew: whether something was trained; otherwise complete measurements are kept.
@@ -36,18 +43,24 @@ def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> 
         calls: dict[str, Any] = {}
         owners: dict[str, list[str]] = {}
         for run in trained.values():
-            function, arguments = _inference(workdir, run, session, int(batch))
-            program = function.lower(*arguments).as_text()
+            function, arguments, writes = _inference(workdir, run, session, int(batch))
+            program = run.id if writes else function.lower(*arguments).as_text()
             calls.setdefault(program, (function, arguments))
             owners.setdefault(program, []).append(run.id)
-        for program, quantiles in cost.interleaved(calls, rounds=_ROUNDS).items():
+        rounds = _ROUNDS_OF_TEXTS if writes else _ROUNDS
+        for program, quantiles in cost.interleaved(calls, rounds=rounds).items():
             for owner in owners[program]:
                 latency[owner][batch] = quantiles
     record.write_json(workdir / 'latency.json', latency)
 
 
-def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) -> tuple[Any, tuple[Any, ...]]:
+def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) -> tuple[Any, tuple[Any, ...], bool]:
+    """What is timed, its arguments, and whether it writes texts."""
     experiment = experiments.build(run.config, session, run.key)
     variables = checkpoint.load_variables(workdir / 'runs' / run.id / 'scored')
     collections = {k: v for k, v in variables.items() if k != 'params'}
-    return experiment.program.predict, (variables['params'], collections, experiment.program.step.inputs(batch))
+    program, dataset = experiment.program, experiment.dataset
+    if program.written:
+        examples = take(dataset, np.resize(dataset.splits['test'], batch))
+        return program.written, (variables['params'], collections, examples), True
+    return program.predict, (variables['params'], collections, program.step.inputs(batch)), False

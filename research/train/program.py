@@ -53,6 +53,7 @@ class Program:
       evaluate: (Variables, data, Block) -> (sums, rows).
       final: (state, constants, Background) -> (params, collections); None where these are the state's own.
       predict: (params that are seen, collections, inputs) -> outputs on one device; compiled by batch size.
+      written: (params that are seen, collections, batch) -> texts on one device; None where none are written.
       samples: Variables -> rows that the task shows; None where nothing is generated.
       write: (Variables, data, Block) -> rows; None where no texts are written.
       shapes: the state's, on one device.
@@ -64,6 +65,7 @@ class Program:
     evaluate: Compiled
     final: Compiled | None
     predict: Callable[..., Any]
+    written: Callable[..., Any] | None
     samples: Compiled | None
     write: Compiled | None
     shapes: State
@@ -152,6 +154,7 @@ def create(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
         evaluate=compiled(step.evaluate),
         final=None if fits else compiled(step.final),
         predict=jax.jit(precise(step.predict), compiler_options=options or None),
+        written=jax.jit(precise(step.written), compiler_options=options or None) if step.write else None,
         samples=compiled(step.samples) if step.samples else None,
         write=compiled(step.write) if step.write else None,
         shapes=shapes,

@@ -14,12 +14,12 @@ from research.study import latency
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """`measure` of runs named after their programs, with the calls that were timed."""
-    timed = []
+    timed, writes = [], set()
     widths = {'narrow': 2, 'again': 2, 'wide': 4}
 
     def inference(workdir, run, session, batch):
         width = widths[run.variant]
-        return jax.jit(lambda weights, x: x @ weights), (jnp.ones((3, width)), jnp.ones((batch, 3)))
+        return jax.jit(lambda weights, x: x @ weights), (jnp.ones((3, width)), jnp.ones((batch, 3))), run.variant in writes
 
     def interleaved(calls, rounds):
         timed.append(len(calls))
@@ -28,7 +28,8 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setattr(latency, '_inference', inference)
     monkeypatch.setattr(cost, 'interleaved', interleaved)
 
-    def measure(*variants, anew=False, batches=(1, 64), seed=0):
+    def measure(*variants, anew=False, batches=(1, 64), seed=0, of_texts=()):
+        writes.update(of_texts)
         runs = [types.SimpleNamespace(variant=v, id=f'{v}-{seed}') for v in variants]
         for run in runs:
             (tmp_path / 'runs' / run.id / 'scored').mkdir(parents=True, exist_ok=True)
@@ -52,3 +53,7 @@ def test_what_is_known_of_the_same_runs_is_kept_and_anything_else_measured_anew(
     assert len(measured('wide', seed=1)[1]) == 4
     found, timed = measured('wide', seed=1, anew=True)
     assert len(timed) == 6 and set(found) == {'wide-1'}
+
+
+def test_texts_are_timed_for_each_variant_as_weights_say_how_long_they_are(measured):
+    assert measured('narrow', 'again', 'wide', of_texts=('narrow', 'again', 'wide'))[1] == [3, 3]

@@ -111,7 +111,7 @@ config.model = {'name': 'transformer', 'num_classes': 0, 'init_from': '', 'share
 config.model.update({'dim': 32, 'depth': 1, 'heads': 2, 'width': 64})
 config.optimizer.update({'name': 'adam', 'learning_rate': 0.01})
 config.train.devices = 1
-config.study.update({'metric': 'test/chrf', 'seeds': 1, 'null': False, 'latency': (), 'budget': '12ep'})
+config.study.update({'metric': 'test/chrf', 'seeds': 1, 'null': False, 'budget': '12ep'})
 """
 
 
@@ -127,6 +127,8 @@ def test_a_study_of_translations(tmp_path):
     metrics = json.loads(result.read_text())['metrics']
     assert metrics['test/chrf'] == pytest.approx(sacrebleu.corpus_chrf(said, [test['target']]).score, abs=0.01)
     assert model.translate(test['source'][:1]) == said[:1]
+    ((_, measured),) = json.loads((tmp_path / 'runs/latency.json').read_text()).items()
+    assert min(measured[batch]['p50'] for batch in ('1', '64')) > 0
     assert 'Translations, good and bad'.lower() in (tmp_path / 'runs/report.md').read_text()
     config = overrides.apply(overrides.defaults(), {'model.init_from': str(result.parent), 'model.name': 'transformer'})
     assert {name: group['name'] for name, group in pretrained.tokenizers(config).items()} == dict.fromkeys(

@@ -103,6 +103,10 @@ class Supervised:
         """The outputs of an inference."""
         return self.network.predict(seen, collections, inputs)
 
+    def written(self, seen: Any, collections: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The texts that the network writes for a batch {field: [B, ...]}: {name: [B, ...]}."""
+        return self.task.writing.write(self.module, {'params': self.network.compute(seen), **collections}, batch)
+
     def metric_names(self, shapes: State) -> list[str]:
         """What an evaluation comes to."""
         task = self.task
@@ -209,7 +213,7 @@ class Supervised:
 
         def one(i):
             batch = gather(self.engine, self.fields, data['examples'], block.rows[i], block.valid[i])
-            rows = self.task.writing.write(self.module, {'params': params, **variables.collections}, batch)
+            rows = self.written(params, variables.collections, batch)
             return jax.tree.map(self.engine.whole, rows)
 
         return stacked(one, len(block.rows), block.batches)
