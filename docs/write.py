@@ -97,6 +97,11 @@ ONE_NETWORK = (
     *(f'task.{field}' for field in ('class_weights', 'focal', 'group_dro', 'logit_adjustment', 'loss', 'reweight_from')),
     'train.remat',
 )
+# Fields of texts alone -> families, tasks.
+TEXTS = {
+    'data.pack': (['bert', 'transformer', 'gpt'], 'masked_language_model, language_model, translation'),
+    'data.targets.name': (['transformer'], 'translation'),
+}
 MARK = '<!-- Below: python docs/write.py -->\n\n'
 FIRST = (
     {'cnn': 'cnn', 'mlp': 'mlp'}
@@ -158,6 +163,8 @@ def networks() -> str:
 
 def taken_by(field: str) -> list[str]:
     """The families of networks that a field is for."""
+    if field in TEXTS:
+        return TEXTS[field][0]
     if field in AUGMENTATIONS:
         texts = [family for family, name in FIRST.items() if family != 'dcgan' and models.reads_tokens(name)]
         return texts if field == 'texts' else [family for family in FIRST if family not in texts]
@@ -178,6 +185,8 @@ def tasks(field: str) -> str:
     """The tasks that a field is for."""
     if field in AUGMENTATIONS:
         return f'of {field}'
+    if field in TEXTS:
+        return TEXTS[field][1]
     if field.startswith('task.') and field in ONE_NETWORK:
         return 'classification'
     return 'all but generation' if field in ONE_NETWORK or 'dcgan' not in taken_by(field) else 'all'

@@ -39,7 +39,7 @@ def get_config(arg: str = '') -> ConfigDict:
                 'targets': {'name': 'given'},  # of training pairs; 'translated': as a finished run writes them
                 'length': 64,  # tokens a text: the longer are cut, the shorter padded
                 'target_length': 0,  # likewise of translations; 0 = length
-                'pack': False,  # several texts without labels, or training pairs, in a row of data.length: less padding
+                'pack': False,  # several texts without labels, or training pairs, in a row: less padding
                 'resize': 0,  # shorter side of uint8 images, antialiased, once, before anything else; 0 = as they are
                 'crop': 0,  # side of the square that is kept of their middle; 0 = resize
                 'bad_files': 0.01,  # share of image files that may be broken; they are left out, more of them are an error

@@ -145,7 +145,8 @@ class Dataset:
       target_tokenizer: of the targets of sentence pairs, where they have one of their own; else ''.
       external: sources of some training rows.
       card: of the training split, what it is made of and what was left out, see `curation.curated`.
-      sentences: of sentence pairs 'source' and 'target', a text each as it was read, of packed rows several lines; else {}.
+      sentences: of sentence pairs 'source' and 'target', a text a row, as it was read or as `data.targets` says; of packed rows
+        several lines; else {}.
     """
 
     name: str
@@ -160,7 +161,7 @@ class Dataset:
     external: tuple[External, ...] = ()
     card: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     target_tokenizer: str = ''
-    sentences: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+    sentences: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
@@ -220,6 +221,8 @@ def cut(store: Store, config: Mapping[str, Any]) -> Dataset:
         arrays, checksum = pair_tokens.taught(arrays, splits['train'], config, checksum)
         tokens, sentences, splits, told, (saved, of_target) = pair_tokens.rows(arrays, splits, config, checksum)
         arrays, facts = {**arrays, **{name: Column(array) for name, array in tokens.items()}}, facts | told
+    elif config['pack']:
+        raise ConfigError(f"data.pack puts several texts in a row, and '{store.name}' has none: set it to False.")
     if saved:
         checksum = hashlib.sha256(f'{checksum} {saved}{of_target}'.encode()).hexdigest()[:16]
     fields = {field: Field(array.shape[1:], array.dtype) for field, array in arrays.items()}

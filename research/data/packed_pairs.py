@@ -10,7 +10,7 @@ Config: {'data.pack': True, 'data.length': 64, 'data.batch_size': 16}
 
 Cost: masks of queries and keys. Of Debian's messages 81 % of the places in rows of 64 tokens are padding, packed 9 %. Claim:
 BERT's pretraining twice as fast (Krell et al., abstract). Clashes: a batch counts rows, so the same number of them has more
-pairs; pairs of a row are learnt together.
+pairs; pairs of a row are learnt together. `augment.resize` cuts rows, and the last target of one may lose words of its source.
 
 Letters: N pairs, R rows, S tokens of a source's row, T of a target's.
 """

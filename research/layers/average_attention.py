@@ -9,7 +9,7 @@ the feed-forward layer behind the mean, which the authors later recommend to lea
 Config: {'model.decoder_attention': 'average'}, for the Transformer's decoder. Its encoder and GPT keep softmax attention.
 
 Cost: 4 D^2 parameters of the gates in place of attention's. Training multiplies by a mask, `[B, T, T]`; sums are in float32 or
-wider. Claim: decoding is over four times as fast as without a cache of keys and values, with almost the same BLEU (abstract).
+wider. Claim: decoding is over four times as fast as the original Transformer's, which had no cache (abstract and repository).
 
 Measured: a step of transformer_tiny over 16 texts takes 0.39 ms with room for 32 tokens and 0.44 for 1,024; with keys and
 values 0.42 and 3.6 (medians, two busy cores, jax 0.10.2).

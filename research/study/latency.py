@@ -1,6 +1,7 @@
 """Inference latency of every variant, measured interleaved after all training.
 
-Where a task has texts written, such as translations, it is the time until all texts of a batch of the test split are written.
+Where a task has texts written, such as translations, it is the time until all texts of a batch are written, the mean over a few
+batches of the test split: how long one sentence takes hangs on what a network makes of it.
 """
 
 import pathlib
@@ -16,8 +17,8 @@ from research.train import checkpoint, record
 from research.train import experiment as experiments
 from research.train.program import Session
 
-# Each round calls every program once, in a new order. Texts take many steps to write.
-_ROUNDS, _ROUNDS_OF_TEXTS = 60, 15
+# Each round calls every program once, in a new order; a call that writes texts writes so many batches of them.
+_ROUNDS, _BATCHES = 60, 8
 
 
 def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> None:
@@ -41,26 +42,28 @@ def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> 
     latency: dict[str, dict[str, Any]] = {run.id: {} for run in trained.values()}
     for batch in batches:
         calls: dict[str, Any] = {}
+        parts: dict[str, int] = {}
         owners: dict[str, list[str]] = {}
         for run in trained.values():
-            function, arguments, writes = _inference(workdir, run, session, int(batch))
-            program = run.id if writes else function.lower(*arguments).as_text()
+            function, arguments, count = _inference(workdir, run, session, int(batch))
+            program = run.id if count > 1 else function.lower(*arguments).as_text()
+            parts[program] = count
             calls.setdefault(program, (function, arguments))
             owners.setdefault(program, []).append(run.id)
-        rounds = _ROUNDS_OF_TEXTS if writes else _ROUNDS
+        rounds = _ROUNDS // max(parts.values(), default=1)
         for program, quantiles in cost.interleaved(calls, rounds=rounds).items():
             for owner in owners[program]:
-                latency[owner][batch] = quantiles
+                latency[owner][batch] = {name: seconds / parts[program] for name, seconds in quantiles.items()}
     record.write_json(workdir / 'latency.json', latency)
 
 
-def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) -> tuple[Any, tuple[Any, ...], bool]:
-    """What is timed, its arguments, and whether it writes texts."""
+def _inference(workdir: pathlib.Path, run: Run, session: Session, batch: int) -> tuple[Any, tuple[Any, ...], int]:
+    """What is timed, its arguments, and how many batches it takes."""
     experiment = experiments.build(run.config, session, run.key)
     variables = checkpoint.load_variables(workdir / 'runs' / run.id / 'scored')
     collections = {k: v for k, v in variables.items() if k != 'params'}
     program, dataset = experiment.program, experiment.dataset
     if program.written:
-        examples = take(dataset, np.resize(dataset.splits['test'], batch))
-        return program.written, (variables['params'], collections, examples), True
-    return program.predict, (variables['params'], collections, program.step.inputs(batch)), False
+        batches = take(dataset, np.resize(dataset.splits['test'], (_BATCHES, batch)))
+        return program.written, (variables['params'], collections, batches), _BATCHES
+    return program.predict, (variables['params'], collections, program.step.inputs(batch)), 1

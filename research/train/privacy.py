@@ -56,6 +56,10 @@ def check(config: Mapping[str, Any], collections: Iterable[str]) -> None:
             "data.imbalance.name to 'none'.",
         ),
         'data.pack': (data['pack'], 'hides a row, and a row of data.pack has several texts: set it to False.'),
+        'data.targets.name': (
+            data['targets']['name'] != 'given',
+            "hides one example, and a teacher that was trained on it may tell: set data.targets.name to 'given'.",
+        ),
         'data.pair': (
             data['pair'] == 'next',
             "hides a row, and with data.pair 'next' a text is in several rows: set it to ''.",

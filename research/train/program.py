@@ -53,7 +53,8 @@ class Program:
       evaluate: (Variables, data, Block) -> (sums, rows).
       final: (state, constants, Background) -> (params, collections); None where these are the state's own.
       predict: (params that are seen, collections, inputs) -> outputs on one device; compiled by batch size.
-      written: (params that are seen, collections, batch) -> texts on one device; None where none are written.
+      written: (params that are seen, collections, batches {field: [n, B, ...]}) -> texts {name: [n, B, ...]} on one device;
+        None where none are written.
       samples: Variables -> rows that the task shows; None where nothing is generated.
       write: (Variables, data, Block) -> rows; None where no texts are written.
       shapes: the state's, on one device.
@@ -145,6 +146,9 @@ def create(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
     def compiled(function, *bound, donate=()):
         return Compiled(step.engine, precise(function, *bound), donate, options or None)
 
+    def in_turn(seen, collections, batches):
+        return jax.lax.map(lambda batch: step.written(seen, collections, batch), batches)
+
     shapes = state_shapes(config, step)
     fits = 'reference' not in shapes.collections and not optim.averages(shapes.opt_state)
     return Program(
@@ -154,7 +158,7 @@ def create(config: Mapping[str, Any], dataset: data.Dataset) -> Program:
         evaluate=compiled(step.evaluate),
         final=None if fits else compiled(step.final),
         predict=jax.jit(precise(step.predict), compiler_options=options or None),
-        written=jax.jit(precise(step.written), compiler_options=options or None) if step.write else None,
+        written=jax.jit(precise(in_turn), compiler_options=options or None) if step.write else None,
         samples=compiled(step.samples) if step.samples else None,
         write=compiled(step.write) if step.write else None,
         shapes=shapes,

@@ -20,6 +20,7 @@ BASE |= {
     'filters': (),
     'target_tokenizer': {'name': 'shared'},
     'targets': {'name': 'given'},
+    'pack': False,
     'personal': 'keep',
 }
 

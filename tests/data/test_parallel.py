@@ -325,6 +325,11 @@ def test_rules_on_pairs_refuse_other_texts():
         ({'clean': ('duplicates', 'short')}, "The rule 'short' looks at sentence pairs, and 'mine' has images: leave it out"),
         ({'filters': ('markup',)}, "The rule 'markup' looks at sentence pairs"),
         ({'target_tokenizer': {'name': 'bpe'}}, r"data\.target_tokenizer is 'bpe', and 'mine' has no sentence pairs"),
+        (
+            {'targets': {'name': 'translated', 'run': 'a:b:0'}},
+            r"data\.targets is 'translated', and 'mine' has no sentence pairs",
+        ),
+        ({'pack': True}, "puts several texts in a row, and 'mine' has none"),
     ],
 )
 def test_settings_of_sentence_pairs_are_refused_for_images(changes, message):

@@ -2,39 +2,50 @@
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models
 
 from research import data
 from research.catalogue import ConfigError
 from research.config import overrides
+from research.data import tokenizer
 from research.data.arrays import from_arrays
 from research.pretrained import runs
 from research.study import trained
 
-TRAIN = [('a long sentence of the source', 'eins'), ('b', 'zwei'), ('nothing is said of this', 'drei'), ('cc dd', 'vier')]
+TRAIN = [
+    ('a long sentence of the source', 'eins'),
+    ('b', 'zwei'),
+    ('nothing is said of this', 'drei'),
+    ('cc dd', 'vier'),
+    ('much longer than rows of the teacher are', 'fünf'),
+]
 TEST = [('what is scored', 'was zählt'), ('as it was read', 'wie gelesen')]
 
 
 class Teacher:
-    """Turns letters around, says nothing of 'nothing', and counts its calls."""
+    """Turns letters around, says nothing of 'nothing', and counts its calls; a row of its own holds 34 letters."""
 
-    tokenizer = target_tokenizer = Tokenizer(models.WordLevel({'a': 0}, 'a'))
-
-    def __init__(self):
+    def __init__(self, own_beam=1):
+        learnt = tokenizer.create({'name': 'bpe', 'vocabulary_size': 261}, [])
+        self.tokenizer = self.target_tokenizer = tokenizer.fitted(learnt, {'length': 36, 'pack': False})
+        self.config = {'task': {'beam_size': own_beam}, 'train': {'precision': 'float32'}}
         self.asked = []
 
-    def translate(self, texts, beam_size, length_penalty):
-        self.asked.append((texts, beam_size, length_penalty))
+    def translate(self, texts, beam_size):
+        self.asked.append((texts, beam_size))
         return ['' if 'nothing' in text else f' {text[::-1]}\n' for text in texts]
 
 
 @pytest.fixture
-def teacher(monkeypatch, tmp_path):
+def teach(monkeypatch, tmp_path):
+    """Puts a teacher of some weights in the place of a finished run."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    made = Teacher()
-    monkeypatch.setattr(trained, 'load', lambda workdir, variant, seed: made)
-    monkeypatch.setattr(runs, 'digest', lambda run: 'weights')
-    return made, f'{tmp_path / "none"}:baseline:0'
+
+    def put(teacher, weights='some'):
+        monkeypatch.setattr(trained, 'load', lambda workdir, variant, seed: teacher)
+        monkeypatch.setattr(runs, 'digest', lambda run: weights)
+        return teacher
+
+    return put
 
 
 def cut(targets):
@@ -47,21 +58,37 @@ def cut(targets):
     return data.cut(from_arrays('mine', parts), config)
 
 
-def test_training_targets_alone_are_written_once_and_each_beside_its_source(teacher):
-    made, run = teacher
-    plain, taught = cut({'name': 'given'}), cut({'name': 'translated', 'run': run, 'beam_size': 3})
-    rows = taught.splits['train']
-    assert taught.sentences['source'][rows].tolist() == [source for source, _ in TRAIN]
-    expected = [target if 'nothing' in source else source[::-1] for source, target in TRAIN]
-    assert taught.sentences['target'][rows].tolist() == expected
-    assert taught.sentences['target'][taught.splits['test']].tolist() == [target for _, target in TEST]
-    (asked,) = made.asked
-    assert sorted(asked[0], key=len) == asked[0] and asked[1:] == (3, 0.6)
-    again = cut({'name': 'translated', 'run': run, 'beam_size': 3})
-    assert len(made.asked) == 1 and again.checksum == taught.checksum != plain.checksum
-    np.testing.assert_array_equal(again.arrays['target'][:], taught.arrays['target'][:])
-    cut({'name': 'translated', 'run': run})
-    assert made.asked[1][1:] == (None, 0.6)
+def taught(**changes):
+    return cut({'name': 'translated', 'run': 'none/runs:baseline:0', **changes})
+
+
+def test_training_targets_alone_are_written_and_each_stands_beside_its_source(teach):
+    made, plain = teach(Teacher()), cut({'name': 'given'})
+    with pytest.warns(UserWarning, match='1 of 5 training pairs keep their target'):
+        found = taught(beam_size=3)
+    rows = found.splits['train']
+    assert found.sentences['source'][rows].tolist() == [source for source, _ in TRAIN]
+    expected = [target if 'nothing' in source or len(source) > 33 else source[::-1] for source, target in TRAIN]
+    assert found.sentences['target'][rows].tolist() == expected and found.checksum != plain.checksum
+    assert found.sentences['target'][found.splits['test']].tolist() == [target for _, target in TEST]
+    ((texts, beam),) = made.asked
+    assert sorted(texts, key=len) == texts and beam == 3
+
+
+@pytest.mark.filterwarnings('ignore:1 of 5')
+def test_the_same_teacher_writes_once_and_another_one_anew(teach):
+    made = teach(Teacher())
+    first, again = taught(), taught()
+    assert made.asked[0][1] is None and len(made.asked) == 1 and again.checksum == first.checksum
+    np.testing.assert_array_equal(again.arrays['target'][:], first.arrays['target'][:])
+    for other, weights, changes in (
+        (Teacher(), 'others', {}),
+        (Teacher(own_beam=4), 'some', {}),
+        (Teacher(), 'some', {'beam_size': 2}),
+    ):
+        teach(other, weights)
+        taught(**changes)
+        assert len(other.asked) == 1
 
 
 def test_what_is_no_run_is_refused():

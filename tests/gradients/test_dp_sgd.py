@@ -210,6 +210,7 @@ def test_an_epsilon_becomes_noise_and_the_length_of_a_run_tells_programs_apart()
         ({'data__filters': ('quality',)}, 'hangs on all of them'),
         ({'data__imbalance__name': 'step'}, 'hangs on all of them'),
         ({'data__pack': True}, 'several texts'),
+        ({'data__targets__name': 'translated'}, 'a teacher that was trained on it'),
         ({'data__pair': 'next'}, 'several rows'),
         ({'augment__names': ('mixup',)}, 'two at once'),
         ({'task__name': 'generation'}, 'one network'),

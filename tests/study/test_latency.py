@@ -19,10 +19,15 @@ def measured(tmp_path, monkeypatch):
 
     def inference(workdir, run, session, batch):
         width = widths[run.variant]
-        return jax.jit(lambda weights, x: x @ weights), (jnp.ones((3, width)), jnp.ones((batch, 3))), run.variant in writes
+        return (
+            jax.jit(lambda weights, x: x @ weights),
+            (jnp.ones((3, width)), jnp.ones((batch, 3))),
+            4 if run.variant in writes else 1,
+        )
 
     def interleaved(calls, rounds):
         timed.append(len(calls))
+        assert rounds == (15 if writes else 60)
         return {name: {'p50': 10.0 * len(timed) + number} for number, name in enumerate(calls)}
 
     monkeypatch.setattr(latency, '_inference', inference)
@@ -56,4 +61,9 @@ def test_what_is_known_of_the_same_runs_is_kept_and_anything_else_measured_anew(
 
 
 def test_texts_are_timed_for_each_variant_as_weights_say_how_long_they_are(measured):
-    assert measured('narrow', 'again', 'wide', of_texts=('narrow', 'again', 'wide'))[1] == [3, 3]
+    found, timed = measured('narrow', 'again', 'wide', of_texts=('narrow', 'again', 'wide'))
+    assert timed == [3, 3] and found['again-0'] == {'1': {'p50': 11 / 4}, '64': {'p50': 21 / 4}}
+
+
+def test_a_study_of_which_no_run_has_ended_has_none(measured):
+    assert measured(anew=True)[0] == {}
