@@ -14,7 +14,6 @@ import sacrebleu
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from research import data
-from research.data import tokenizer
 from research.study import plan
 
 
@@ -24,10 +23,11 @@ def main() -> None:
     parser.add_argument('--config', default='configs/translation.py:whole')
     flags = parser.parse_args()
     dataset = data.load(plan.make(flags.config, {'data.path': flags.path}).runs[0].config['data'])
-    sides = {}
-    for part in ('train', 'test'):
-        for side, made in zip(('source', 'target'), tokenizer.of(dataset), strict=True):
-            sides[part, side] = made.decode_batch(dataset.arrays[side][dataset.splits[part]].tolist())
+    sides = {  # packed rows have several sentences
+        (part, side): [line for row in dataset.sentences[side][dataset.splits[part]] for line in row.split('\n')]
+        for part in ('train', 'test')
+        for side in ('source', 'target')
+    }
     start = time.perf_counter()
     learner = TfidfVectorizer(analyzer='char_wb', ngram_range=(2, 4), sublinear_tf=True)
     train, test = learner.fit_transform(sides['train', 'source']), learner.transform(sides['test', 'source'])

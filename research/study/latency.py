@@ -53,7 +53,8 @@ def measure(workdir: pathlib.Path, plan: Plan, session: Session, anew: bool) -> 
         rounds = _ROUNDS // max(parts.values(), default=1)
         for program, quantiles in cost.interleaved(calls, rounds=rounds).items():
             for owner in owners[program]:
-                latency[owner][batch] = {name: seconds / parts[program] for name, seconds in quantiles.items()}
+                per_batch = {name: value / parts[program] for name, value in quantiles.items() if name != 'n'}
+                latency[owner][batch] = {**quantiles, **per_batch}
     record.write_json(workdir / 'latency.json', latency)
 
 

@@ -28,7 +28,7 @@ def measured(tmp_path, monkeypatch):
     def interleaved(calls, rounds):
         timed.append(len(calls))
         assert rounds == (15 if writes else 60)
-        return {name: {'p50': 10.0 * len(timed) + number} for number, name in enumerate(calls)}
+        return {name: {'p50': 10.0 * len(timed) + number, 'n': rounds} for number, name in enumerate(calls)}
 
     monkeypatch.setattr(latency, '_inference', inference)
     monkeypatch.setattr(cost, 'interleaved', interleaved)
@@ -47,8 +47,8 @@ def measured(tmp_path, monkeypatch):
 def test_the_same_program_is_timed_once_for_all_that_share_it(measured):
     found, timed = measured('narrow', 'again', 'wide')
     assert timed == [2, 2]
-    assert found['narrow-0'] == found['again-0'] == {'1': {'p50': 10.0}, '64': {'p50': 20.0}}
-    assert found['wide-0'] == {'1': {'p50': 11.0}, '64': {'p50': 21.0}}
+    assert found['narrow-0'] == found['again-0'] == {'1': {'p50': 10.0, 'n': 60}, '64': {'p50': 20.0, 'n': 60}}
+    assert found['wide-0'] == {'1': {'p50': 11.0, 'n': 60}, '64': {'p50': 21.0, 'n': 60}}
 
 
 def test_what_is_known_of_the_same_runs_is_kept_and_anything_else_measured_anew(measured):
@@ -62,7 +62,7 @@ def test_what_is_known_of_the_same_runs_is_kept_and_anything_else_measured_anew(
 
 def test_texts_are_timed_for_each_variant_as_weights_say_how_long_they_are(measured):
     found, timed = measured('narrow', 'again', 'wide', of_texts=('narrow', 'again', 'wide'))
-    assert timed == [3, 3] and found['again-0'] == {'1': {'p50': 11 / 4}, '64': {'p50': 21 / 4}}
+    assert timed == [3, 3] and found['again-0'] == {'1': {'p50': 11 / 4, 'n': 15}, '64': {'p50': 21 / 4, 'n': 15}}
 
 
 def test_a_study_of_which_no_run_has_ended_has_none(measured):
