@@ -4,7 +4,22 @@ Run: python launch.py --config=configs/translation.py --workdir=runs/translation
      python launch.py --config=configs/translation.py:whole --workdir=runs/translation_whole --config.data.path=catalogues
      python launch.py --config=configs/translation.py:distilled --workdir=runs/distilled --config.data.path=catalogues
 
-Data: messages of programs, from gettext catalogues as Debian has them; research/data/parallel.py says how to get them.
+Data: messages of programs, from gettext catalogues of 55 Debian packages; research/data/parallel.py says how to get them.
+
+Cost: 56 runs of half a minute to a minute, 34 minutes for `whole` and 16 runs for `distilled`, all on 2 cores at the same
+    time.
+
+Result, `whole`: 71,500 pairs, 6 epochs, seed 0: BLEU 16.8 and chrF 45.2 on 1,518 test pairs; validation after each epoch:
+    BLEU 3.7, 8.3, 11.5, 14.0, 15.2 and 16.9. Greedy decoding: 15.4 and 44.1. Copies of the nearest training sentence
+    (benchmarks/translations.py): 14.4 and 38.4. 5.2 % of the translations are the reference letter by letter, of the copies
+    none.
+Result, study: 15,203 pairs, 2 epochs, so these networks have only begun to learn. chrF 14.09 ± 0.67 over eight seeds. After
+    Holm (p 0.047 each) pre_norm is better, +2.36 (1.75 to 2.88), deep_encoder worse, -2.22 (-3.16 to -1.23), as is
+    average_attention, -0.95 (-1.53 to -0.40). No effect shown: averaging +0.08 (-0.25 to 0.40), shared_embeddings -0.31
+    (-0.82 to 0.17), label_smoothing -0.37 (-0.61 to -0.09, p 0.07). A batch of 64 is written in 54 ms, by deep_encoder in
+    43, by average_attention in 50.
+Result, `distilled`: learning from what `whole` writes for the same sources brings +1.73 (0.74 to 2.72, p 0.016), in 9 %
+    fewer steps, as its targets take fewer tokens.
 """
 
 from research.config import base

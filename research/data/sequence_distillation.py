@@ -7,7 +7,9 @@ Source: Kim and Rush 2016 (Sequence-level knowledge distillation, section 3.2).
 Config: {'data.targets': {'name': 'translated', 'run': 'runs/translation:baseline:0', 'beam_size': 4}}
 
 Cost: the training of the teacher, and every training source translated once. Claim: BLEU 4.2 above the same student without
-distillation where both decode greedily, 1.7 by beam search; the best student is ten times as fast as its teacher (abstract).
+distillation where both decode greedily, 1.7 by beam search; the best student is ten times as fast as its teacher
+(abstract). Measured: chrF of a small network 14.1 to 15.8 (configs/translation.py:distilled, eight seeds).
+
 Clashes: errors of the teacher are learnt too, and its texts pass no rule of `data.clean`. Tokenizers learn from what it writes,
 so losses and perplexities are not those of other targets. Validation and test keep their targets.
 """
