@@ -19,7 +19,11 @@ English and German from Debian's packages, 79,888 pairs:
     done
 
 and 189,459 with krita-l10n, gnucash-common, kstars-data, marble-data, evolution-common, vlc-l10n, wesnoth-1.16-data, scribus,
-darktable, git, gettext, lyx-common, okular, abiword-common, gnumeric-common, audacity-data, hugin-data and 32 small ones;
+darktable, git, gettext, lyx-common, okular, abiword-common, gnumeric-common, audacity-data, hugin-data, anjuta-common, apt,
+aptitude-common, bash, bash-doc, binutils-common, coreutils, diffutils, dpkg, e2fsprogs, findutils, gedit-common, glade,
+gnome-control-center-data, gnupg-l10n, grep, grisbi-common, gthumb-data, libglib2.0-data, libgtk-3-common, libgtk2.0-common,
+nautilus-data, pidgin-data, rawtherapee-data, rhythmbox-data, sed, synaptic, tar, totem-common, util-linux-locales,
+vim-runtime and wget;
 
 with {'data.name': 'parallel', 'data.path': 'catalogues', 'data.text': 'en', 'data.pair': 'de', 'data.test': 0.05}.
 """
