@@ -55,7 +55,7 @@ FIELDS = {
     "data.personal = 'mask'": ('data/personal.py', 'addresses and numbers of people are masked in texts'),
     'data.pack = True': ('data/packed_pairs.py', 'several training pairs, or texts without labels, share a row'),
     "data.targets.name = 'translated'": (
-        'data/sequence_distillation.py',
+        'pretrained/sequence_distillation.py',
         'learns from the translations that a finished run writes, `data.targets.run`',
     ),
     'data.batch_size = 0': ('optim/optimizers.py', 'full-batch gradient descent'),

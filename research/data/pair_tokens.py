@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TARGETS = {
     'given': 'research.data.pair_tokens:given',
-    'translated': 'research.data.sequence_distillation:translated',
+    'translated': 'research.pretrained.sequence_distillation:translated',
 }
 TOKENIZERS = {'shared': 'research.data.pair_tokens:shared', **tokenizer.TOKENIZERS}
 

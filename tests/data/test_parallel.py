@@ -470,14 +470,14 @@ def test_packed_pairs_share_rows_and_score_as_they_do_alone():
     assert [*zip(*(shared.sentences[side][places] for side in pairs.SIDES), strict=True)] == test
     for name in ('source', 'source_mask', 'target', 'target_mask'):
         np.testing.assert_array_equal(shared.arrays[name][places], alone.arrays[name][alone.splits['test']])
-    module = transformer.Transformer(vocabulary_size=alone.facts['vocabulary_size'], dim=16, heads=2, width=32)
+    module = transformer.Transformer(vocabulary_size=alone.facts['vocabulary_size'], dim=16, depth=1, heads=2, width=32)
     task = translation.create('softmax', 0.1, alone.facts, written='never')
-    sums, variables = {}, module.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
+    sums, variables = {}, jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
     for dataset in (alone, shared):
         batch = data.take(dataset, dataset.splits['train'])
         batch['valid'] = np.ones(len(batch['source']), np.float32)
         args, kwargs = task.inputs(batch, {})
-        sums[len(batch['source'])] = task.train_sums(module.apply(variables, *args, **kwargs), batch, {})
+        sums[len(batch['source'])] = task.train_sums(jax.jit(module.apply)(variables, *args, **kwargs), batch, {})
     chex.assert_trees_all_close(*sums.values(), rtol=1e-5)
     parts = {part: {'source': [part] * 3, 'target': [part] * 3, 'group': np.arange(3)} for part in ('train', 'test')}
     with pytest.raises(ConfigError, match="have a 'group' each: set it to False"):
