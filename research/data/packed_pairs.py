@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from research.data import tokenizer
 from research.data.pairs import SIDES
 
 # The last rows that are looked at for room: of more of them one finds little more.
@@ -46,16 +47,11 @@ def pack(
         placed[split] = len(rows) + np.arange(len(splits[split]))
         rows += [splits[split][k : k + 1] for k in range(len(splits[split]))]
     pairs, row_of = np.concatenate(rows), np.repeat(np.arange(len(rows)), [*map(len, rows)])
-    number = np.concatenate([np.arange(len(row)) + 1 for row in rows])
     arrays, texts = {}, {}
     for side in SIDES:
         mask = found[f'{side}_mask'][pairs]
-        counts, ends = mask.sum(1), mask.sum(1).cumsum()
-        before = (ends - counts)[np.searchsorted(row_of, row_of)]  # tokens in rows before a pair's
-        at = np.repeat(row_of, counts), np.arange(ends[-1]) - np.repeat(before, counts)
-        tokens = np.full((len(rows), mask.shape[1]), pads[side], np.int32)
-        numbers = np.zeros_like(tokens)
-        tokens[at], numbers[at] = found[side][pairs][mask], np.repeat(number, counts)
+        shape = len(rows), mask.shape[1]
+        tokens, numbers = tokenizer.laid(found[side][pairs][mask], mask.sum(1), row_of, shape, pads[side])
         arrays |= {side: tokens, f'{side}_mask': numbers > 0, f'{side}_packed': numbers}
         texts[side] = np.array(['\n'.join(sentences[side][row]) for row in rows], object)
     return arrays, texts, placed

@@ -299,25 +299,46 @@ def packed(
       ({'tokens': int32 [R, T], 'mask': bool [R, T], 'packed': int32 [R, T], the number of a token's text in its row, from
       1, 0 on padding}; the splits of the rows).
     """
-    rows: list[list[list[int]]] = []
-    found = {}
+    pieces: list[list[int]] = []
+    rows: list[int] = []  # of each piece
+    found, count = {}, 0
     for split, numbers in splits.items():
-        first, left = len(rows), 0
+        first, left = count, 0
         for coded in made.encode_batch_fast([texts[number] for number in numbers]):
             for piece in (coded, *coded.overflowing):
                 if left < len(piece.ids):
-                    rows.append([])
-                    left = length
-                rows[-1].append(piece.ids)
+                    count, left = count + 1, length
+                pieces.append(piece.ids)
+                rows.append(count - 1)
                 left -= len(piece.ids)
-        found[split] = np.arange(first, len(rows))
-    tokens = np.full((len(rows), length), number_of(made, PAD), np.int32)
-    numbers = np.zeros((len(rows), length), np.int32)
-    for row, pieces in enumerate(rows):
-        end = sum(map(len, pieces))
-        tokens[row, :end] = np.concatenate(pieces)
-        numbers[row, :end] = np.repeat(np.arange(len(pieces)) + 1, [*map(len, pieces)])
+        found[split] = np.arange(first, count)
+    flat, counts = [token for piece in pieces for token in piece], [*map(len, pieces)]
+    tokens, numbers = laid(flat, counts, rows, (count, length), number_of(made, PAD))
     return {'tokens': tokens, 'mask': numbers > 0, 'packed': numbers}, found
+
+
+def laid(
+    tokens: Sequence[int], counts: Sequence[int], rows: Sequence[int], shape: tuple[int, int], pad: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Texts one after the other in rows of T tokens.
+
+    Args:
+      tokens: of all P texts, end to end.
+      counts: of the tokens of each text, [P].
+      rows: that each text stands in, [P], rising.
+      shape: (R, T).
+      pad: the token that stands on empty places.
+
+    Returns:
+      (tokens int32 [R, T]; the number of a token's text in its row, from 1, 0 on padding, int32 [R, T]).
+    """
+    flat, sizes, row_of = (np.asarray(values, np.int64) for values in (tokens, counts, rows))
+    first = np.searchsorted(row_of, row_of)  # of each text the one that begins its row
+    starts = sizes.cumsum() - sizes
+    at = np.repeat(row_of, sizes), np.arange(len(flat)) - np.repeat(starts[first], sizes)
+    found, numbers = np.full(shape, pad, np.int32), np.zeros(shape, np.int32)
+    found[at], numbers[at] = flat, np.repeat(np.arange(len(row_of)) - first + 1, sizes)
+    return found, numbers
 
 
 def facts(made: 'Tokenizer') -> dict[str, Any]:

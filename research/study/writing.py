@@ -36,13 +36,11 @@ def translator(
     module: Any, config: Mapping[str, Any], made: 'Tokenizer', length: int, beam_size: int, length_penalty: float
 ) -> Callable[..., jax.Array]:
     """(variables, batch) -> tokens of translations int32 [B, length], compiled, in the run's precision."""
-    compute, _ = precision.casts(config['train']['precision'])
 
     def tokens(variables, batch):
-        with jax.default_matmul_precision(config['train']['matmul_precision']):
-            return translation.decoded(module, compute(variables), batch, length, beam_size, length_penalty, **_marks(made))
+        return translation.decoded(module, variables, batch, length, beam_size, length_penalty, **_marks(made))
 
-    return jax.jit(tokens)
+    return jax.jit(_as_scored(config, tokens))
 
 
 def openings(made: 'Tokenizer', prompts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -75,17 +73,26 @@ def continuer(
       seed: of the draws; an example has the same ones whatever stands beside it.
       options: of `research.decoding.sample`.
     """
-    compute, _ = precision.casts(config['train']['precision'])
 
     def tokens(variables, batch):
         given = {'mask': batch['mask'], **_marks(made)}
-        with jax.default_matmul_precision(config['train']['matmul_precision']):
-            if options['temperature'] == 0:
-                return decoding.greedy(module, compute(variables), batch['tokens'], length, **given)
-            given |= {'key': jax.random.key(seed), 'examples': batch['example'], **options}
-            return decoding.sample(module, compute(variables), batch['tokens'], length, **given)
+        if options['temperature'] == 0:
+            return decoding.greedy(module, variables, batch['tokens'], length, **given)
+        given |= {'key': jax.random.key(seed), 'examples': batch['example'], **options}
+        return decoding.sample(module, variables, batch['tokens'], length, **given)
 
-    return tokens
+    return _as_scored(config, tokens)
+
+
+def _as_scored(config: Mapping[str, Any], write: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """(variables, batch) -> what `write` makes of them, in the precision that the run was scored in."""
+    compute, _ = precision.casts(config['train']['precision'])
+
+    def written(variables, batch):
+        with jax.default_matmul_precision(config['train']['matmul_precision']):
+            return write(compute(variables), batch)
+
+    return written
 
 
 def _marks(made: 'Tokenizer') -> dict[str, int]:

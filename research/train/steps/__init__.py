@@ -30,7 +30,8 @@ class Step(Protocol):
       fields: of the data's examples.
       weights: (params, masks) -> params that are seen (stage 2).
       samples: Variables -> {name: rows} that the task shows; None where nothing is generated.
-      write: (Variables, data, Block) -> {name: [E, B, ...]}, texts written for examples; None where the task has none.
+      write: (Variables, data, Block) -> {name: [E, B, ...]}, texts written for examples; None where the task has none. Else
+        `written(seen, collections, batch)` gives those of one batch.
     """
 
     engine: Jit | Pmap

@@ -117,7 +117,7 @@ class Supervised:
             if task.classifies:
                 self._check_logits(outputs)
             if task.writing:  # so that what cannot be written is told before training
-                task.writing.write(self.module, {'params': self.weights(params, masks), **collections}, batch)
+                self.written(self.weights(params, masks), collections, batch)
             return task.sums(outputs, batch, task.constants)
 
         names = jax.eval_shape(sums, shapes.params, shapes.masks, shapes.collections)
