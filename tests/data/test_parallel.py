@@ -479,6 +479,9 @@ def test_packed_pairs_share_rows_and_score_as_they_do_alone():
         args, kwargs = task.inputs(batch, {})
         sums[len(batch['source'])] = task.train_sums(jax.jit(module.apply)(variables, *args, **kwargs), batch, {})
     chex.assert_trees_all_close(*sums.values(), rtol=1e-5)
+    narrow = cut(SENTENCES, test, length=72, target_length=40, pack=True)  # where targets fill a row before sources do
+    tokens = [one.arrays['target_mask'][one.splits['train']].sum() for one in (alone, narrow)]
+    assert tokens[0] == tokens[1]
     parts = {part: {'source': [part] * 3, 'target': [part] * 3, 'group': np.arange(3)} for part in ('train', 'test')}
     with pytest.raises(ConfigError, match="have a 'group' each: set it to False"):
         data.cut(from_arrays('mine', parts), config(pack=True, test=0.0))
